@@ -1,0 +1,224 @@
+"""Ways to hold rows out: by time, at random, per user, in folds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys_lib.data.interactions import Interactions, check_range
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A data set with its test part, and what its protocol adds.
+
+    Args:
+        train: what a model may see.
+        test: what it is judged by.
+        negatives: (len(test), m) item ids to rank row ``n`` of ``test`` against, or None.
+        validation: held-out rows to choose settings by, or None.
+        name: name of the data set.
+
+    Raises:
+        ValueError: the parts differ in users or items, or negatives do not fit the test rows.
+
+    Example:
+        >>> train, test = Interactions([0, 0, 1], [0, 1, 2]).split_leave_one_out()
+        >>> Split(train, test, negatives=[[2]]).negatives.shape
+        (1, 1)
+    """
+
+    train: Interactions
+    test: Interactions
+    negatives: NDArray[np.int64] | None = None
+    validation: Interactions | None = None
+    name: str = "split"
+
+    def __post_init__(self) -> None:
+        for part in (self.test, self.validation):
+            if part is not None and (part.num_users, part.num_items) != (
+                self.train.num_users,
+                self.train.num_items,
+            ):
+                raise ValueError(
+                    f"test or validation counts {part.num_users} users and {part.num_items} items, "
+                    f"train {self.train.num_users} and {self.train.num_items}: expected the same"
+                )
+        if self.negatives is not None:
+            negatives = np.array(self.negatives)
+            if negatives.dtype.kind not in "iu":
+                raise TypeError(f"negatives is of type {negatives.dtype}: expected integers")
+            if negatives.ndim != 2 or len(negatives) != len(self.test):
+                raise ValueError(
+                    f"negatives has shape {negatives.shape}: expected ({len(self.test)}, m), "
+                    "one row per test row"
+                )
+            check_range("negatives", negatives, self.train.num_items)
+            negatives = negatives.astype(np.int64)
+            negatives.flags.writeable = False
+            object.__setattr__(self, "negatives", negatives)
+
+    @property
+    def is_synthetic(self) -> bool:
+        """True when the rows come from the generator and not from people."""
+        return self.train.is_synthetic
+
+    @property
+    def num_users(self) -> int:
+        """Number of users of all parts."""
+        return self.train.num_users
+
+    @property
+    def num_items(self) -> int:
+        """Number of items of all parts."""
+        return self.train.num_items
+
+
+def leave_one_out(data: Interactions, seed: int = 0) -> tuple[Interactions, Interactions]:
+    """Hold out the last item of every user who has at least two different ones.
+
+    "Last" is by timestamp, ties by row order. Without timestamps the held-out item is drawn at
+    random with ``seed``. Where the held-out (user, item) pair occurs more than once, its last row
+    is tested and the others are dropped, so that the answer is never in the training part.
+
+    Args:
+        data: the interactions.
+        seed: used only when there are no timestamps.
+
+    Returns:
+        ``(train, test)``; ``test`` has one row per such user.
+
+    Raises:
+        ValueError: no user has two different items.
+
+    Source:
+        He et al., *Neural Collaborative Filtering*, WWW 2017, section 4.1.
+
+    Example:
+        >>> data = Interactions([0, 0, 1, 1], [0, 1, 1, 2], timestamps=[5, 4, 1, 2])
+        >>> train, test = leave_one_out(data)
+        >>> test.item_ids.tolist(), train.item_ids.tolist()
+        ([0, 2], [1, 1])
+    """
+    if data.timestamps is None:
+        age = np.random.default_rng(seed).permutation(len(data))
+    else:
+        age = data.timestamps
+    order = np.lexsort((np.arange(len(data)), age, data.user_ids))
+    is_last = np.diff(data.user_ids[order], append=-1) != 0
+    last = order[is_last]
+    held_out = np.full(data.num_users, -1)
+    held_out[data.user_ids[last]] = data.item_ids[last]
+    same_pair = held_out[data.user_ids] == data.item_ids
+    others = np.bincount(data.user_ids[~same_pair], minlength=data.num_users)
+    test = np.sort(last[others[data.user_ids[last]] > 0])
+    if len(test) == 0:
+        raise ValueError("data has no user with two different items: expected at least one")
+    tested = np.zeros(data.num_users, bool)
+    tested[data.user_ids[test]] = True
+    return data.take(~(same_pair & tested[data.user_ids])), data.take(test)
+
+
+def random_split(
+    data: Interactions, test_fraction: float = 0.2, seed: int = 0
+) -> tuple[Interactions, Interactions]:
+    """Hold out random rows.
+
+    Args:
+        data: the interactions.
+        test_fraction: share of the rows to hold out, in (0, 1); rounded to whole rows.
+        seed: of the draw.
+
+    Raises:
+        ValueError: the fraction is out of range, or leaves one part empty.
+
+    Example:
+        >>> train, test = random_split(Interactions([0] * 10, list(range(10))), 0.3)
+        >>> len(train), len(test)
+        (7, 3)
+    """
+    _check_fraction(test_fraction)
+    num_test = round(len(data) * test_fraction)
+    if num_test in (0, len(data)):
+        raise ValueError(
+            f"test_fraction is {test_fraction}: with {len(data)} rows it leaves a part empty"
+        )
+    rows = np.random.default_rng(seed).permutation(len(data))
+    return data.take(np.sort(rows[num_test:])), data.take(np.sort(rows[:num_test]))
+
+
+def stratified(
+    data: Interactions, test_fraction: float = 0.25, seed: int = 0
+) -> tuple[Interactions, Interactions]:
+    """Hold out the same share of each user's rows, at random.
+
+    A user keeps at least one row for training; with ``m`` rows, ``floor(m * test_fraction + 1/2)``
+    are held out.
+
+    Args:
+        data: the interactions.
+        test_fraction: share of each user's rows to hold out, in (0, 1).
+        seed: of the draw.
+
+    Raises:
+        ValueError: the fraction is out of range, or no user has enough rows.
+
+    Example:
+        >>> train, test = stratified(Interactions([0] * 4 + [1] * 8, list(range(12))))
+        >>> test.user_ids.tolist()
+        [0, 1, 1]
+    """
+    _check_fraction(test_fraction)
+    position, count = _random_position_within_user(data, seed)
+    num_test = np.minimum(np.floor(count * test_fraction + 0.5), count - 1)
+    mask = position < num_test
+    if not mask.any():
+        raise ValueError(
+            f"test_fraction is {test_fraction}: no user has enough rows to hold one out"
+        )
+    return data.take(~mask), data.take(mask)
+
+
+def folds(
+    data: Interactions, num_folds: int = 5, seed: int = 0
+) -> Iterator[tuple[Interactions, Interactions]]:
+    """Give ``num_folds`` pairs (train, test); each row is in exactly one test part.
+
+    Args:
+        data: the interactions.
+        num_folds: from 2 to the number of rows.
+        seed: of the shuffle before the rows are cut into folds.
+
+    Raises:
+        ValueError: ``num_folds`` is out of range.
+
+    Example:
+        >>> data = Interactions([0] * 5, list(range(5)))
+        >>> [len(test) for _, test in folds(data, num_folds=5)]
+        [1, 1, 1, 1, 1]
+    """
+    if not 2 <= num_folds <= len(data):
+        raise ValueError(f"num_folds is {num_folds}: expected 2 to {len(data)}, the number of rows")
+    fold = np.random.default_rng(seed).permutation(len(data)) % num_folds
+    return ((data.take(fold != number), data.take(fold == number)) for number in range(num_folds))
+
+
+def _check_fraction(test_fraction: float) -> None:
+    if not 0 < test_fraction < 1:
+        raise ValueError(f"test_fraction is {test_fraction}: expected a number in (0, 1)")
+
+
+def _random_position_within_user(
+    data: Interactions, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each row: its place in a random order of its user's rows, and how many those are."""
+    shuffle = np.random.default_rng(seed).permutation(len(data))
+    order = shuffle[np.argsort(data.user_ids[shuffle], kind="stable")]
+    count = np.bincount(data.user_ids, minlength=data.num_users)
+    start = np.cumsum(count) - count
+    position = np.empty(len(data), np.int64)
+    position[order] = np.arange(len(data)) - start[data.user_ids[order]]
+    return position, count[data.user_ids]

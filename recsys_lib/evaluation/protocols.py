@@ -1,0 +1,292 @@
+"""Protocols: which items a test item is ranked against, for any model that can score pairs.
+
+A *model* here is anything with ``score(user_ids, item_ids)`` that takes two integer arrays (n,) and
+returns n scores, higher is better. If it also has ``score_all_items(user_ids)``, which returns
+(len(user_ids), num_items), the full ranking uses that, because it is faster.
+
+Ties are broken pessimistically: an item that ties with a relevant one is placed before it, so a
+model that gives every item the same score has no hits.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from recsys_lib.data.interactions import Interactions
+from recsys_lib.data.splits import Split
+from recsys_lib.evaluation.metrics import check_k, hit_rate_at_k, mae, ndcg_at_k, recall_at_k, rmse
+from recsys_lib.evaluation.results import RankingResult, RatingResult
+
+_PAIRS_PER_BATCH = 2_000_000  # bounds the memory of one batch of scores to some tens of megabytes
+
+
+class Scorer(Protocol):
+    """Anything that scores pairs of users and items."""
+
+    def score(self, user_ids: NDArray[np.int64], item_ids: NDArray[np.int64], /) -> ArrayLike:
+        """Score pairs: two (n,) arrays in, (n,) numbers out, higher is better."""
+        ...
+
+
+def evaluate_leave_one_out(model: Scorer, split: Split, k: int = 10) -> RankingResult:
+    """Rank each test item against the negatives that the split gives for it.
+
+    A negative that is the test item itself, or that is listed twice, counts once: the evaluator of
+    the original split keyed its scores by item.
+
+    Args:
+        model: anything with ``score(user_ids, item_ids)``.
+        split: with ``negatives`` (len(test), m).
+        k: length of the list, from 1 to the number of candidates.
+
+    Returns:
+        One value per test row. Recall equals the hit rate, since one item is relevant.
+
+    Raises:
+        ValueError: the split has no negatives, ``k`` is out of range, the model returns another
+            shape or NaN.
+
+    Source:
+        He et al., *Neural Collaborative Filtering*, WWW 2017, section 4.1. Its figures are not
+        those of a full ranking: Krichene & Rendle, *On Sampled Metrics*, KDD 2020.
+
+    Example:
+        >>> train, test = Interactions([0, 0, 1], [0, 1, 2]), Interactions([1], [1], num_items=3)
+        >>> class ById:
+        ...     def score(self, user_ids, item_ids):
+        ...         return item_ids
+        >>> evaluate_leave_one_out(ById(), Split(train, test, negatives=[[0, 2]]), k=2).ndcg
+        0.6309297535714575
+    """
+    check_k(k)
+    if split.negatives is None:
+        raise ValueError(
+            "split.negatives is None: expected given negatives; draw some with sample_negatives, "
+            "or rank against all items with evaluate_full_ranking"
+        )
+    num_candidates = 1 + split.negatives.shape[1]
+    if k > num_candidates:
+        raise ValueError(f"k is {k}: expected at most {num_candidates}, the number of candidates")
+    test = split.test
+    hits = np.zeros((len(test), k))
+    batch = max(1, _PAIRS_PER_BATCH // num_candidates)
+    for start in range(0, len(test), batch):
+        rows = slice(start, start + batch)
+        negatives, target = split.negatives[rows], test.item_ids[rows, None]
+        candidates = np.hstack([target, negatives])  # (b, 1 + m)
+        users = np.repeat(test.user_ids[rows], num_candidates)
+        scores = _scores(model, users, candidates.ravel()).reshape(candidates.shape)
+        counted = (negatives != target) & ~_repeats(negatives)
+        rank = (counted & (scores[:, 1:] >= scores[:, :1])).sum(axis=1)  # 0 is the top
+        found = np.flatnonzero(rank < k)
+        hits[start + found, rank[found]] = 1
+    return _result(
+        hits,
+        np.ones(len(test)),
+        k,
+        test.user_ids,
+        f"leave-one-out against {num_candidates - 1} given negatives",
+    )
+
+
+def evaluate_full_ranking(
+    model: Scorer, train: Interactions, test: Interactions, k: int = 10
+) -> RankingResult:
+    """Rank the whole catalogue for each test user, without the items seen in training.
+
+    Relevant are a user's test items that are not in the training part; users without any are left
+    out. An item scored minus infinity is never recommended.
+
+    Args:
+        model: anything with ``score(user_ids, item_ids)``.
+        train: the interactions that are excluded from the ranking.
+        test: the interactions to find.
+        k: length of the list, from 1 to the number of items.
+
+    Returns:
+        One value per test user.
+
+    Raises:
+        ValueError: the parts count different users or items, ``k`` is out of range, no test user
+            is left, the model returns another shape or NaN.
+
+    Example:
+        >>> train, test = Interactions([0, 1, 1], [3, 0, 2]).split_leave_one_out()
+        >>> class ById:
+        ...     def score(self, user_ids, item_ids):
+        ...         return -item_ids
+        >>> evaluate_full_ranking(ById(), train, test, k=2)
+        RankingResult(HR@2 1.0000, NDCG@2 ..., recall@2 1.0000; 1 users; full ranking of 4 items)
+    """
+    check_k(k)
+    if (train.num_users, train.num_items) != (test.num_users, test.num_items):
+        raise ValueError(
+            f"test counts {test.num_users} users and {test.num_items} items, train "
+            f"{train.num_users} and {train.num_items}: expected two parts of one data set"
+        )
+    num_items = train.num_items
+    if k > num_items:
+        raise ValueError(f"k is {k}: expected at most {num_items}, the number of items")
+    seen, relevant = train.to_csr(), test.to_csr()
+    relevant = (relevant - relevant.multiply(seen)).tocsr()
+    relevant.eliminate_zeros()
+    num_relevant = np.diff(relevant.indptr)
+    users = np.flatnonzero(num_relevant)
+    if len(users) == 0:
+        raise ValueError("test has no pair that is not in train: expected at least one to rank")
+    hits = np.zeros((len(users), k))
+    batch = max(1, _PAIRS_PER_BATCH // num_items)
+    for start in range(0, len(users), batch):
+        rows = users[start : start + batch]
+        scores = _all_scores(model, rows, num_items)
+        row, rank = _relevant_ranks(scores, seen[rows], relevant[rows], k)
+        hits[start + row[rank < k], rank[rank < k]] = 1
+    return _result(hits, num_relevant[users], k, users, f"full ranking of {num_items:,} items")
+
+
+def evaluate_ratings(
+    model: Scorer, test: Interactions, clip: tuple[float, float] | None = None
+) -> RatingResult:
+    """Compare predicted with observed ratings.
+
+    Args:
+        model: anything whose ``score(user_ids, item_ids)`` is a rating.
+        test: interactions with ratings.
+        clip: lowest and highest rating that can be given, or None to leave predictions alone.
+
+    Raises:
+        ValueError: ``test`` has no ratings, or the model returns another shape or NaN.
+
+    Example:
+        >>> class Three:
+        ...     def score(self, user_ids, item_ids):
+        ...         return 3.0 + 0.0 * item_ids
+        >>> evaluate_ratings(Three(), Interactions([0, 0], [0, 1], ratings=[4, 2])).rmse
+        1.0
+    """
+    if test.ratings is None:
+        raise ValueError("test has no ratings: expected interactions with ratings")
+    predicted = _scores(model, test.user_ids, test.item_ids)
+    if clip is not None:
+        predicted = np.clip(predicted, *clip)
+    return RatingResult(rmse(test.ratings, predicted), mae(test.ratings, predicted), len(test))
+
+
+def sample_negatives(
+    train: Interactions, test: Interactions, num_negatives: int = 99, seed: int = 0
+) -> NDArray[np.int64]:
+    """Draw, for each test row, different items that its user has in neither part.
+
+    Args:
+        train: interactions that are no negatives.
+        test: the rows to draw for; no negatives either.
+        num_negatives: how many per row, 1 or more.
+        seed: of the uniform draw.
+
+    Returns:
+        (len(test), num_negatives) item ids, for :class:`recsys_lib.data.Split`.
+
+    Raises:
+        ValueError: a user has fewer unseen items than that.
+
+    Example:
+        >>> train, test = Interactions([0, 0, 1], [0, 1, 3]).split_leave_one_out()
+        >>> sorted(sample_negatives(train, test, num_negatives=2)[0].tolist())
+        [2, 3]
+    """
+    if num_negatives < 1:
+        raise ValueError(f"num_negatives is {num_negatives}: expected 1 or more")
+    known = (train.to_csr() + test.to_csr()).tocsr()
+    rng = np.random.default_rng(seed)
+    negatives = np.empty((len(test), num_negatives), np.int64)
+    for row, user in enumerate(test.user_ids):
+        unseen = np.ones(train.num_items, bool)
+        unseen[known.indices[known.indptr[user] : known.indptr[user + 1]]] = False
+        choice = np.flatnonzero(unseen)
+        if len(choice) < num_negatives:
+            raise ValueError(
+                f"num_negatives is {num_negatives}: user {user} has only {len(choice)} unseen items"
+            )
+        negatives[row] = rng.choice(choice, num_negatives, replace=False)
+    return negatives
+
+
+def _scores(
+    model: Scorer, user_ids: NDArray[np.int64], item_ids: NDArray[np.int64]
+) -> NDArray[np.floating]:
+    return _checked(model.score(user_ids, item_ids), "score", (len(user_ids),))
+
+
+def _all_scores(model: Scorer, users: NDArray[np.int64], num_items: int) -> NDArray[np.floating]:
+    """(b, num_items) scores that the caller may overwrite."""
+    fast = getattr(model, "score_all_items", None)
+    if fast is not None:
+        return _checked(fast(users), "score_all_items", (len(users), num_items)).copy()
+    pairs = np.repeat(users, num_items), np.tile(np.arange(num_items), len(users))
+    return _scores(model, *pairs).reshape(len(users), num_items).copy()
+
+
+def _checked(values: ArrayLike, method: str, shape: tuple[int, ...]) -> NDArray[np.floating]:
+    scores = np.asarray(values)
+    if scores.shape != shape:
+        raise ValueError(f"model.{method} returned shape {scores.shape}: expected {shape}")
+    if scores.dtype.kind not in "iufb":
+        raise TypeError(f"model.{method} returned type {scores.dtype}: expected numbers")
+    if scores.dtype.kind != "f":
+        scores = scores.astype(np.float64)
+    if np.isnan(scores).any():
+        raise ValueError(
+            f"model.{method} returned {int(np.isnan(scores).sum())} NaN of {scores.size} scores: "
+            "expected numbers (a rank by `score > target` would call each NaN a hit)"
+        )
+    return scores
+
+
+def _relevant_ranks(
+    scores: NDArray[np.floating], seen: object, relevant: object, k: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Give (row, rank) of each relevant pair; a rank of k or more only means "not in the list".
+
+    The rank is the number of other unseen items that score at least as high, plus the place among
+    the relevant items of the same user. Only the k best of the others are needed for that.
+    """
+    row, item = relevant.nonzero()  # type: ignore[attr-defined]
+    own = scores[row, item]
+    scores[seen.nonzero()] = -np.inf  # type: ignore[attr-defined]
+    scores[row, item] = -np.inf
+    best_others = -np.partition(-scores, k - 1, axis=1)[:, :k]  # (b, k), unordered
+    others_before = (best_others[row] >= own[:, None]).sum(axis=1)
+    order = np.lexsort((-own, row))
+    first = np.searchsorted(row[order], np.arange(scores.shape[0]))
+    place = np.empty(len(row), np.int64)
+    place[order] = np.arange(len(row)) - first[row[order]]
+    return row, others_before + place
+
+
+def _repeats(negatives: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """True where an item stands earlier in the same row already."""
+    order = np.argsort(negatives, axis=1, kind="stable")
+    ordered = np.take_along_axis(negatives, order, axis=1)
+    repeated = np.zeros(negatives.shape, bool)
+    np.put_along_axis(repeated, order[:, 1:], ordered[:, 1:] == ordered[:, :-1], axis=1)
+    return repeated
+
+
+def _result(
+    hits: NDArray[np.float64],
+    num_relevant: NDArray[np.number],
+    k: int,
+    user_ids: NDArray[np.int64],
+    protocol: str,
+) -> RankingResult:
+    return RankingResult(
+        k=k,
+        protocol=protocol,
+        user_ids=user_ids,
+        hit_rate_per_user=hit_rate_at_k(hits, k),
+        ndcg_per_user=ndcg_at_k(hits, k, num_relevant),
+        recall_per_user=recall_at_k(hits, k, num_relevant),
+    )

@@ -1,0 +1,180 @@
+"""Training objectives: pure, elementwise, unreduced, one number per row, smaller is better.
+
+Each function takes tensors or arrays of the Keras backend and returns a tensor. Shapes must agree
+exactly: (n,) against (n, 1) would broadcast to (n, n) and train without a word, so it raises.
+Take the mean yourself: ``keras.ops.mean(squared_error(y_true, y_pred))``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def squared_error(y_true: Any, y_pred: Any) -> Any:
+    """Squared difference, for ratings: ``(y_true - y_pred)^2``.
+
+    Args:
+        y_true: observed ratings, any shape, usually (n,).
+        y_pred: predicted ratings, the same shape.
+
+    Returns:
+        Losses of the same shape, each 0 or more, in squared units of the rating.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Source:
+        Koren, Bell & Volinsky, *Matrix Factorization Techniques for Recommender Systems*, 2009,
+        equation 2 without the regulariser.
+
+    Example:
+        >>> print(squared_error([4.0, 1.0], [3.0, 1.5]).numpy())
+        [1.   0.25]
+    """
+    y_true, y_pred = _same_shape(y_true=y_true, y_pred=y_pred)
+    return (y_true - y_pred) ** 2
+
+
+def sigmoid_cross_entropy(y_true: Any, logits: Any) -> Any:
+    """Cross entropy of a Bernoulli label, computed on logits so that it cannot overflow.
+
+    ``-y log(s) - (1 - y) log(1 - s)`` with ``s = 1 / (1 + exp(-logit))``, in the form
+    ``max(x, 0) - x y + log(1 + exp(-|x|))``. Labels may be fractions (soft labels).
+
+    Args:
+        y_true: labels in [0, 1], any shape, usually (n,).
+        logits: real numbers before the sigmoid, the same shape.
+
+    Returns:
+        Losses of the same shape in nats, each 0 or more.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Source:
+        He et al., *Neural Collaborative Filtering*, WWW 2017, equation 7.
+
+    Example:
+        >>> print(sigmoid_cross_entropy([1.0, 0.0], [0.0, 0.0]).numpy())  # log 2
+        [0.6931472 0.6931472]
+    """
+    from keras import ops
+
+    y_true, logits = _same_shape(y_true=y_true, logits=logits)
+    return ops.softplus(logits) - logits * y_true
+
+
+def bpr(positive_logits: Any, negative_logits: Any) -> Any:
+    """Bayesian personalised ranking: the positive item should score above the negative one.
+
+    ``-log sigmoid(positive - negative)``.
+
+    Args:
+        positive_logits: scores of items the user met, any shape, usually (n,).
+        negative_logits: scores of sampled items of the same users, the same shape.
+
+    Returns:
+        Losses of the same shape in nats, each 0 or more.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Source:
+        Rendle et al., *BPR: Bayesian Personalized Ranking from Implicit Feedback*, UAI 2009,
+        section 4.1 (BPR-Opt).
+
+    Example:
+        >>> print(bpr([2.0, 0.0], [0.0, 0.0]).numpy().round(4))
+        [0.1269 0.6931]
+    """
+    from keras import ops
+
+    positive_logits, negative_logits = _same_shape(
+        positive_logits=positive_logits, negative_logits=negative_logits
+    )
+    return ops.softplus(negative_logits - positive_logits)
+
+
+def sampled_softmax(
+    positive_logits: Any,
+    negative_logits: Any,
+    *,
+    positive_log_q: Any = None,
+    negative_log_q: Any = None,
+) -> Any:
+    """Cross entropy of the positive item among itself and ``m`` sampled ones.
+
+    ``-x_p + log(exp(x_p) + sum_j exp(x_j))`` with ``x = logit - log q``, where ``q`` is the
+    probability with which an item is drawn. Uniform draws need no ``log q``: a constant cancels.
+
+    Args:
+        positive_logits: (n,) scores of items the users met.
+        negative_logits: (n, m) scores of sampled items, m at least 1.
+        positive_log_q: (n,) log of the draw probability of each positive item, or None.
+        negative_log_q: (n, m) the same for the sampled items; both or neither.
+
+    Returns:
+        (n,) losses in nats, each 0 or more.
+
+    Raises:
+        ValueError: shapes do not fit, or only one of the two corrections is given.
+
+    Source:
+        Bengio & Senécal, *Adaptive Importance Sampling to Accelerate Training of a Neural
+        Probabilistic Language Model*, 2008; the ``log q`` correction for recommenders as in
+        Yi et al., *Sampling-Bias-Corrected Neural Modeling*, RecSys 2019, equation 3.
+
+    Example:
+        >>> print(sampled_softmax([0.0], [[0.0, 0.0, 0.0]]).numpy().round(4))  # log 4
+        [1.3863]
+    """
+    from keras import ops
+
+    if (positive_log_q is None) != (negative_log_q is None):
+        raise ValueError("positive_log_q and negative_log_q: expected both or neither")
+    positive_logits = ops.convert_to_tensor(positive_logits)
+    negative_logits = ops.convert_to_tensor(negative_logits)
+    shapes = tuple(positive_logits.shape), tuple(negative_logits.shape)
+    if len(shapes[0]) != 1 or len(shapes[1]) != 2 or not _agree(shapes[0], shapes[1][:1]):
+        raise ValueError(
+            f"positive_logits has shape {shapes[0]} and negative_logits {shapes[1]}: "
+            "expected (n,) and (n, m)"
+        )
+    if shapes[1][1] == 0:
+        raise ValueError(
+            "negative_logits has no columns: a softmax over one item is always 1 and teaches "
+            "nothing; expected (n, m) with m at least 1"
+        )
+    if positive_log_q is not None:
+        positive_logits, positive_log_q = _same_shape(
+            positive_logits=positive_logits, positive_log_q=positive_log_q
+        )
+        negative_logits, negative_log_q = _same_shape(
+            negative_logits=negative_logits, negative_log_q=negative_log_q
+        )
+        positive_logits = positive_logits - positive_log_q
+        negative_logits = negative_logits - negative_log_q
+    logits = ops.concatenate([positive_logits[:, None], negative_logits], axis=1)  # (n, 1 + m)
+    return ops.logsumexp(logits, axis=1) - positive_logits
+
+
+def _same_shape(**tensors: Any) -> tuple[Any, Any]:
+    """Turn two named values into tensors of one shape and type, or say which shapes came."""
+    from keras import ops
+
+    (first, a), (second, b) = tensors.items()
+    a = ops.convert_to_tensor(a)
+    b = ops.convert_to_tensor(b)
+    if not _agree(tuple(a.shape), tuple(b.shape)):
+        raise ValueError(
+            f"{first} has shape {tuple(a.shape)} and {second} {tuple(b.shape)}: "
+            "expected the same shape (nothing is broadcast)"
+        )
+    return ops.cast(a, b.dtype) if "float" in str(b.dtype) else ops.cast(a, "float32"), b
+
+
+def _agree(a: tuple[int | None, ...], b: tuple[int | None, ...]) -> bool:
+    """True when the shapes are equal; None, unknown inside a graph, fits anything."""
+    return len(a) == len(b) and all(
+        i is None or j is None or i == j for i, j in zip(a, b, strict=True)
+    )

@@ -1,0 +1,32 @@
+"""What several tests share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Quiet TensorFlow before anything imports it.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Callable[[str], Any]:
+    """Give the real data set of that name; skip the test where its files are not to be had."""
+    from recsys_lib.data import load_dataset
+
+    cache: dict[str, Any] = {}
+
+    def load(name: str) -> Any:
+        home = os.environ.get("RECSYS_DATA_HOME")
+        if not home or not (Path(home) / name).is_dir():
+            pytest.skip(f"needs the files of {name} under RECSYS_DATA_HOME")
+        if name not in cache:
+            cache[name] = load_dataset(name)
+        return cache[name]
+
+    return load

@@ -1,0 +1,220 @@
+"""Protocols: by hand, against a slow and obvious version, ties, NaN, and bad input."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recsys_lib.data import Interactions, Split
+from recsys_lib.evaluation import (
+    evaluate_full_ranking,
+    evaluate_leave_one_out,
+    evaluate_ratings,
+    sample_negatives,
+)
+
+
+class Table:
+    """A model we did not write: scores from a table, by pairs only."""
+
+    def __init__(self, table):
+        self.table = np.asarray(table)
+
+    def score(self, user_ids, item_ids):
+        return self.table[user_ids, item_ids]
+
+
+class FastTable(Table):
+    def score_all_items(self, user_ids):
+        return self.table[user_ids]
+
+
+def make_split(negatives, test_item=0, num_items=5):
+    train = Interactions([0], [4], num_items=num_items)
+    test = Interactions([0], [test_item], num_items=num_items)
+    return Split(train, test, negatives=negatives)
+
+
+def test_leave_one_out_by_hand():
+    split = make_split([[1, 2, 3]])
+    result = evaluate_leave_one_out(Table([[0.5, 0.9, 0.1, 0.7, 0.0]]), split, k=3)
+    assert (result.hit_rate, result.recall) == (1.0, 1.0)
+    assert result.ndcg == pytest.approx(1 / np.log2(4))  # third of four
+    assert evaluate_leave_one_out(Table([[0.5, 0.9, 0.1, 0.7, 0.0]]), split, k=2).hit_rate == 0
+
+
+def test_a_negative_that_is_the_target_or_a_repeat_counts_once():
+    result = evaluate_leave_one_out(
+        Table([[0.5, 0.9, 0.1, 0.0, 0.0]]), make_split([[0, 1, 1, 2]]), k=2
+    )
+    assert result.ndcg == pytest.approx(1 / np.log2(3))  # only item 1 is ahead, once
+
+
+@pytest.mark.parametrize("model", [Table, FastTable])
+def test_ties_are_pessimistic(model):
+    constant = model(np.zeros((1, 5)))
+    split = make_split([[1, 2, 3]])
+    assert evaluate_leave_one_out(constant, split, k=3).hit_rate == 0
+    assert evaluate_full_ranking(constant, split.train, split.test, k=3).hit_rate == 0
+    assert evaluate_full_ranking(constant, split.train, split.test, k=4).hit_rate == 1
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.nan])
+@pytest.mark.parametrize("model", [Table, FastTable])
+def test_nan_scores_raise(model, bad):
+    table = np.zeros((1, 5))
+    table[0, 0] = bad
+    split = make_split([[1, 2, 3]])
+    with pytest.raises(ValueError, match="returned 1 NaN"):
+        evaluate_leave_one_out(model(table), split, k=3)
+    with pytest.raises(ValueError, match="returned 1 NaN"):
+        evaluate_full_ranking(model(table), split.train, split.test, k=3)
+
+
+def test_scores_of_the_wrong_shape_raise():
+    class Column:
+        def score(self, user_ids, item_ids):
+            return np.zeros((len(user_ids), 1))
+
+    split = make_split([[1, 2, 3]])
+    with pytest.raises(ValueError, match=r"returned shape \(4, 1\)"):
+        evaluate_leave_one_out(Column(), split, k=3)
+    with pytest.raises(ValueError, match=r"expected \(5,\)"):
+        evaluate_full_ranking(Column(), split.train, split.test, k=3)
+
+
+def slow_full_ranking(table, train, test, k):
+    """One user at a time, one sort, no cleverness."""
+    seen, found = set(zip(train.user_ids, train.item_ids, strict=True)), {}
+    for user in np.unique(test.user_ids):
+        truth = {i for u, i in zip(test.user_ids, test.item_ids, strict=True) if u == user}
+        truth = {i for i in truth if (user, i) not in seen}
+        if not truth:
+            continue
+        items = [i for i in range(train.num_items) if (user, i) not in seen]
+        # Best first; at the same score the relevant come last.
+        items.sort(key=lambda i, user=user, truth=truth: (-table[user, i], i in truth))
+        rel = np.array([i in truth for i in items] + [False] * k)[:k]
+        discount = 1 / np.log2(np.arange(k) + 2)
+        ideal = discount[: min(k, len(truth))].sum()
+        found[user] = (rel.any(), rel.sum() / len(truth), (rel * discount).sum() / ideal)
+    return found
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 8), st.integers(2, 9), st.integers(2, 4))
+def test_full_ranking_equals_the_slow_version(seed, num_users, num_items, levels):
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(2, 30)
+    users, items = rng.integers(0, num_users, rows), rng.integers(0, num_items, rows)
+    data = Interactions(users, items, num_users=num_users, num_items=num_items)
+    train, test = data.split_random(test_fraction=0.5, seed=seed)
+    table = rng.integers(0, levels, (num_users, num_items)).astype("float32")  # many ties
+    k = int(rng.integers(1, num_items + 1))
+    expected = slow_full_ranking(table, train, test, k)
+    if not expected:
+        with pytest.raises(ValueError, match="no pair that is not in train"):
+            evaluate_full_ranking(Table(table), train, test, k)
+        return
+    for model in (Table(table), FastTable(table)):
+        result = evaluate_full_ranking(model, train, test, k)
+        assert result.user_ids.tolist() == sorted(expected)
+        values = np.array([expected[u] for u in result.user_ids], float)
+        np.testing.assert_allclose(result.hit_rate_per_user, values[:, 0])
+        np.testing.assert_allclose(result.recall_per_user, values[:, 1])
+        np.testing.assert_allclose(result.ndcg_per_user, values[:, 2])
+
+
+def test_batches_change_nothing(monkeypatch):
+    rng = np.random.default_rng(0)
+    data = Interactions(rng.integers(0, 50, 400), rng.integers(0, 30, 400))
+    train, test = data.split_leave_one_out()
+    split = Split(train, test, negatives=sample_negatives(train, test, 9))
+    model = FastTable(rng.normal(size=(data.num_users, data.num_items)))
+    whole = evaluate_full_ranking(model, train, test), evaluate_leave_one_out(model, split)
+    monkeypatch.setattr("recsys_lib.evaluation.protocols._PAIRS_PER_BATCH", 70)
+    parts = evaluate_full_ranking(model, train, test), evaluate_leave_one_out(model, split)
+    for a, b in zip(whole, parts, strict=True):
+        np.testing.assert_array_equal(a.ndcg_per_user, b.ndcg_per_user)
+
+
+def test_the_model_keeps_its_scores():
+    model = FastTable(np.arange(5.0)[None])
+    split = make_split([[1, 2, 3]])
+    evaluate_full_ranking(model, split.train, split.test, k=2)
+    np.testing.assert_array_equal(model.table, np.arange(5.0)[None])
+
+
+def test_minus_infinity_is_never_recommended():
+    split = make_split([[1, 2, 3]])
+    model = Table([[-np.inf, 0.0, 0.0, 0.0, 0.0]])
+    assert evaluate_full_ranking(model, split.train, split.test, k=5).hit_rate == 0
+
+
+def test_ratings_by_hand():
+    test = Interactions([0, 0], [0, 1], ratings=[5, 1])
+    result = evaluate_ratings(Table([[7.0, 2.0]]), test)
+    assert (result.rmse, result.mae) == (pytest.approx(np.sqrt(2.5)), 1.5)
+    assert evaluate_ratings(Table([[7.0, 2.0]]), test, clip=(1, 5)).mae == 0.5
+    with pytest.raises(ValueError, match="no ratings"):
+        evaluate_ratings(Table([[7.0, 2.0]]), Interactions([0], [0]))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 5))
+def test_sampled_negatives_are_unseen_and_different(seed, num_negatives):
+    rng = np.random.default_rng(seed)
+    data = Interactions(rng.integers(0, 9, 60), rng.integers(0, 40, 60), num_items=40)
+    train, test = data.split_leave_one_out(seed)
+    negatives = sample_negatives(train, test, num_negatives, seed)
+    known = (train.to_csr() + test.to_csr()).toarray() > 0
+    assert negatives.shape == (len(test), num_negatives)
+    for user, row in zip(test.user_ids, negatives, strict=True):
+        assert len(set(row.tolist())) == num_negatives
+        assert not known[user, row].any()
+    np.testing.assert_array_equal(negatives, sample_negatives(train, test, num_negatives, seed))
+
+
+def test_sampled_negatives_must_exist():
+    train, test = Interactions([0, 0, 0], [0, 1, 2]).split_leave_one_out()
+    with pytest.raises(ValueError, match="only 0 unseen items"):
+        sample_negatives(train, test, 1)
+    with pytest.raises(ValueError, match="num_negatives is 0"):
+        sample_negatives(train, test, 0)
+
+
+def test_refusals():
+    split = make_split([[1, 2, 3]])
+    model = Table(np.zeros((1, 5)))
+    with pytest.raises(ValueError, match=r"split\.negatives is None"):
+        evaluate_leave_one_out(model, dataclasses.replace(split, negatives=None))
+    with pytest.raises(ValueError, match="k is 10"):
+        evaluate_leave_one_out(model, split)
+    with pytest.raises(ValueError, match="k is 6"):
+        evaluate_full_ranking(model, split.train, split.test, k=6)
+    with pytest.raises(ValueError, match="two parts of one data set"):
+        evaluate_full_ranking(model, split.train, Interactions([0], [0], num_items=4), k=1)
+
+
+def test_result_is_frozen_and_has_intervals():
+    rng = np.random.default_rng(0)
+    data = Interactions(rng.integers(0, 50, 400), rng.integers(0, 30, 400))
+    train, test = data.split_leave_one_out()
+    result = evaluate_full_ranking(
+        Table(rng.normal(size=(data.num_users, data.num_items))), train, test
+    )
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        result.ndcg = 1.0
+    low, high = result.confidence_interval("ndcg")
+    assert low < result.ndcg < high
+    narrow = result.confidence_interval("ndcg", level=0.5)
+    assert low < narrow[0] < narrow[1] < high
+    # The standard error by hand.
+    values = result.ndcg_per_user
+    assert high - result.ndcg == pytest.approx(1.959964 * values.std(ddof=1) / len(values) ** 0.5)
+    with pytest.raises(ValueError, match="metric is 'auc'"):
+        result.confidence_interval("auc")
+    with pytest.raises(ValueError, match="level is 95"):
+        result.confidence_interval("ndcg", level=95)
