@@ -39,7 +39,7 @@ def interactions_from_frame(
     item_ids, item_vocabulary = _dense_ids(frame, item, "item")
     firsts = np.unique(item_ids, return_index=True)[1]
     texts = {
-        target: None if column is None else tuple(frame[column].iloc[firsts].fillna("").astype(str))
+        target: None if column is None else _texts(frame[column].iloc[firsts])
         for target, column in (("item_names", item_name), ("item_texts", item_text))
     }
     return Interactions(
@@ -84,31 +84,53 @@ def _dense_ids(
             f"{argument}={column!r}: {missing} of {len(frame)} rows have no id: "
             f"expected none (drop them first: frame.dropna(subset=[{column!r}]))"
         )
-    vocabulary, ids = np.unique(frame[column].to_numpy(), return_inverse=True)
-    return ids.astype(np.int64), vocabulary
+    import pandas as pd
+
+    try:
+        ids, vocabulary = pd.factorize(frame[column].to_numpy(), sort=True)
+    except TypeError as error:
+        raise TypeError(
+            f"{argument}={column!r} holds ids that cannot be sorted ({error}): expected one type"
+        ) from error
+    return ids.astype(np.int64), np.asarray(vocabulary)
+
+
+def _texts(values: pd.Series) -> tuple[str, ...]:
+    """Missing ones become empty."""
+    return tuple(
+        "" if is_missing else str(value)
+        for value, is_missing in zip(values, values.isna(), strict=True)
+    )
 
 
 def _numbers(frame: pd.DataFrame, column: str) -> NDArray[np.float32]:
     import pandas as pd
 
     numbers = pd.to_numeric(frame[column], errors="coerce")
-    if numbers.isna().any():
-        row = int(np.flatnonzero(numbers.isna())[0])
-        raise ValueError(
-            f"rating={column!r}: row {row} holds {frame[column].iloc[row]!r}: expected a number"
-        )
+    _check_column(frame[column], numbers.isna().to_numpy(), f"rating={column!r}", "a number")
     return numbers.to_numpy(np.float32)
 
 
 def _seconds(frame: pd.DataFrame, column: str) -> NDArray[np.int64]:
-    """Integers are taken as seconds; anything else is read as a date."""
+    """Numbers are taken as seconds; anything else is read as a date, UTC unless it says."""
     import pandas as pd
 
     values = frame[column]
-    if pd.api.types.is_numeric_dtype(values) and not values.isna().any():
+    if pd.api.types.is_numeric_dtype(values):
+        numbers = values.to_numpy(np.float64, na_value=np.nan)
+        _check_column(values, ~np.isfinite(numbers), f"time={column!r}", "seconds")
         return values.to_numpy().astype(np.int64)
     dates = pd.to_datetime(values, errors="coerce", utc=True)
-    if dates.isna().any():
-        row = int(np.flatnonzero(dates.isna())[0])
-        raise ValueError(f"time={column!r}: row {row} holds {values.iloc[row]!r}: expected a date")
+    if dates.isna().any():  # dates with and without a time of day in one column
+        dates = pd.to_datetime(values, errors="coerce", utc=True, format="ISO8601")
+    _check_column(values, dates.isna().to_numpy(), f"time={column!r}", "a date")
     return dates.dt.as_unit("s").astype("int64").to_numpy()
+
+
+def _check_column(values: pd.Series, bad: NDArray[np.bool_], label: str, expected: str) -> None:
+    """Raise with the first bad row."""
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        value = values.iloc[row]
+        shown = repr(value) if isinstance(value, str) else str(value)
+        raise ValueError(f"{label}: row {row} holds {shown}: expected {expected}")

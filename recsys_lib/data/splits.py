@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from recsys_lib.data.interactions import Interactions, check_range
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Split:
     """A data set with its test part, and what its protocol adds.
 
@@ -60,6 +60,15 @@ class Split:
             negatives = negatives.astype(np.int64)
             negatives.flags.writeable = False
             object.__setattr__(self, "negatives", negatives)
+
+    def __repr__(self) -> str:
+        validation = "" if self.validation is None else f", {len(self.validation):,} for validation"
+        negatives = "" if self.negatives is None else f", {self.negatives.shape[1]} negatives each"
+        return (
+            f"Split({self.name!r}, {len(self.train):,} rows for training{validation}, "
+            f"{len(self.test):,} for testing{negatives}, {self.num_users:,} users, "
+            f"{self.num_items:,} items)"
+        )
 
     @property
     def is_synthetic(self) -> bool:

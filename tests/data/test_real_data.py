@@ -1,0 +1,158 @@
+"""The published statistics of every data set, counted again in the files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from recsys_lib.data import DATASETS, Interactions, Split, data_home, load_folds, load_frame
+from recsys_lib.data.files import path_of
+from recsys_lib.data.tables import read_columns, read_numbers
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_kind_and_columns_are_those_of_the_card(real_data, name):
+    info, data = DATASETS[name], real_data(name)
+    assert isinstance(data, Split if info.kind == "split" else Interactions)
+    assert data.name == name
+    assert not data.is_synthetic
+    assert (data.num_users, data.num_items) == (
+        info.statistics.get("users", data.num_users),
+        info.statistics.get("items", data.num_items),
+    )
+    rows = data.train if isinstance(data, Split) else data
+    for column in ("ratings", "timestamps", "item_names", "item_texts"):
+        assert (getattr(rows, column) is not None) == (column in info.columns), column
+    if isinstance(data, Split):
+        assert (data.validation is not None) == ("validation" in info.columns)
+        assert len(data.train) == info.statistics["train"]
+        assert len(data.test) == info.statistics["test"]
+
+
+def test_ncf_ml_1m(real_data):
+    split, counts = real_data("ncf-ml-1m"), DATASETS["ncf-ml-1m"].statistics
+    assert split.negatives.shape == (counts["test"], counts["negatives_per_user"])
+    assert len(np.unique(split.train.item_ids)) == counts["items_in_train"]
+    assert split.test.user_ids.tolist() == list(range(counts["users"]))
+    doubled = (split.negatives == split.test.item_ids[:, None]).any(axis=1)
+    assert doubled.sum() == counts["negative_lists_with_test_item"]
+    seen = split.train.to_csr()
+    assert seen[split.test.user_ids, split.test.item_ids].sum() == 0
+    assert set(np.unique(split.train.ratings)) == {1, 2, 3, 4, 5}
+    # First and last line of the files.
+    assert (split.test.item_ids[0], split.test.ratings[0]) == (25, 5)
+    assert split.negatives[0, :3].tolist() == [1064, 174, 2791]
+
+
+def test_ml_100k(real_data):
+    data = real_data("ml-100k")
+    assert len(data) == 100_000
+    assert len(np.unique(data.user_ids)) == 943
+    assert len(np.unique(data.item_ids)) == 1_682
+    assert data.ratings.mean() == pytest.approx(3.52986)
+    assert data.density == pytest.approx(100_000 / (943 * 1_682))
+    # The first line of u.data: user 196, movie 242, rating 3.
+    assert data.user_vocabulary[data.user_ids[0]] == 196
+    assert data.item_vocabulary[data.item_ids[0]] == 242
+    assert (data.ratings[0], data.timestamps[0]) == (3, 881_250_949)
+    assert data.item_names[241] == "Kolya (1996)"
+    assert data.item_texts[0] == "Toy Story (1995) Animation Children's Comedy"
+    assert data.item_names[542] == "Misérables, Les (1995)"
+
+
+def test_ml_100k_folds(real_data):
+    data = real_data("ml-100k")
+    splits = load_folds("ml-100k")
+    assert len(splits) == 5
+
+    def rows(part):
+        return set(zip(part.user_ids.tolist(), part.item_ids.tolist(), strict=True))
+
+    tested = set()
+    for split in splits:
+        assert (len(split.train), len(split.test)) == (80_000, 20_000)
+        assert rows(split.train) | rows(split.test) == rows(data)
+        assert not tested & rows(split.test)
+        tested |= rows(split.test)
+    assert tested == rows(data)
+
+
+def test_ml_latest_small(real_data):
+    data, counts = real_data("ml-latest-small"), DATASETS["ml-latest-small"].statistics
+    assert len(data) == counts["ratings"]
+    assert len(np.unique(data.item_ids)) == counts["rated_items"]
+    assert data.num_items == counts["items"]
+    assert len(np.unique(data.user_ids)) == counts["users"]
+    assert data.ratings.min() == 0.5
+    assert data.ratings.max() == 5.0
+    path = path_of(data_home() / "ml-latest-small", "tags.csv")
+    tags = read_columns(path, ("userId", "movieId", "tag", "timestamp"))
+    assert len(tags[0]) == counts["tags"]
+    toy_story = data.item_vocabulary.tolist().index(1)
+    assert data.item_names[toy_story] == "Toy Story (1995)"
+    assert data.item_texts[toy_story].endswith("Children Comedy Fantasy pixar fun")
+    # "1,1,4.0,964982703" is the first line.
+    assert (data.ratings[0], data.timestamps[0]) == (4.0, 964_982_703)
+
+
+def test_online_retail_raw(real_data):
+    real_data("online-retail")
+    frame, counts = load_frame("online-retail"), DATASETS["online-retail"].statistics
+    assert len(frame) == counts["rows"]
+    assert frame["InvoiceNo"].nunique() == counts["invoices"]
+    assert frame["StockCode"].nunique() == counts["stock_codes"]
+    assert frame["CustomerID"].nunique() == counts["customers"]
+    assert frame["CustomerID"].isna().sum() == counts["rows_without_customer"]
+    assert str(frame["InvoiceDate"].min()) == "2010-12-01 08:26:00"
+    assert str(frame["InvoiceDate"].max()) == "2011-12-09 12:50:00"
+
+
+def test_online_retail_purchases(real_data):
+    data = real_data("online-retail")
+    assert (len(data), data.num_users, data.num_items) == (396_370, 4_335, 3_659)
+    assert data.ratings.min() >= 1
+    assert not set(data.item_vocabulary) & {"POST", "M", "D", "DOT", "C2", "BANK CHARGES"}
+    assert data.timestamps.min() == np.datetime64("2010-12-01T08:26").astype("M8[s]").astype(int)
+    mug = data.item_vocabulary.tolist().index("85123A")
+    assert data.item_names[mug] == "WHITE HANGING HEART T-LIGHT HOLDER"
+
+
+def test_adressa_macr(real_data):
+    split, counts = real_data("adressa-macr"), DATASETS["adressa-macr"].statistics
+    assert len(np.unique(split.train.user_ids)) == counts["train_users"]
+    assert len(np.unique(split.test.user_ids)) == counts["test_users"]
+    assert len(np.unique(split.train.item_ids)) == counts["items"]
+    seen = split.train.to_csr()
+    assert seen.nnz == counts["train"]
+    assert seen[split.test.user_ids, split.test.item_ids].sum() == 0
+
+
+def test_lastfm(real_data):
+    data, counts = real_data("lastfm-hetrec2011-2k"), DATASETS["lastfm-hetrec2011-2k"].statistics
+    assert len(data) == counts["listening_counts"]
+    assert len(np.unique(data.user_ids)) == counts["users"]
+    assert len(np.unique(data.item_ids)) == counts["items"]
+    folder = data_home() / "lastfm-hetrec2011-2k"
+    columns = ("userID", "artistID", "tagID", "day", "month", "year")
+    tagged = read_numbers(path_of(folder, "user_taggedartists.dat"), columns, header=True)
+    assert len(tagged) == counts["tag_assignments"]
+    tags = read_columns(
+        path_of(folder, "tags.dat"), ("tagID", "tagValue"), delimiter="\t", quoted=False
+    )
+    assert len(tags[0]) == counts["tags"]
+    friends = read_numbers(path_of(folder, "user_friends.dat"), ("userID", "friendID"), header=True)
+    assert len(friends) == counts["friend_pairs"]
+    assert data.item_names[0] == "MALICE MIZER"
+    assert data.item_texts[0].startswith("MALICE MIZER j-rock visual kei")
+    # "2 51 13883": the first line.
+    assert data.item_vocabulary[data.item_ids[0]] == 51
+    assert data.ratings[0] == 13_883
+
+
+def test_citeulike(real_data):
+    split, counts = real_data("citeulike-derrd"), DATASETS["citeulike-derrd"].statistics
+    assert len(split.validation) == counts["validation"]
+    seen = split.train.to_csr()
+    for part in (split.validation, split.test):
+        assert len(np.unique(part.user_ids)) == len(part)
+        assert seen[part.user_ids, part.item_ids].sum() == 0

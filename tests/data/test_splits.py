@@ -1,0 +1,151 @@
+"""Splits: the parts make up the whole, and the answer is never in the training part."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from recsys_lib.data import Interactions
+
+
+@st.composite
+def interactions(draw, unique_pairs=False):
+    num_users, num_items = draw(st.integers(1, 6)), draw(st.integers(2, 8))
+    pair = st.tuples(st.integers(0, num_users - 1), st.integers(0, num_items - 1))
+    most = num_users * num_items if unique_pairs else 40
+    pairs = draw(st.lists(pair, min_size=2, max_size=most, unique=unique_pairs))
+    seconds = st.lists(st.integers(0, 9), min_size=len(pairs), max_size=len(pairs))
+    return Interactions(
+        user_ids=[user for user, _ in pairs],
+        item_ids=[item for _, item in pairs],
+        ratings=np.arange(len(pairs)),  # the number of the row, to know it again
+        timestamps=draw(st.none() | seconds),
+        num_users=num_users,
+        num_items=num_items,
+    )
+
+
+def rows(part):
+    return part.ratings.astype(int).tolist()
+
+
+def pairs(part):
+    return set(zip(part.user_ids.tolist(), part.item_ids.tolist(), strict=True))
+
+
+def items_of(data, user):
+    return set(data.item_ids[data.user_ids == user].tolist())
+
+
+@given(interactions(), st.integers(0, 5))
+def test_leave_one_out(data, seed):
+    users = [user for user in range(data.num_users) if len(items_of(data, user)) >= 2]
+    if not users:
+        with pytest.raises(ValueError, match="no user with two different items"):
+            data.split_leave_one_out(seed)
+        return
+    train, test = data.split_leave_one_out(seed)
+    assert sorted(test.user_ids.tolist()) == users  # one row each, no others
+    assert not pairs(train) & pairs(test)
+    assert pairs(train) | pairs(test) == pairs(data)
+    assert not set(rows(train)) & set(rows(test))
+    # Every user keeps something to learn from.
+    assert set(train.user_ids.tolist()) == set(data.user_ids.tolist())
+    if data.timestamps is not None:
+        for user, time in zip(test.user_ids, test.timestamps, strict=True):
+            assert time == data.timestamps[data.user_ids == user].max()
+
+
+@given(interactions(unique_pairs=True))
+def test_leave_one_out_of_unique_pairs_loses_nothing(data):
+    assume(any(len(items_of(data, user)) >= 2 for user in range(data.num_users)))
+    train, test = data.split_leave_one_out()
+    assert sorted(rows(train) + rows(test)) == rows(data)
+
+
+def test_leave_one_out_takes_the_last_row_among_equal_times():
+    data = Interactions([0, 0, 0], [2, 0, 1], timestamps=[3, 3, 1])
+    assert data.split_leave_one_out()[1].item_ids.tolist() == [0]
+
+
+def test_leave_one_out_drops_earlier_rows_of_the_answer():
+    data = Interactions([0, 0, 0], [1, 2, 1], timestamps=[1, 2, 3])
+    train, test = data.split_leave_one_out()
+    assert (train.item_ids.tolist(), test.item_ids.tolist()) == ([2], [1])
+    assert test.timestamps.tolist() == [3]
+
+
+def test_leave_one_out_without_times_depends_on_the_seed():
+    data = Interactions([0] * 50, list(range(50)))
+    held_out = {int(data.split_leave_one_out(seed)[1].item_ids[0]) for seed in range(20)}
+    assert len(held_out) > 5
+
+
+@given(interactions(), st.floats(0.05, 0.95), st.integers(0, 5))
+def test_random(data, fraction, seed):
+    num_test = round(len(data) * fraction)
+    if num_test in (0, len(data)):
+        with pytest.raises(ValueError, match="leaves a part empty"):
+            data.split_random(fraction, seed)
+        return
+    train, test = data.split_random(fraction, seed)
+    assert sorted(rows(train) + rows(test)) == rows(data)
+    assert len(test) == num_test
+    assert rows(test) == rows(data.split_random(fraction, seed)[1])
+    assert rows(test) == sorted(rows(test))
+
+
+@given(interactions(), st.floats(0.05, 0.95), st.integers(0, 5))
+def test_stratified(data, fraction, seed):
+    count = Counter(data.user_ids.tolist())
+    wanted = {u: min(int(np.floor(n * fraction + 0.5)), n - 1) for u, n in count.items()}
+    if not any(wanted.values()):
+        with pytest.raises(ValueError, match="no user has enough rows"):
+            data.split_stratified(fraction, seed)
+        return
+    train, test = data.split_stratified(fraction, seed)
+    assert sorted(rows(train) + rows(test)) == rows(data)
+    assert Counter(test.user_ids.tolist()) == Counter({u: n for u, n in wanted.items() if n})
+    assert set(train.user_ids.tolist()) == set(count)
+
+
+@given(interactions(), st.integers(2, 6), st.integers(0, 5))
+def test_folds(data, num_folds, seed):
+    if num_folds > len(data):
+        with pytest.raises(ValueError, match=f"num_folds is {num_folds}"):
+            data.split_folds(num_folds, seed)
+        return
+    tested = []
+    for train, test in data.split_folds(num_folds, seed):
+        assert sorted(rows(train) + rows(test)) == rows(data)
+        assert len(test) in (len(data) // num_folds, -(-len(data) // num_folds))
+        tested += rows(test)
+    assert sorted(tested) == rows(data)
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, float("nan")])
+def test_bad_fractions(fraction):
+    data = Interactions([0] * 9, list(range(9)))
+    for split in (data.split_random, data.split_stratified):
+        with pytest.raises(ValueError, match=r"test_fraction is .*: expected a number in \(0, 1\)"):
+            split(fraction)
+
+
+@pytest.mark.parametrize("num_folds", [0, 1, 10])
+def test_bad_number_of_folds(num_folds):
+    with pytest.raises(ValueError, match="expected 2 to 9"):
+        Interactions([0] * 9, list(range(9))).split_folds(num_folds)
+
+
+def test_parts_keep_what_belongs_to_the_whole():
+    data = Interactions(
+        [0, 0, 1], [0, 1, 1], num_users=5, item_names=["a", "b"], name="mine", is_synthetic=True
+    )
+    for part in data.split_leave_one_out():
+        assert (part.num_users, part.num_items, part.name) == (5, 2, "mine")
+        assert part.item_names == ("a", "b")
+        assert part.is_synthetic
