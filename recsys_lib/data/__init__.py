@@ -6,6 +6,7 @@ from recsys_lib.data.files import data_home
 from recsys_lib.data.info import DATASETS, DatasetInfo, describe_dataset
 from recsys_lib.data.interactions import Interactions
 from recsys_lib.data.load import load_dataset, load_folds, load_frame
+from recsys_lib.data.negatives import sample_negatives
 from recsys_lib.data.splits import Split
 from recsys_lib.data.synthetic import PRESETS, SyntheticConfig, make_synthetic
 
@@ -26,4 +27,5 @@ __all__ = [
     "load_folds",
     "load_frame",
     "make_synthetic",
+    "sample_negatives",
 ]

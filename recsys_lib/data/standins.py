@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from recsys_lib.data.info import DATASETS, DatasetInfo
 from recsys_lib.data.interactions import Interactions
+from recsys_lib.data.negatives import sample_negatives
 from recsys_lib.data.splits import Split
 from recsys_lib.data.synthetic import Preset, make_synthetic
 
@@ -57,7 +57,7 @@ def stand_in(info: DatasetInfo, seed: int = 0) -> Interactions | Split:
             validation=_keep(validation, info.columns),
             name=name,
         )
-    negatives = _draw_negatives(full, test, 99, seed)
+    negatives = sample_negatives(train, test, 99, seed)
     return Split(_keep(train, info.columns), _keep(test, info.columns), negatives, name=name)
 
 
@@ -107,13 +107,3 @@ def _keep(part: Interactions, columns: tuple[str, ...]) -> Interactions:
     optional = ("ratings", "timestamps", "item_names", "item_texts")
     dropped: dict[str, Any] = {column: None for column in optional if column not in columns}
     return replace(part, **dropped)
-
-
-def _draw_negatives(
-    full: Interactions, test: Interactions, count: int, seed: int
-) -> NDArray[np.int64]:
-    """Draw (len(test), count) distinct items that the user of each test row never met."""
-    rng = np.random.default_rng(seed)
-    score = rng.random((full.num_users, full.num_items))
-    score[full.user_ids, full.item_ids] = 2.0
-    return np.argsort(score, axis=1)[test.user_ids, :count]

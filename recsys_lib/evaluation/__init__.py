@@ -5,7 +5,6 @@ from recsys_lib.evaluation.protocols import (
     evaluate_full_ranking,
     evaluate_leave_one_out,
     evaluate_ratings,
-    sample_negatives,
 )
 from recsys_lib.evaluation.results import RankingResult, RatingResult
 
@@ -20,5 +19,4 @@ __all__ = [
     "ndcg_at_k",
     "recall_at_k",
     "rmse",
-    "sample_negatives",
 ]

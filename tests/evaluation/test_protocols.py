@@ -7,12 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys_lib.data import Interactions, Split
+from recsys_lib.data import Interactions, Split, sample_negatives
 from recsys_lib.evaluation import (
     evaluate_full_ranking,
     evaluate_leave_one_out,
     evaluate_ratings,
-    sample_negatives,
 )
 
 
@@ -160,29 +159,6 @@ def test_ratings_by_hand():
     assert evaluate_ratings(Table([[7.0, 2.0]]), test, clip=(1, 5)).mae == 0.5
     with pytest.raises(ValueError, match="no ratings"):
         evaluate_ratings(Table([[7.0, 2.0]]), Interactions([0], [0]))
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 1000), st.integers(1, 5))
-def test_sampled_negatives_are_unseen_and_different(seed, num_negatives):
-    rng = np.random.default_rng(seed)
-    data = Interactions(rng.integers(0, 9, 60), rng.integers(0, 40, 60), num_items=40)
-    train, test = data.split_leave_one_out(seed)
-    negatives = sample_negatives(train, test, num_negatives, seed)
-    known = (train.to_csr() + test.to_csr()).toarray() > 0
-    assert negatives.shape == (len(test), num_negatives)
-    for user, row in zip(test.user_ids, negatives, strict=True):
-        assert len(set(row.tolist())) == num_negatives
-        assert not known[user, row].any()
-    np.testing.assert_array_equal(negatives, sample_negatives(train, test, num_negatives, seed))
-
-
-def test_sampled_negatives_must_exist():
-    train, test = Interactions([0, 0, 0], [0, 1, 2]).split_leave_one_out()
-    with pytest.raises(ValueError, match="only 0 unseen items"):
-        sample_negatives(train, test, 1)
-    with pytest.raises(ValueError, match="num_negatives is 0"):
-        sample_negatives(train, test, 0)
 
 
 def test_refusals():
