@@ -1,0 +1,64 @@
+# Every target sets up what it needs: Python 3.11 to 3.13 is all that has to be there.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup book test check lint types unit nbval notebooks lab bench clean
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+help:  ## list the targets
+	@echo "make book       build the book into _build/html and print the file to open"
+	@echo "make test       all checks: lint, types, unit tests, every notebook"
+	@echo "make check      the quick ones: lint, types, fast unit tests"
+	@echo "make notebooks  run all notebooks again and store their outputs (one: ONLY=03)"
+	@echo "make lab        open the notebooks in JupyterLab"
+	@echo "make bench      run the side-by-side measurements in benchmarks/ (one: ONLY=training)"
+	@echo "make clean      remove what was built; .venv and data stay"
+
+setup: $(STAMP)
+
+# The stamp is older than the two files only when something has to be installed.
+$(STAMP): requirements.txt pyproject.toml
+	@[ -x $(BIN)/python ] || bash tools/make_venv.sh $(PYTHON)
+	@echo "Installing the pinned packages into .venv (the first time: a few minutes, about 3 GB) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+# Warnings are errors. A failed build must not leave a cache that lets the next one pass.
+book: $(STAMP)
+	@echo "Building the book ..."
+	@$(BIN)/jupyter-book build . -q -W --keep-going $(if $(CI),--all) >/dev/null \
+	  || { rm -rf _build/.doctrees; echo "The book was not built."; exit 1; }
+	@echo "Built. Open in a browser: file://$(CURDIR)/_build/html/index.html"
+
+test: lint types
+	@$(BIN)/python -m pytest -q
+	@$(MAKE) --no-print-directory nbval
+
+check: lint types
+	@$(BIN)/python -m pytest -q -m "not slow"
+
+lint: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	@$(BIN)/mypy
+
+nbval: $(STAMP)
+	@$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=900 notebooks
+
+notebooks: $(STAMP)
+	@$(BIN)/python tools/run_notebooks.py $(if $(ALLOW_SYNTHETIC),--allow-synthetic) $(ONLY)
+
+lab: $(STAMP)
+	@$(BIN)/jupyter lab --notebook-dir=.
+
+bench: $(STAMP)
+	@for script in $$(ls benchmarks/*$(ONLY)*.py); do \
+	  echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf _build build dist .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,247 @@
+"""What the chapters share: setup, figure style, computed sentences, glue to the pages."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import random
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# One technique = one colour and one marker through the whole book. Okabe-Ito colours with a
+# contrast of at least 3:1 on white; whatever the rest is compared with is grey and dashed.
+_BLUE, _VERMILLION, _GREEN, _PURPLE, _GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#595959"
+_LOOKS: Mapping[str, tuple[str, str]] = {
+    "baseline": (_GREY, "x"),
+    "popularity": (_GREY, "x"),
+    "factorization": (_BLUE, "o"),
+    "item_based": (_VERMILLION, "s"),
+    "neural": (_GREEN, "^"),
+    "two_tower": (_PURPLE, "D"),
+    "pruning": (_VERMILLION, "v"),
+    "quantization": (_BLUE, "P"),
+    "distillation": (_GREEN, "*"),
+    "embedding_tables": (_PURPLE, "h"),
+}
+COLORS: Mapping[str, str] = {technique: color for technique, (color, _) in _LOOKS.items()}
+_SYNTHETIC_NOTICE = "synthetic data"
+
+
+def setup(seed: int = 0, *, keras: bool = True) -> None:
+    """Prepare a chapter: quiet TensorFlow, fixed seeds, the figure style of the book.
+
+    Args:
+        seed: for Python, NumPy and, with ``keras``, for Keras and TensorFlow.
+        keras: import Keras and TensorFlow now, with their start-up messages held back. A chapter
+            that needs neither passes False and starts several seconds sooner.
+    """
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 (a reader's own cells may use the old generator)
+    _use_figure_style()
+    if keras:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+        with _standard_error_held_back():
+            import keras as keras_library
+            import tensorflow
+
+            tensorflow.constant(0.0)  # the device messages come with the first tensor
+        keras_library.utils.set_random_seed(seed)
+
+
+def style(technique: str) -> dict[str, str]:
+    """Colour, marker and line style of one technique, to be passed on to ``Axes.plot``.
+
+    Example:
+        >>> style("factorization")
+        {'color': '#0072B2', 'marker': 'o', 'linestyle': '-'}
+        >>> style("baseline")["linestyle"]
+        '--'
+    """
+    if technique not in COLORS:
+        raise KeyError(f"technique is {technique!r}, expected one of {', '.join(COLORS)}")
+    color, marker = _LOOKS[technique]
+    return {"color": color, "marker": marker, "linestyle": "--" if color == _GREY else "-"}
+
+
+def label_lines(ax: Axes, *, min_gap: float = 0.07) -> None:
+    """Write each line's label at its right end, in its colour: better than a legend up to four.
+
+    Args:
+        ax: axes whose lines were plotted with ``label=``. Set its scales and limits before.
+        min_gap: smallest vertical distance between two labels, as a fraction of the axes' height.
+    """
+    lines = [line for line in ax.get_lines() if not str(line.get_label()).startswith("_")]
+    ax.get_ylim()  # settles the scale, which matplotlib otherwise does when it draws
+    ends = [np.asarray(line.get_xydata())[-1] for line in lines]
+    heights = [ax.transAxes.inverted().transform(ax.transData.transform(end))[1] for end in ends]
+    placed = -np.inf
+    for position in np.argsort(heights):
+        placed = max(heights[position], placed + min_gap)
+        line = lines[position]
+        ax.annotate(
+            str(line.get_label()),
+            xy=(1.0, placed),
+            xycoords="axes fraction",
+            xytext=(6, 0),
+            textcoords="offset points",
+            color=line.get_color(),
+            va="center",
+        )
+
+
+def takeaway(text: str) -> None:
+    """Show the chapter's main sentence, computed from its results, in a block of its own.
+
+    Args:
+        text: one or two sentences of Markdown; format numbers from variables.
+    """
+    _display_markdown("> **Takeaway.** " + _one_paragraph("text", text))
+
+
+def claim(condition: bool, text: str, data: Any) -> None:
+    """Hold a chapter to what it says: fail when the real data no longer show it.
+
+    Args:
+        condition: what was measured, as one truth value.
+        text: the claim in words.
+        data: the ``Interactions`` or ``Split`` that it was measured on. On synthetic data
+            nothing is checked, because the claim is about people's behaviour, and this is said.
+
+    Raises:
+        AssertionError: the claim does not hold on real data.
+
+    Example:
+        >>> from recsys_lib.data import Interactions
+        >>> data = Interactions(user_ids=[0, 0, 1], item_ids=[0, 1, 1], name="toy")
+        >>> claim(len(data) == 3, "three rows", data)
+        Checked: three rows
+    """
+    if not isinstance(condition, bool | np.bool_):
+        raise TypeError(f"condition is {type(condition).__name__}, expected one truth value")
+    if data.is_synthetic:
+        print(f"Not checked on synthetic data: {text}")
+    elif condition:
+        print(f"Checked: {text}")
+    else:
+        raise AssertionError(f"no longer true on {data.name}: {text}")
+
+
+def glue(name: str, text: str) -> None:
+    """Store a formatted text for the book's pages; without the book's tools, do nothing.
+
+    Args:
+        name: key, unique in the book, such as ``"evaluation-ease-ndcg"``.
+        text: what a page will show. Format numbers first, so that no page decides on digits.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"text is {type(text).__name__}, expected a formatted str")
+    try:
+        from myst_nb import glue as myst_glue
+    except ImportError:  # in Colab, for example
+        return
+    myst_glue(name, text, display=False)
+
+
+def hardware_line() -> str:
+    """One line about this machine and its versions, to go with every measured time.
+
+    Example:
+        >>> "Python" in hardware_line()
+        True
+    """
+    from importlib.metadata import PackageNotFoundError, version
+
+    parts = [
+        platform.machine(),
+        f"{_available_cores()} cores",
+        f"Python {platform.python_version()}",
+    ]
+    for package, name in (("tensorflow", "TensorFlow"), ("keras", "Keras"), ("numpy", "NumPy")):
+        with contextlib.suppress(PackageNotFoundError):
+            parts.append(f"{name} {version(package)}")
+    return ", ".join(parts)
+
+
+def ran_on_synthetic_data(outputs: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the outputs of a notebook's cells hold the notice of a synthetic fallback.
+
+    Example:
+        >>> ran_on_synthetic_data([{"name": "stderr", "text": "SYNTHETIC data takes its place"}])
+        True
+        >>> ran_on_synthetic_data([{"name": "stdout", "text": "0.7192"}])
+        False
+    """
+    return any(
+        output.get("name") == "stderr"
+        and _SYNTHETIC_NOTICE in "".join(output.get("text", "")).lower()
+        for output in outputs
+    )
+
+
+def _available_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _one_paragraph(name: str, text: str) -> str:
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f"{name} is {text!r}, expected a sentence")
+    return " ".join(text.split())
+
+
+def _display_markdown(text: str) -> None:
+    from IPython.display import Markdown, display
+
+    display(Markdown(text))
+
+
+def _use_figure_style() -> None:
+    import matplotlib as mpl
+    from cycler import cycler
+
+    mpl.rcParams.update(
+        {
+            "figure.figsize": (6.0, 3.6),
+            "figure.dpi": 150,
+            "figure.facecolor": "white",
+            "savefig.facecolor": "white",
+            "figure.constrained_layout.use": True,
+            "font.family": "DejaVu Sans",
+            "font.size": 10,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.prop_cycle": cycler(color=[_BLUE, _VERMILLION, _GREEN, _PURPLE]),
+            "axes.grid": True,
+            "grid.color": "#E6E6E6",
+            "grid.linewidth": 0.6,
+            "axes.axisbelow": True,
+            "legend.frameon": False,
+            "lines.markersize": 5,
+        }
+    )
+
+
+@contextlib.contextmanager
+def _standard_error_held_back() -> Iterator[None]:
+    """Drop what C++ code writes to file descriptor 2; Python's own warnings are dropped too."""
+    sys.stderr.flush()
+    saved, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(sink, 2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(sink)

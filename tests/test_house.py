@@ -1,0 +1,170 @@
+"""Rules of the house that a reader of the code relies on: rooms, imports, names, pages."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "recsys_lib"
+# The order in which data flows; a room may import only from rooms before it.
+ROOMS = (
+    "data",
+    "objectives",
+    "evaluation",
+    "models",
+    "training",
+    "compression",
+    "serving",
+    "notebook",
+)
+MODULES = sorted(PACKAGE.rglob("*.py"))
+PAGES = [*sorted((ROOT / "book").rglob("*.md")), ROOT / "README.md"]
+TEXT_SUFFIXES = {".py", ".md", ".yml", ".toml", ".txt", ".cfg", ".sh", ".css", ".bib", ".ipynb"}
+# A number with a unit that somebody measured once: such numbers are computed, never typed.
+MEASURED = re.compile(
+    r"\b\d+(\.\d+)?\s?(ms|µs|us|MB|KB|KiB|MiB|x faster|× faster|x smaller|× smaller)\b"
+)
+# Written in two pieces, so that this file passes its own test.
+MACHINE_PATH = re.compile(r"(?<![\w.~])/(?:work|tmp|root|home)" + r"/\w")
+
+
+def _room(module: str) -> str | None:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in ROOMS else None
+
+
+def _imported(path: Path) -> set[str]:
+    """Names of all modules that a file imports, at its top or inside a function."""
+    package = ".".join(path.relative_to(ROOT).parent.parts)
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, base]).rstrip(".")
+            names.update(f"{base}.{alias.name}" for alias in node.names)
+    return names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_room_imports_only_from_rooms_before_it(path: Path) -> None:
+    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if own == "__init__":
+        return
+    assert own in ROOMS, f"{own} is not a room of the house: add it to the order on purpose"
+    later = {name for name in _imported(path) if (room := _room(name)) and _is_later(room, own)}
+    assert not later, f"{own} may not import {sorted(later)}"
+
+
+def _is_later(room: str, own: str) -> bool:
+    return ROOMS.index(room) > ROOMS.index(own)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_tf_keras_attribute(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        uses = (
+            isinstance(node, ast.Attribute)
+            and node.attr == "keras"
+            and isinstance(node.value, ast.Name)
+            and node.value.id in {"tf", "tensorflow"}
+        )
+        assert not uses, f"tf.keras in line {getattr(node, 'lineno', '?')}: import keras instead"
+    assert not any(name.startswith("tensorflow.keras") for name in _imported(path))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_are_short(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docstrings = [
+        ast.get_docstring(node, clean=False) or ""
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, documented)
+    ]
+    lines = len(text.splitlines()) - sum(len(doc.splitlines()) for doc in docstrings)
+    assert lines <= 250, f"{lines} lines without docstrings: a file does one thing"
+
+
+def test_import_is_quick_and_light() -> None:
+    code = (
+        "import sys, time; start = time.perf_counter(); import recsys_lib; "
+        "seconds = time.perf_counter() - start; import json; "
+        "print(json.dumps([seconds, 'tensorflow' in sys.modules]))"
+    )
+    runs = [json.loads(subprocess.check_output([sys.executable, "-c", code])) for _ in range(3)]
+    assert min(seconds for seconds, _ in runs) < 0.5
+    assert not any(has_tensorflow for _, has_tensorflow in runs)
+
+
+@pytest.mark.parametrize("module", ["data", "evaluation", "models", "objectives", "notebook"])
+def test_rooms_import_without_tensorflow(module: str) -> None:
+    code = f"import sys, recsys_lib.{module}; print({{'tensorflow', 'keras'}} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
+
+
+def _texts() -> list[Path]:
+    folders = ("recsys_lib", "tests", "tools", "benchmarks", "book", "notebooks", ".github", ".ci")
+    inside = [path for folder in folders for path in (ROOT / folder).rglob("*")]
+    files = [path for path in [*ROOT.iterdir(), *inside] if path.is_file()]
+    return [
+        path
+        for path in files
+        if (path.suffix in TEXT_SUFFIXES or path.name in {"Makefile", "run"})
+        and ".ipynb_checkpoints" not in path.parts
+    ]
+
+
+def test_no_machine_paths() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}: {match.group(0)}"
+        for path in _texts()
+        for match in MACHINE_PATH.finditer(path.read_text(encoding="utf-8"))
+    ]
+    assert not found
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
+def test_pages_type_no_measurements(path: Path) -> None:
+    found = [match.group(0) for match in MEASURED.finditer(path.read_text(encoding="utf-8"))]
+    assert not found, "compute these in a notebook and glue them"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
+def test_links_of_pages_lead_somewhere(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
+        if not target.startswith(("http://", "https://", "mailto:")):
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_every_chapter_and_page_is_in_the_table_of_contents() -> None:
+    listed = set(re.findall(r"(?:file|root): (\S+)", (ROOT / "_toc.yml").read_text("utf-8")))
+    pages = [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb")]
+    written = {str(page.relative_to(ROOT).with_suffix("")) for page in pages}
+    assert listed == written
+
+
+def test_the_example_in_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """A newcomer copies it literally."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    mine = [block for block in blocks if "from_frame" in block]
+    assert len(mine) == 1
+    frame = pd.DataFrame(
+        {"customer": [n % 30 for n in range(300)], "sku": [n % 41 for n in range(300)]}
+    )
+    namespace: dict[str, object] = {"frame": frame}
+    exec(compile(mine[0], "README.md", "exec"), namespace)
+    assert "RankingResult" in capsys.readouterr().out

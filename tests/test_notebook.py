@@ -1,0 +1,135 @@
+"""What the chapters share."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from recsys_lib import notebook
+from recsys_lib.data import Interactions, load_dataset
+
+
+def _data(is_synthetic: bool) -> Interactions:
+    return Interactions(
+        user_ids=[0, 1], item_ids=[0, 1], name="two rows", is_synthetic=is_synthetic
+    )
+
+
+def test_claim_fails_on_real_data_with_name_and_claim() -> None:
+    with pytest.raises(AssertionError, match="no longer true on two rows: EASE wins"):
+        notebook.claim(False, "EASE wins", _data(is_synthetic=False))
+
+
+def test_claim_says_that_synthetic_data_prove_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    notebook.claim(False, "EASE wins", _data(is_synthetic=True))
+    assert capsys.readouterr().out == "Not checked on synthetic data: EASE wins\n"
+
+
+def test_claim_takes_a_numpy_truth_value_and_nothing_else() -> None:
+    notebook.claim(np.float64(2) > 1, "two is more than one", _data(is_synthetic=False))
+    with pytest.raises(TypeError, match="condition is ndarray, expected one truth value"):
+        notebook.claim(np.array([True]), "an array", _data(is_synthetic=False))  # type: ignore[arg-type]
+
+
+def test_takeaway_is_one_block_quote(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(notebook, "_display_markdown", shown.append)
+    notebook.takeaway("EASE finds\n   **72%** of the films.")
+    assert shown == ["> **Takeaway.** EASE finds **72%** of the films."]
+    with pytest.raises(ValueError, match="text is ' ', expected a sentence"):
+        notebook.takeaway(" ")
+
+
+def test_glue_takes_formatted_text_only() -> None:
+    with pytest.raises(TypeError, match="text is float64, expected a formatted str"):
+        notebook.glue("key", np.float64(0.7))  # type: ignore[arg-type]
+
+
+def test_glue_without_the_tools_of_the_book(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "myst_nb", None)
+    notebook.glue("key", "0.7")
+
+
+def test_style_names_the_techniques_it_knows() -> None:
+    with pytest.raises(KeyError, match="technique is 'magic', expected one of baseline"):
+        notebook.style("magic")
+
+
+def test_no_two_techniques_look_alike() -> None:
+    looks = [(s["color"], s["marker"]) for s in map(notebook.style, notebook.COLORS)]
+    assert len(set(looks)) == len(looks) - 1  # popularity is a baseline, and looks like one
+
+
+@pytest.mark.parametrize("color", sorted(set(notebook.COLORS.values())))
+def test_colors_stand_out_from_white(color: str) -> None:
+    parts = [int(color[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    assert 1.05 / (luminance + 0.05) >= 3
+
+
+def test_line_labels_do_not_overlap() -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    with mpl.rc_context():
+        notebook.setup(keras=False)
+        figure, ax = plt.subplots()
+        for name, end in (("one", 9.0), ("two", 8.99), ("three", 1.0)):
+            ax.plot([1, 2], [1, end], label=name)
+        ax.axhline(5)  # has no label
+        notebook.label_lines(ax)
+        heights = {text.get_text(): text.xy[1] for text in ax.texts}  # type: ignore[attr-defined]
+        plt.close(figure)
+    assert set(heights) == {"one", "two", "three"}
+    assert heights["one"] - heights["two"] == pytest.approx(0.07)
+    assert heights["three"] < 0.1
+
+
+def test_setup_fixes_seeds() -> None:
+    draws = []
+    for _ in range(2):
+        notebook.setup(seed=3, keras=False)
+        draws.append(np.random.random())  # noqa: NPY002
+    assert draws[0] == draws[1]
+
+
+@pytest.mark.slow
+def test_setup_holds_back_the_messages_of_tensorflow() -> None:
+    code = (
+        "from recsys_lib.notebook import setup; setup(); import keras, sys; "
+        "keras.ops.matmul(keras.ops.ones((2, 2)), keras.ops.ones((2, 2))); "
+        "print('after', file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "after\n"
+
+
+def test_hardware_line_names_no_machine() -> None:
+    line = notebook.hardware_line()
+    assert re.match(r"\S+, \d+ cores, Python 3\.\d+", line)
+    assert "NumPy " in line
+
+
+def test_the_notice_of_the_fallback_is_recognised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`make test` and `make notebooks` go by this notice."""
+    monkeypatch.setenv("RECSYS_DATA_MIRROR", "http://127.0.0.1:9")
+    with pytest.warns(UserWarning) as caught:
+        split = load_dataset("ncf-ml-1m", data_home=tmp_path, fallback="synthetic", progress=False)
+    assert split.is_synthetic
+    outputs: list[dict[str, Any]] = [
+        {"output_type": "stream", "name": "stderr", "text": f"UserWarning: {caught[0].message}"}
+    ]
+    assert notebook.ran_on_synthetic_data(outputs)
+    assert json.dumps(outputs)  # plain data, as nbformat has it

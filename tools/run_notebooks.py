@@ -1,0 +1,98 @@
+"""Run notebooks top to bottom in fresh kernels and store their outputs.
+
+Usage: run_notebooks.py [--allow-synthetic] [part of a file name ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbformat import NotebookNode
+
+from recsys_lib.notebook import ran_on_synthetic_data
+
+FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
+KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
+
+
+def clean(notebook: NotebookNode) -> None:
+    """Remove what changes from run to run although the results do not."""
+    notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+    for cell in notebook.cells:
+        for key in ("execution", "collapsed", "scrolled", "ExecuteTime"):
+            cell.metadata.pop(key, None)
+        if cell.cell_type == "code":
+            cell.outputs = joined_streams(cell.outputs)
+
+
+def joined_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Join pieces of one stream: where the kernel cuts it is chance."""
+    joined: list[NotebookNode] = []
+    for output in outputs:
+        last = joined[-1] if joined else None
+        if last and output.output_type == "stream" == last.output_type and output.name == last.name:
+            last.text += output.text
+        else:
+            joined.append(output)
+    return joined
+
+
+def run(path: Path, allow_synthetic: bool) -> str | None:
+    """Run one notebook in place; return what went wrong, and then leave the file alone."""
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(
+        notebook,
+        timeout=900,
+        kernel_name="python3",
+        resources={"metadata": {"path": path.parent}},
+        extra_arguments=["--IPKernelApp.log_level=40"],
+    )
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        return str(error)
+    outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
+    if ran_on_synthetic_data(outputs) and not allow_synthetic:
+        return "ran on synthetic data: not stored (make notebooks ALLOW_SYNTHETIC=1 stores it)"
+    clean(notebook)
+    unfinished = path.with_suffix(".tmp")
+    nbformat.write(notebook, unfinished)
+    unfinished.replace(path)
+    return None
+
+
+def main() -> int:
+    """Run the chosen notebooks; the exit status is the number that failed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--allow-synthetic", action="store_true")
+    parser.add_argument("names", nargs="*", help="parts of file names; none: all notebooks")
+    options = parser.parse_args()
+    # The kernel must be the one of this environment, whatever else is installed for the user.
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
+    paths = [
+        path
+        for path in sorted(FOLDER.glob("*.ipynb"))
+        if not options.names or any(name in path.stem for name in options.names)
+    ]
+    if not paths:
+        print(f"no notebook matches {' '.join(options.names)}", file=sys.stderr)
+        return 1
+    failed = 0
+    for number, path in enumerate(paths, start=1):
+        print(f"[{number}/{len(paths)}] {path.name} ...", end=" ", flush=True)
+        started = time.perf_counter()
+        problem = run(path, options.allow_synthetic)
+        failed += problem is not None
+        print(f"{time.perf_counter() - started:.0f} s", problem or "", flush=True)
+    return failed
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
