@@ -1,0 +1,226 @@
+"""What every recommender of the library has in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar, Self, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from recsys_lib.data import Interactions
+from recsys_lib.models.checks import (
+    check_ids,
+    check_interactions,
+    exclusion_matrix,
+    item_lists_to_csr,
+)
+from recsys_lib.models.saving import Saveable
+from recsys_lib.models.topk import check_k, top_k
+
+if TYPE_CHECKING:
+    import scipy.sparse
+
+# Scores held at once by recommend() and score(): 4 million float32, 16 MB.
+_SCORES_PER_BATCH = 1 << 22
+
+
+class Recommender(Saveable):
+    """A model that scores user-item pairs; higher is better.
+
+    A subclass has a constructor whose arguments are its settings, and these methods:
+
+    - ``_fit(interactions)``: learn; called with checked interactions.
+    - ``_score_users(user_ids)``: (b,) checked ids to (b, num_items) scores.
+    - ``_score_pairs(user_ids, item_ids)``: optional, faster than picking from ``_score_users``.
+    - ``_score_histories(matrix)``: optional, (b, num_items) sparse 0/1 rows to (b, num_items)
+      scores: fold-in.
+    - ``_state()`` gives ``(config, arrays)``, ``_from_state(config, arrays)`` takes them back;
+      ``num_users`` and ``num_items`` are kept by this class.
+
+    Attributes:
+        num_users: number of users, None before fit.
+        num_items: number of items, None before fit.
+
+    Example:
+        >>> from recsys_lib.models import Popularity
+        >>> model = Popularity().fit(Interactions([0, 0, 1], [0, 1, 1]))
+        >>> model.recommend([0, 1], k=2).tolist()
+        [[1, 0], [1, 0]]
+    """
+
+    _allows_empty_history: ClassVar[bool] = False
+
+    @abstractmethod
+    def _fit(self, interactions: Interactions) -> None: ...
+
+    @abstractmethod
+    def _score_users(self, user_ids: NDArray[np.int64]) -> NDArray[np.float32]: ...
+
+    def _score_histories(self, matrix: scipy.sparse.csr_matrix) -> NDArray[np.float32]:
+        raise TypeError(
+            f"histories: {type(self).__name__} cannot score a user known only by items: "
+            "expected user_ids, or a model with fold-in such as EASE or IALS"
+        )
+
+    def _score_pairs(
+        self, user_ids: NDArray[np.int64], item_ids: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        users, row = np.unique(user_ids, return_inverse=True)
+        order = np.argsort(row, kind="stable")
+        scores = np.empty(len(user_ids), np.float32)
+        for batch in self._batches(len(users)):
+            first, last = np.searchsorted(row[order], [batch.start, batch.stop])
+            pairs = order[first:last]
+            scores[pairs] = self._score_users(users[batch])[
+                row[pairs] - batch.start, item_ids[pairs]
+            ]
+        return scores
+
+    def fit(self, interactions: Interactions) -> Self:
+        """Learn from interactions, from the beginning.
+
+        Args:
+            interactions: what to learn from.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            TypeError: not Interactions.
+        """
+        check_interactions(interactions)
+        self._fit(interactions)
+        self.num_users, self.num_items = interactions.num_users, interactions.num_items
+        return self
+
+    def score(self, user_ids: ArrayLike, item_ids: ArrayLike) -> NDArray[np.float32]:
+        """Score pairs.
+
+        Args:
+            user_ids: (n,) integers in [0, num_users).
+            item_ids: (n,) integers in [0, num_items).
+
+        Returns:
+            (n,) float32; only their order has a meaning, unless the model says more.
+
+        Raises:
+            RuntimeError: the model is not fitted.
+            TypeError: ids are not integers.
+            ValueError: an unknown id, not one dimension, or lengths differ.
+        """
+        num_users, num_items = self._counts()
+        users = check_ids("user_ids", user_ids, num_users)
+        items = check_ids("item_ids", item_ids, num_items)
+        if len(users) != len(items):
+            raise ValueError(
+                f"item_ids has {len(items)} ids, user_ids has {len(users)}: expected equal lengths"
+            )
+        return np.asarray(self._score_pairs(users, items), np.float32)
+
+    def score_all_items(self, user_ids: ArrayLike) -> NDArray[np.float32]:
+        """Score every item for each user.
+
+        Args:
+            user_ids: (b,) integers in [0, num_users).
+
+        Returns:
+            (b, num_items) float32.
+
+        Raises:
+            RuntimeError: the model is not fitted.
+            TypeError: ids are not integers.
+            ValueError: an unknown id, or not one dimension.
+        """
+        users = check_ids("user_ids", user_ids, self._counts()[0])
+        return np.asarray(self._score_users(users), np.float32)
+
+    def score_histories(self, histories: Sequence[ArrayLike]) -> NDArray[np.float32]:
+        """Score every item for users known only by the items they met (fold-in).
+
+        Args:
+            histories: b lists of item ids; repeats count once.
+
+        Returns:
+            (b, num_items) float32.
+
+        Raises:
+            RuntimeError: the model is not fitted.
+            TypeError: the model cannot fold in, or ids are not integers.
+            ValueError: an unknown item id, or an empty history.
+        """
+        return np.asarray(self._score_histories(self._history_matrix(histories)), np.float32)
+
+    def recommend(
+        self,
+        user_ids: ArrayLike | None = None,
+        k: int = 10,
+        *,
+        histories: Sequence[ArrayLike] | None = None,
+        exclude: Interactions | Sequence[ArrayLike] | None = None,
+    ) -> NDArray[np.int64]:
+        """Give the k best items of each user, best first, equal scores by lowest item id.
+
+        Users are taken in batches, so that memory does not grow with their number. Items that a
+        user has met are *not* left out by themselves: pass the training data as ``exclude``.
+
+        Args:
+            user_ids: (b,) integers in [0, num_users); or use ``histories``.
+            k: how many.
+            histories: b lists of item ids, for users known only by these; their own items are
+                never recommended.
+            exclude: pairs never to recommend: Interactions, or b lists of item ids.
+
+        Returns:
+            (b, k) int64 item ids, filled up with -1 where fewer items are left.
+
+        Raises:
+            RuntimeError: the model is not fitted.
+            TypeError: ids or k are not integers, or the model cannot fold in.
+            ValueError: both or none of user_ids and histories, an unknown id, k below 1, an empty
+                history, or exclude does not fit.
+
+        Example:
+            >>> from recsys_lib.models import EASE
+            >>> data = Interactions([0, 0, 1, 1, 2, 2], [0, 1, 0, 1, 1, 2])
+            >>> model = EASE(l2=1.0).fit(data)
+            >>> model.recommend([0], k=2, exclude=data).tolist()
+            [[2, -1]]
+            >>> model.recommend(histories=[[0]], k=1).tolist()
+            [[1]]
+        """
+        shape = self._counts()
+        check_k(k)
+        if (user_ids is None) == (histories is None):
+            given = "none" if user_ids is None else "both"
+            raise ValueError(f"user_ids, histories: {given} given: expected exactly one")
+        if histories is not None:
+            met = self._history_matrix(histories)
+            banned = exclusion_matrix(exclude, None, met.shape[0], shape) + met
+            return self._top_k(k, banned, lambda batch: self._score_histories(met[batch]))
+        users = check_ids("user_ids", cast(ArrayLike, user_ids), shape[0])
+        banned = exclusion_matrix(exclude, users, len(users), shape)
+        return self._top_k(k, banned, lambda batch: self._score_users(users[batch]))
+
+    def _history_matrix(self, histories: Sequence[ArrayLike]) -> scipy.sparse.csr_matrix:
+        num_items = self._counts()[1]
+        allow_empty = self._allows_empty_history
+        return item_lists_to_csr("histories", histories, num_items, allow_empty=allow_empty)
+
+    def _batches(self, num_rows: int) -> list[slice]:
+        size = max(1, _SCORES_PER_BATCH // self._counts()[1])
+        return [slice(start, start + size) for start in range(0, num_rows, size)]
+
+    def _top_k(
+        self,
+        k: int,
+        banned: scipy.sparse.csr_matrix,
+        score: Callable[[slice], NDArray[np.float32]],
+    ) -> NDArray[np.int64]:
+        result = np.full((banned.shape[0], k), -1, np.int64)
+        for batch in self._batches(banned.shape[0]):
+            scores = np.array(score(batch), np.float32)  # a copy, to write into
+            scores[banned[batch].nonzero()] = -np.inf
+            result[batch] = top_k(scores, k)
+        return result

@@ -1,0 +1,185 @@
+"""Checks of what callers hand to a recommender; each names the argument, and what was expected."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from recsys_lib.data import Interactions
+from recsys_lib.data.interactions import check_range
+
+if TYPE_CHECKING:
+    import scipy.sparse
+
+
+def check_ids(name: str, values: ArrayLike, count: int) -> NDArray[np.int64]:
+    """Give (n,) integer ids in [0, count) as int64.
+
+    Raises:
+        TypeError: the ids are not integers.
+        ValueError: not one dimension, or an id that was not there at fit.
+
+    Example:
+        >>> check_ids("user_ids", [0, 7], count=5)
+        Traceback (most recent call last):
+        ValueError: user_ids holds 7: expected ids in [0, 5)
+    """
+    ids = np.asarray(values)
+    if ids.ndim != 1:
+        raise ValueError(f"{name} has shape {ids.shape}: expected one dimension, (n,)")
+    if ids.size and ids.dtype.kind not in "iu":
+        raise TypeError(f"{name} is of type {ids.dtype}: expected integers")
+    check_range(name, ids, count)
+    return ids.astype(np.int64)
+
+
+def check_number(
+    name: str, value: float, low: float, *, include_low: bool = True, integer: bool = False
+) -> Any:
+    """Give a finite number of at least ``low`` (more than it, without ``include_low``).
+
+    Example:
+        >>> check_number("embedding_dim", 0, 1, integer=True)
+        Traceback (most recent call last):
+        ValueError: embedding_dim is 0: expected a finite integer of at least 1
+    """
+    kinds = (int, np.integer) if integer else (int, float, np.integer, np.floating)
+    kind = "integer" if integer else "number"
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise TypeError(f"{name} is {value!r}: expected a finite {kind}")
+    if not np.isfinite(value) or value < low or (value == low and not include_low):
+        bound = "of at least" if include_low else "above"
+        raise ValueError(f"{name} is {value}: expected a finite {kind} {bound} {low}")
+    return int(value) if integer else float(value)
+
+
+def check_interactions(interactions: Interactions) -> None:
+    """Raise unless it is an :class:`recsys_lib.data.Interactions`."""
+    if not isinstance(interactions, Interactions):
+        raise TypeError(
+            f"interactions is of type {type(interactions).__name__}: expected Interactions "
+            "(split.train, or Interactions.from_frame for a data frame)"
+        )
+
+
+def item_lists_to_csr(
+    name: str, lists: Sequence[ArrayLike], num_items: int, *, allow_empty: bool
+) -> scipy.sparse.csr_matrix:
+    """Give lists of item ids as a (len(lists), num_items) sparse matrix of 0 and 1, float32.
+
+    Raises:
+        TypeError: not a list of lists of integers.
+        ValueError: an unknown item id, or an empty list where that is not allowed.
+
+    Example:
+        >>> item_lists_to_csr("histories", [[2], [0, 2]], 3, allow_empty=False).toarray().tolist()
+        [[0.0, 0.0, 1.0], [1.0, 0.0, 1.0]]
+    """
+    import scipy.sparse
+
+    if isinstance(lists, str | bytes | Interactions) or not hasattr(lists, "__len__"):
+        raise TypeError(
+            f"{name} is of type {type(lists).__name__}: expected a list of item-id lists"
+        )
+    rows = [
+        np.unique(check_ids(f"{name}[{position}]", items, num_items))
+        for position, items in enumerate(lists)
+    ]
+    lengths = np.array([len(row) for row in rows], np.int64)
+    if not allow_empty and (lengths == 0).any():
+        raise ValueError(
+            f"{name}[{int(np.argmin(lengths))}] is empty: expected at least one item id "
+            "(Popularity serves users without any)"
+        )
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    items = np.concatenate(rows) if rows else np.empty(0, np.int64)
+    shape = (len(rows), num_items)
+    return scipy.sparse.csr_matrix((np.ones(len(items), np.float32), items, starts), shape)
+
+
+def exclusion_matrix(
+    exclude: Interactions | Sequence[ArrayLike] | None,
+    user_ids: NDArray[np.int64] | None,
+    num_rows: int,
+    shape: tuple[int, int],
+) -> scipy.sparse.csr_matrix:
+    """Give the (num_rows, num_items) sparse matrix of what must not be recommended.
+
+    Args:
+        exclude: as in :meth:`recsys_lib.models.Recommender.recommend`.
+        user_ids: (num_rows,) users, or None when users are known by their histories.
+        num_rows: how many rows are asked for.
+        shape: (num_users, num_items) of the model.
+    """
+    import scipy.sparse
+
+    if exclude is None:
+        return scipy.sparse.csr_matrix((num_rows, shape[1]), dtype=np.float32)
+    if not isinstance(exclude, Interactions):
+        matrix = item_lists_to_csr("exclude", exclude, shape[1], allow_empty=True)
+        if matrix.shape[0] != num_rows:
+            raise ValueError(
+                f"exclude has {matrix.shape[0]} lists: expected {num_rows}, one for each user asked"
+            )
+        return matrix
+    if user_ids is None:
+        raise ValueError(
+            "exclude is Interactions, whose users histories do not name: "
+            "expected a list of item-id lists, one per history"
+        )
+    if (exclude.num_users, exclude.num_items) != shape:
+        raise ValueError(
+            f"exclude counts {exclude.num_users} users and {exclude.num_items} items: "
+            f"expected {shape[0]} and {shape[1]} as the model"
+        )
+    rows = np.isin(exclude.user_ids, user_ids)
+    pairs = (exclude.user_ids[rows], exclude.item_ids[rows])
+    ones = np.ones(len(pairs[0]), np.float32)
+    return scipy.sparse.coo_matrix((ones, pairs), shape).tocsr()[user_ids]
+
+
+def check_array(
+    arrays: dict[str, NDArray[Any]], name: str, *, ndim: int, kind: str = "f"
+) -> NDArray[Any]:
+    """Take one array out of a file's arrays, checked.
+
+    Args:
+        arrays: of the file.
+        name: of the array.
+        ndim: number of dimensions.
+        kind: "f" for finite floating-point numbers, "i" for integers.
+
+    Raises:
+        ValueError: it is missing, or of another kind than expected.
+
+    Example:
+        >>> check_array({"x": np.zeros(3, np.float32)}, "x", ndim=2)
+        Traceback (most recent call last):
+        ValueError: array 'x' is float32 with 1 dimensions: expected kind 'f' with 2
+    """
+    if name not in arrays:
+        raise ValueError(f"array {name!r} is missing: the file has {sorted(arrays)}")
+    array = arrays[name]
+    if array.ndim != ndim or array.dtype.kind != kind:
+        raise ValueError(
+            f"array {name!r} is {array.dtype} with {array.ndim} dimensions: "
+            f"expected kind {kind!r} with {ndim}"
+        )
+    if kind == "f" and not np.isfinite(array).all():
+        raise ValueError(f"array {name!r} holds infinity or NaN: expected finite numbers")
+    return array
+
+
+def check_shape(name: str, array: Any, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless the array has this shape.
+
+    Example:
+        >>> check_shape("user_vectors", np.zeros((3, 2)), (4, 2))
+        Traceback (most recent call last):
+        ValueError: user_vectors has shape (3, 2): expected (4, 2)
+    """
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}: expected {shape}")

@@ -1,0 +1,242 @@
+"""One builder of Keras rating models, for Keras 3 and for its tf_keras twin."""
+
+from __future__ import annotations
+
+import importlib
+import zlib
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys_lib.models.checks import check_number
+
+# The hidden layers of each kind when none are named; () means that the kind has none.
+_DEFAULT_HIDDEN_UNITS: dict[str, tuple[int, ...]] = {
+    "dot_product": (),
+    "matrix_factorization": (),
+    "two_tower": (64, 32),
+    "mlp_ranker": (64, 32, 16),
+    "neumf": (64, 32, 16),
+}
+
+
+@dataclass(frozen=True)
+class RatingModelConfig:
+    """What a rating model looks like; ``e_u`` and ``e_i`` are rows of embedding tables.
+
+    - ``dot_product``: ``<e_u, e_i>``.
+    - ``matrix_factorization``: ``global_bias + b_u + b_i + <e_u, e_i>``.
+    - ``two_tower``: ``<f(e_u), g(e_i)>`` with f and g dense networks.
+    - ``mlp_ranker``: ``h([e_u, e_i])`` with h a dense network to one number.
+    - ``neumf``: a dense layer over ``[a_u * a_i, h([e_u, e_i])]``, with its own tables a.
+
+    Args:
+        kind: one of the above.
+        num_users: number of users.
+        num_items: number of items.
+        embedding_dim: length of each embedding.
+        hidden_units: widths of the dense layers, for the three kinds that have them: per tower
+            for two_tower, whose last layer is linear; before the last number for the others.
+            None means (64, 32) for two_tower and (64, 32, 16) for mlp_ranker and neumf.
+        activation: of the hidden layers, a name that Keras knows.
+        global_bias: a constant that matrix_factorization adds, such as the mean rating.
+        init_std: standard deviation of the embeddings at the start (biases start at zero).
+        seed: of the start.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: an argument is out of range, or hidden units do not fit the kind.
+
+    Source:
+        Koren, Bell & Volinsky, *Matrix Factorization Techniques for Recommender Systems*, IEEE
+        Computer 2009, equation 4 (matrix_factorization); He et al., *Neural Collaborative
+        Filtering*, WWW 2017, sections 3.3 and 3.4 (mlp_ranker, neumf); Covington, Adams & Sargin,
+        *Deep Neural Networks for YouTube Recommendations*, RecSys 2016 (the idea of two towers).
+
+    Example:
+        >>> RatingModelConfig("two_tower", num_users=3, num_items=5).hidden_units
+        (64, 32)
+        >>> RatingModelConfig("tree", num_users=3, num_items=5)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: kind is 'tree': expected one of dot_product, matrix_factorization, ...
+    """
+
+    kind: str
+    num_users: int
+    num_items: int
+    embedding_dim: int = 32
+    hidden_units: tuple[int, ...] | None = None
+    activation: str = "relu"
+    global_bias: float = 0.0
+    init_std: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in _DEFAULT_HIDDEN_UNITS:
+            known = ", ".join(_DEFAULT_HIDDEN_UNITS)
+            raise ValueError(f"kind is {self.kind!r}: expected one of {known}")
+        for name in ("num_users", "num_items", "embedding_dim"):
+            self._set(name, check_number(name, getattr(self, name), 1, integer=True))
+        self._set("hidden_units", self._checked_hidden_units())
+        if not isinstance(self.activation, str) or not self.activation:
+            raise TypeError(f"activation is {self.activation!r}: expected a name such as 'relu'")
+        self._set("global_bias", check_number("global_bias", self.global_bias, -np.inf))
+        self._set("init_std", check_number("init_std", self.init_std, 0, include_low=False))
+        self._set("seed", check_number("seed", self.seed, 0, integer=True))
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _checked_hidden_units(self) -> tuple[int, ...]:
+        default = _DEFAULT_HIDDEN_UNITS[self.kind]
+        if self.hidden_units is None:
+            return default
+        if isinstance(self.hidden_units, str | int):
+            raise TypeError(f"hidden_units is {self.hidden_units!r}: expected a tuple of integers")
+        units = tuple(
+            check_number(f"hidden_units[{position}]", width, 1, integer=True)
+            for position, width in enumerate(self.hidden_units)
+        )
+        if bool(units) != bool(default):
+            expected = f"some, such as {default}" if default else "none"
+            raise ValueError(f"hidden_units is {units}: expected {expected} for {self.kind}")
+        return units
+
+
+def build_rating_model(config: RatingModelConfig, keras: ModuleType | None = None) -> Any:
+    """Build a plain functional Keras model that scores user-item pairs.
+
+    The same code builds the Keras 3 model and its twin in tf_keras, with the same names and order
+    of layers and the same starting weights, drawn by NumPy from ``config.seed``. Only layers are
+    used that both have, and no regularisers: penalties belong to training.
+
+    Args:
+        config: what to build.
+        keras: the namespace to build with: None for ``keras`` (Keras 3), or ``tf_keras``.
+
+    Returns:
+        A ``keras.Model``. Inputs: user ids (n,) and item ids (n,), int32, named ``user_ids`` and
+        ``item_ids``, as a list in this order. Output: logits (n,) float32; rank 1, so that it can
+        not broadcast against labels of (n,).
+
+    Raises:
+        TypeError: config is no RatingModelConfig, or keras has no layers.
+
+    Example:
+        >>> config = RatingModelConfig("dot_product", num_users=2, num_items=3, embedding_dim=4)
+        >>> model = build_rating_model(config)
+        >>> model([np.array([0, 1]), np.array([2, 0])]).shape
+        TensorShape([2])
+        >>> [weights.shape for weights in model.get_weights()]
+        [(2, 4), (3, 4)]
+    """
+    if not isinstance(config, RatingModelConfig):
+        raise TypeError(f"config is of type {type(config).__name__}: expected RatingModelConfig")
+    if keras is None:
+        keras = importlib.import_module("keras")
+    if not hasattr(keras, "layers"):
+        raise TypeError(f"keras is {keras!r}: expected None, keras or tf_keras")
+    user_ids = keras.Input(shape=(), dtype="int32", name="user_ids")
+    item_ids = keras.Input(shape=(), dtype="int32", name="item_ids")
+    score = _BUILDERS[config.kind](config, keras, user_ids, item_ids)  # (n, 1)
+    logits = keras.layers.Reshape((), name="logits", dtype="float32")(score)  # (n,)
+    model = keras.Model([user_ids, item_ids], logits, name=config.kind)
+    for layer in model.layers:
+        layer.set_weights(
+            [_initial_values(config, layer.name, w.shape) for w in layer.get_weights()]
+        )
+    return model
+
+
+def _dot_product(config: RatingModelConfig, keras: Any, user_ids: Any, item_ids: Any) -> Any:
+    user, item = _embed_both(config, keras, user_ids, item_ids, "embedding", config.embedding_dim)
+    return keras.layers.Dot(axes=1, name="dot")([user, item])
+
+
+def _matrix_factorization(config: RatingModelConfig, keras: Any, users: Any, items: Any) -> Any:
+    dot = _dot_product(config, keras, users, items)
+    biases = _embed_both(config, keras, users, items, "bias", 1)
+    total = keras.layers.Add(name="add_biases")([dot, *biases])
+    return keras.layers.Rescaling(1.0, offset=config.global_bias, name="global_bias")(total)
+
+
+def _two_tower(config: RatingModelConfig, keras: Any, user_ids: Any, item_ids: Any) -> Any:
+    towers = _embed_both(config, keras, user_ids, item_ids, "embedding", config.embedding_dim)
+    outputs = [
+        _dense_stack(config, keras, tower, side, linear_end=True)
+        for side, tower in zip(("user_dense", "item_dense"), towers, strict=True)
+    ]
+    return keras.layers.Dot(axes=1, name="dot")(outputs)
+
+
+def _mlp_ranker(config: RatingModelConfig, keras: Any, user_ids: Any, item_ids: Any) -> Any:
+    both = _embed_both(config, keras, user_ids, item_ids, "embedding", config.embedding_dim)
+    joined = keras.layers.Concatenate(name="concatenate")(both)  # (n, 2 * embedding_dim)
+    hidden = _dense_stack(config, keras, joined, "dense", linear_end=False)
+    return keras.layers.Dense(1, name="score")(hidden)
+
+
+def _neumf(config: RatingModelConfig, keras: Any, user_ids: Any, item_ids: Any) -> Any:
+    both = _embed_both(config, keras, user_ids, item_ids, "embedding", config.embedding_dim)
+    joined = keras.layers.Concatenate(name="concatenate")(both)
+    hidden = _dense_stack(config, keras, joined, "dense", linear_end=False)
+    gmf = _embed_both(config, keras, user_ids, item_ids, "gmf_embedding", config.embedding_dim)
+    product = keras.layers.Multiply(name="multiply")(gmf)  # (n, embedding_dim)
+    merged = keras.layers.Concatenate(name="merge")([product, hidden])
+    return keras.layers.Dense(1, name="score")(merged)
+
+
+_BUILDERS = {
+    "dot_product": _dot_product,
+    "matrix_factorization": _matrix_factorization,
+    "two_tower": _two_tower,
+    "mlp_ranker": _mlp_ranker,
+    "neumf": _neumf,
+}
+
+
+def _embed_both(
+    config: RatingModelConfig, keras: Any, user_ids: Any, item_ids: Any, suffix: str, width: int
+) -> list[Any]:
+    """Look both ids up, (n,) to (n, width) each."""
+    tables = []
+    for side, count, ids in (
+        ("user", config.num_users, user_ids),
+        ("item", config.num_items, item_ids),
+    ):
+        name = f"{side}_{suffix}"
+        seed = zlib.crc32(f"{name} {config.seed}".encode())
+        start = keras.initializers.RandomNormal(0.0, config.init_std, seed=seed)
+        table = keras.layers.Embedding(
+            count, width, embeddings_initializer="zeros" if suffix == "bias" else start, name=name
+        )
+        tables.append(table(ids))
+    return tables
+
+
+def _dense_stack(
+    config: RatingModelConfig, keras: Any, inputs: Any, name: str, *, linear_end: bool
+) -> Any:
+    units = config.hidden_units or ()
+    for position, width in enumerate(units):
+        last = linear_end and position == len(units) - 1
+        activation = "linear" if last else config.activation
+        dense = keras.layers.Dense(width, activation=activation, name=f"{name}_{position}")
+        inputs = dense(inputs)
+    return inputs
+
+
+def _initial_values(
+    config: RatingModelConfig, layer: str, shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """Draw what a weight starts with: zeros for biases, normal embeddings, Glorot kernels."""
+    if layer.endswith("_bias") or len(shape) == 1:
+        return np.zeros(shape, np.float32)
+    random = np.random.default_rng([config.seed, zlib.crc32(layer.encode())])
+    if layer.endswith("_embedding"):
+        return random.normal(0.0, config.init_std, shape).astype(np.float32)
+    limit = np.sqrt(6.0 / sum(shape))
+    return random.uniform(-limit, limit, shape).astype(np.float32)

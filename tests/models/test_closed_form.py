@@ -1,0 +1,213 @@
+"""Closed-form models against answers found another way."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from recsys_lib.data import Interactions
+from recsys_lib.models import ALS, EASE, IALS, Popularity
+from recsys_lib.models.least_squares import solve_rows
+
+
+def random_data(seed: int = 0, num_users: int = 12, num_items: int = 8) -> Interactions:
+    """About half of the pairs, with ratings; the last user and the last item have none."""
+    random = np.random.default_rng(seed)
+    users, items = np.nonzero(random.random((num_users - 1, num_items - 1)) < 0.5)
+    ratings = random.integers(1, 6, len(users))
+    return Interactions(users, items, ratings, num_users=num_users, num_items=num_items)
+
+
+def test_popularity_counts_users_and_not_rows():
+    model = Popularity().fit(Interactions([0, 0, 0, 1, 1], [2, 2, 2, 1, 2], num_items=4))
+    assert model.item_counts.tolist() == [0.0, 1.0, 2.0, 0.0]
+    assert model.recommend([1], k=4).tolist() == [[2, 1, 0, 3]]
+
+
+def test_ease_by_hand():
+    # X = [[1, 1], [1, 0]], l2 = 1: X'X + I = [[3, 1], [1, 2]], whose inverse is
+    # [[2, -1], [-1, 3]] / 5, so B[0, 1] = -(-1) / 3 and B[1, 0] = -(-1) / 2.
+    model = EASE(l2=1).fit(Interactions([0, 0, 1], [0, 1, 0]))
+    np.testing.assert_allclose(model.item_weights, [[0, 1 / 3], [1 / 2, 0]], atol=1e-7)
+    np.testing.assert_allclose(model.score([0, 0, 1], [0, 1, 1]), [1 / 2, 1 / 3, 1 / 3], atol=1e-7)
+
+
+def test_ease_minimises_its_objective():
+    data, l2 = random_data(), 3.0
+    matrix = data.to_csr().toarray().astype(np.float64)
+    weights = EASE(l2).fit(data).item_weights
+    # Column by column: ridge regression of an item on all the others.
+    for item in range(data.num_items):
+        others = np.delete(np.arange(data.num_items), item)
+        inputs = matrix[:, others]
+        left = inputs.T @ inputs + l2 * np.eye(len(others))
+        expected = np.linalg.solve(left, inputs.T @ matrix[:, item])
+        np.testing.assert_allclose(weights[others, item], expected, atol=1e-6)
+    assert (np.diag(weights) == 0).all()
+
+
+def test_ease_history_equals_the_same_user():
+    data = random_data()
+    model = EASE(2.0).fit(data)
+    histories = [items for items in data.items_by_user() if len(items)]
+    np.testing.assert_array_equal(
+        model.score_histories(histories), model.score_all_items(np.arange(len(histories)))
+    )
+
+
+def implicit_objective(matrix, user_vectors, item_vectors, model):
+    """The objective as the docstring of IALS states it, in float64."""
+    num_users, num_items = matrix.shape
+    products = user_vectors @ item_vectors.T
+    user_frequency = matrix.sum(axis=1) + model.unobserved_weight * num_items
+    item_frequency = matrix.sum(axis=0) + model.unobserved_weight * num_users
+    return (
+        (matrix * (products - 1) ** 2).sum()
+        + model.unobserved_weight * (products**2).sum()
+        + model.l2 * (user_frequency * (user_vectors**2).sum(axis=1)).sum()
+        + model.l2 * (item_frequency * (item_vectors**2).sum(axis=1)).sum()
+    )
+
+
+def test_ials_step_equals_dense_weighted_least_squares():
+    data, dim = random_data(1), 3
+    model = IALS(embedding_dim=dim, l2=0.05, unobserved_weight=0.4)
+    items = np.random.default_rng(5).normal(size=(data.num_items, dim)).astype(np.float32)
+    matrix = data.to_csr().toarray().astype(np.float64)
+    solved = model._solve(data.to_csr(), items)
+    for user in range(data.num_users):
+        # Every observed pair is two rows: target 1 with weight 1, target 0 with the weight of all.
+        seen = items[matrix[user] > 0].astype(np.float64)
+        ridge = model.l2 * (len(seen) + model.unobserved_weight * data.num_items)
+        rows = np.vstack([seen, np.sqrt(0.4) * items, np.sqrt(ridge) * np.eye(dim)])
+        targets = np.concatenate([np.ones(len(seen)), np.zeros(data.num_items + dim)])
+        expected = np.linalg.lstsq(rows, targets, rcond=None)[0]
+        np.testing.assert_allclose(solved[user], expected, atol=2e-5)
+
+
+def test_ials_step_is_at_the_bottom_of_the_stated_objective():
+    data = random_data(2)
+    model = IALS(embedding_dim=2, epochs=3).fit(data)
+    matrix = data.to_csr().toarray().astype(np.float64)
+    users, items = model.user_vectors.astype(float), model.item_vectors.astype(float)
+    best = implicit_objective(matrix, users, items, model)  # items were solved last
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        moved = items + 1e-2 * random.normal(size=items.shape)
+        assert implicit_objective(matrix, users, moved, model) > best
+
+
+def test_ials_more_epochs_lower_the_objective():
+    data = random_data(3)
+    matrix = data.to_csr().toarray().astype(np.float64)
+    values = []
+    for epochs in (1, 2, 4, 8):
+        model = IALS(embedding_dim=3, epochs=epochs).fit(data)
+        values.append(implicit_objective(matrix, model.user_vectors, model.item_vectors, model))
+    assert values == sorted(values, reverse=True)
+
+
+def test_ials_fold_in_is_the_user_step():
+    data = random_data(4)
+    model = IALS(embedding_dim=3).fit(data)
+    history = data.items_by_user()[2]
+    folded = model.fold_in([history])
+    np.testing.assert_allclose(folded, model._solve(data.to_csr()[[2]], model.item_vectors))
+    np.testing.assert_allclose(
+        model.score_histories([history]), folded @ model.item_vectors.T, rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("kind", [IALS, ALS])
+def test_seed_decides_the_start(kind):
+    data = random_data(5)
+    first, same, other = (kind(3, epochs=1, seed=seed).fit(data) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first.item_vectors, same.item_vectors)
+    assert not np.array_equal(first.item_vectors, other.item_vectors)
+    assert first.item_vectors.dtype == first.user_vectors.dtype == np.float32
+    assert first.user_vectors.shape == (12, 3) and first.item_vectors.shape == (8, 3)
+
+
+def test_who_has_nothing_gets_zeros():
+    data = random_data(6)
+    model = IALS(embedding_dim=3).fit(data)
+    assert not model.user_vectors[-1].any() and not model.item_vectors[-1].any()
+    assert np.isfinite(model.score_all_items(np.arange(12))).all()
+
+
+def test_als_step_equals_dense_least_squares():
+    data, dim = random_data(7), 2
+    model = ALS(embedding_dim=dim, l2=0.3)
+    ratings = data.to_csr("ratings")
+    other = np.random.default_rng(5).normal(size=(data.num_items, 1 + dim)).astype(np.float32)
+    solved = model._solve(ratings, other)
+    for user in range(data.num_users - 1):
+        start, end = ratings.indptr[user : user + 2]
+        items, targets = ratings.indices[start:end], ratings.data[start:end]
+        rows = np.hstack([np.ones((len(items), 1)), other[items, 1:]])
+        ridge = np.sqrt(0.3 * len(items)) * np.eye(1 + dim)
+        expected = np.linalg.lstsq(
+            np.vstack([rows, ridge]),
+            np.concatenate([targets - other[items, 0], np.zeros(1 + dim)]),
+            rcond=None,
+        )[0]
+        np.testing.assert_allclose(solved[user], expected, atol=2e-5)
+
+
+def test_als_recovers_ratings_of_rank_one():
+    random = np.random.default_rng(0)
+    truth = 3 + np.outer(random.normal(size=30), random.normal(size=20))
+    users, items = np.nonzero(random.random(truth.shape) < 0.6)
+    data = Interactions(users, items, truth[users, items], num_users=30, num_items=20)
+    model = ALS(embedding_dim=2, l2=1e-4, epochs=40).fit(data)
+    error = model.score_all_items(np.arange(30)) - truth
+    assert np.sqrt(np.mean(error**2)) < 0.05
+
+
+def test_als_falls_back_to_biases_and_mean():
+    data = random_data(8)
+    model = ALS(embedding_dim=2).fit(data)
+    cold_user, cold_item = data.num_users - 1, data.num_items - 1
+    scores = model.score([cold_user, cold_user, 0], [cold_item, 2, cold_item])
+    mean = model.global_mean
+    assert mean == pytest.approx(data.ratings.mean())
+    expected = [mean, mean + model.item_biases[2], mean + model.user_biases[0]]
+    np.testing.assert_allclose(scores, expected, rtol=1e-6)
+
+
+def test_als_needs_ratings():
+    with pytest.raises(ValueError, match="interactions has no ratings: expected some for ALS"):
+        ALS().fit(Interactions([0], [0]))
+
+
+def test_a_singular_system_is_refused():
+    matrix = Interactions([0], [0]).to_csr()
+    with pytest.raises(ValueError, match="row 0 has no unique solution: expected a larger l2"):
+        solve_rows(matrix, np.ones((1, 2), np.float32), np.zeros(1, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: EASE(l2=0), ValueError, "l2 is 0: expected a finite number above 0"),
+        (lambda: EASE(l2=float("nan")), ValueError, "l2 is nan"),
+        (lambda: EASE(l2="1"), TypeError, "l2 is '1'"),
+        (lambda: IALS(0), ValueError, "embedding_dim is 0: expected a finite integer of at least"),
+        (lambda: IALS(2.5), TypeError, "embedding_dim is 2.5"),
+        (lambda: IALS(epochs=0), ValueError, "epochs is 0"),
+        (lambda: IALS(l2=-1), ValueError, "l2 is -1"),
+        (lambda: IALS(unobserved_weight=-0.1), ValueError, "unobserved_weight is -0.1"),
+        (lambda: IALS(init_std=0), ValueError, "init_std is 0"),
+        (lambda: ALS(seed=-1), ValueError, "seed is -1"),
+        (lambda: ALS(l2=float("inf")), ValueError, "l2 is inf"),
+    ],
+)
+def test_bad_settings(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_progress_bar_goes_to_stderr(capsys):
+    IALS(2, epochs=2, progress=True).fit(random_data())
+    shown = capsys.readouterr()
+    assert "IALS" in shown.err and shown.out == ""

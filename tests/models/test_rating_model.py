@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from recsys_lib.models import RatingModelConfig, build_rating_model, inner_product_vectors
+
+KINDS = ("dot_product", "matrix_factorization", "two_tower", "mlp_ranker", "neumf")
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def make_config(kind: str, **changes) -> RatingModelConfig:
+    hidden = (6, 5) if kind in ("two_tower", "mlp_ranker", "neumf") else None
+    bias = 3.5 if kind == "matrix_factorization" else 0.0
+    settings = {"embedding_dim": 4, "hidden_units": hidden, "global_bias": bias} | changes
+    return RatingModelConfig(kind, num_users=7, num_items=11, **settings)
+
+
+def all_pairs() -> list[np.ndarray]:
+    users, items = np.indices((7, 11)).reshape(2, -1).astype(np.int32)
+    return [users, items]
+
+
+def shaken(model):
+    """Move every weight away from its start, so that zero biases cannot hide a mistake."""
+    random = np.random.default_rng(0)
+    model.set_weights([w + random.normal(size=w.shape) * 0.3 for w in model.get_weights()])
+    return model
+
+
+@every_kind
+def test_output_is_one_logit_per_pair(kind):
+    model = build_rating_model(make_config(kind))
+    logits = model(all_pairs())
+    assert tuple(logits.shape) == (77,) and logits.dtype == "float32"
+    assert [tensor.name for tensor in model.inputs] == ["user_ids", "item_ids"]
+    assert [tensor.dtype for tensor in model.inputs] == ["int32", "int32"]
+    assert tuple(model.output_shape) == (None,)
+    assert model.name == kind and not model.losses
+
+
+@every_kind
+def test_twin_is_equal_to_the_bit(kind):
+    import keras
+    import tf_keras
+
+    config = make_config(kind)
+    model, twin = build_rating_model(config, keras), build_rating_model(config, tf_keras)
+    assert type(model).__module__.startswith("keras.")
+    assert type(twin).__module__.startswith("tf_keras.")
+    for ours, theirs in zip(model.get_weights(), twin.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)  # the same start
+    twin.set_weights(shaken(model).get_weights())
+    pairs = all_pairs()
+    np.testing.assert_array_equal(np.asarray(model(pairs)), np.asarray(twin(pairs)))
+    model.set_weights(twin.get_weights())
+    assert [layer.name for layer in model.layers if layer.weights] == [
+        layer.name for layer in twin.layers if layer.weights
+    ]
+
+
+@every_kind
+def test_config_and_seed_decide_the_start(kind):
+    first, same = (build_rating_model(make_config(kind, seed=3)).get_weights() for _ in range(2))
+    other = build_rating_model(make_config(kind, seed=4)).get_weights()
+    assert all(np.array_equal(a, b) for a, b in zip(first, same, strict=True))
+    assert not any(np.array_equal(a, b) for a, b in zip(first, other, strict=True) if a.any())
+    tables = [weights for weights in first if weights.any()]
+    assert len({table.tobytes() for table in tables}) == len(tables)
+
+
+def test_start_has_the_stated_spread():
+    config = RatingModelConfig("dot_product", 4000, 30, embedding_dim=16, init_std=0.25)
+    users = build_rating_model(config).get_weights()[0]
+    assert users.std() == pytest.approx(0.25, rel=0.02)
+    assert users.mean() == pytest.approx(0.0, abs=0.01)
+
+
+def weights_by_name(model):
+    return {layer.name: layer.get_weights() for layer in model.layers if layer.get_weights()}
+
+
+def test_scores_equal_the_formulas():
+    relu = lambda x: np.maximum(x, 0)  # noqa: E731
+    users, items = all_pairs()
+    for kind in KINDS:
+        model = shaken(build_rating_model(make_config(kind)))
+        w = weights_by_name(model)
+        u, i = w["user_embedding"][0][users], w["item_embedding"][0][items]
+        if kind == "dot_product":
+            expected = (u * i).sum(1)
+        elif kind == "matrix_factorization":
+            biases = w["user_bias"][0][users, 0] + w["item_bias"][0][items, 0]
+            expected = 3.5 + biases + (u * i).sum(1)
+        elif kind == "two_tower":
+            towers = []
+            for side, x in (("user", u), ("item", i)):
+                (w0, b0), (w1, b1) = w[f"{side}_dense_0"], w[f"{side}_dense_1"]
+                towers.append(relu(x @ w0 + b0) @ w1 + b1)
+            expected = (towers[0] * towers[1]).sum(1)
+        else:
+            x = np.hstack([u, i])
+            for layer in ("dense_0", "dense_1"):
+                x = relu(x @ w[layer][0] + w[layer][1])
+            if kind == "neumf":
+                gmf = w["user_gmf_embedding"][0][users] * w["item_gmf_embedding"][0][items]
+                x = np.hstack([gmf, x])
+            expected = (x @ w["score"][0] + w["score"][1])[:, 0]
+        np.testing.assert_allclose(model([users, items]), expected, rtol=1e-4, atol=1e-5)
+
+
+@every_kind
+def test_inner_product_vectors(kind):
+    import keras
+    import tf_keras
+
+    users, items = all_pairs()
+    for namespace in (keras, tf_keras):
+        model = shaken(build_rating_model(make_config(kind), namespace))
+        vectors = inner_product_vectors(model)
+        if kind in ("mlp_ranker", "neumf"):
+            assert vectors is None
+            continue
+        products = np.einsum("nd,nd->n", vectors[0][users], vectors[1][items])
+        np.testing.assert_allclose(products, model([users, items]), rtol=1e-4, atol=1e-5)
+        assert vectors[0].dtype == vectors[1].dtype == np.float32
+
+
+def test_inner_product_vectors_of_something_else():
+    import keras
+
+    assert inner_product_vectors(keras.Sequential([keras.layers.Dense(2)])) is None
+    assert inner_product_vectors(object()) is None
+
+
+def test_config_survives_json():
+    config = make_config("neumf")
+    again = RatingModelConfig(**json.loads(json.dumps(dataclasses.asdict(config))))
+    assert again == config and hash(again) == hash(config)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seed = 2
+
+
+@every_kind
+def test_model_survives_its_own_file_format(kind, tmp_path):
+    import keras
+
+    model = shaken(build_rating_model(make_config(kind)))
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(model(all_pairs()), again(all_pairs()))
+
+
+@every_kind
+def test_output_stays_float32_under_mixed_precision(kind):
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        assert build_rating_model(make_config(kind))(all_pairs()).dtype == "float32"
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"kind": "svd"}, ValueError, "kind is 'svd': expected one of dot_product"),
+        ({"num_users": 0}, ValueError, "num_users is 0: expected a finite integer of at least 1"),
+        ({"num_items": 2.0}, TypeError, "num_items is 2.0"),
+        ({"embedding_dim": -1}, ValueError, "embedding_dim is -1"),
+        ({"hidden_units": (8,)}, ValueError, "expected none for dot_product"),
+        ({"kind": "two_tower", "hidden_units": ()}, ValueError, "expected some, such as"),
+        ({"kind": "neumf", "hidden_units": (8, 0)}, ValueError, r"hidden_units\[1\] is 0"),
+        ({"kind": "neumf", "hidden_units": 8}, TypeError, "expected a tuple of integers"),
+        ({"activation": None}, TypeError, "activation is None"),
+        ({"init_std": 0}, ValueError, "init_std is 0"),
+        ({"global_bias": float("nan")}, ValueError, "global_bias is nan"),
+        ({"seed": "a"}, TypeError, "seed is 'a'"),
+    ],
+)
+def test_bad_configs(changes, error, message):
+    settings = {"kind": "dot_product", "num_users": 2, "num_items": 3} | changes
+    with pytest.raises(error, match=message):
+        RatingModelConfig(**settings)
+
+
+def test_bad_builder_arguments():
+    with pytest.raises(TypeError, match="config is of type str: expected RatingModelConfig"):
+        build_rating_model("dot_product")
+    with pytest.raises(TypeError, match="expected None, keras or tf_keras"):
+        build_rating_model(make_config("dot_product"), keras=np)

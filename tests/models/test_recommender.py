@@ -1,0 +1,199 @@
+"""What every recommender promises, tried on all closed-form ones."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from unittest import mock
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recsys_lib.data import Interactions
+from recsys_lib.models import ALS, EASE, IALS, Popularity, Recommender, base
+
+NUM_USERS, NUM_ITEMS = 9, 7
+
+
+def make_data() -> Interactions:
+    random = np.random.default_rng(3)
+    users, items = np.nonzero(random.random((NUM_USERS, NUM_ITEMS)) < 0.4)
+    ratings = random.integers(1, 6, len(users))
+    return Interactions(users, items, ratings, num_users=NUM_USERS, num_items=NUM_ITEMS)
+
+
+DATA = make_data()
+MODELS = [
+    model.fit(DATA)
+    for model in (Popularity(), EASE(l2=2.0), IALS(embedding_dim=3), ALS(embedding_dim=3))
+]
+FOLDING = [model for model in MODELS if not isinstance(model, ALS)]
+
+
+def by_name(model: Recommender) -> str:
+    return type(model).__name__
+
+
+every_model = pytest.mark.parametrize("model", MODELS, ids=by_name)
+every_folding_model = pytest.mark.parametrize("model", FOLDING, ids=by_name)
+
+
+@every_model
+def test_pairs_and_all_items_agree(model):
+    everything = model.score_all_items(np.arange(NUM_USERS))
+    assert everything.shape == (NUM_USERS, NUM_ITEMS)
+    users, items = np.indices(everything.shape).reshape(2, -1)
+    order = np.random.default_rng(0).permutation(len(users))
+    pairs = model.score(users[order], items[order])
+    assert pairs.dtype == everything.dtype == np.float32
+    np.testing.assert_allclose(pairs, everything.ravel()[order], rtol=1e-5, atol=1e-6)
+
+
+@every_model
+def test_batches_do_not_change_the_answer(model):
+    users = np.array([4, 0, 4, 8, 2, 1])
+    whole = model.recommend(users, k=3, exclude=DATA), model.score(users, users % NUM_ITEMS)
+    with mock.patch.object(base, "_SCORES_PER_BATCH", 2 * NUM_ITEMS):
+        parts = model.recommend(users, k=3, exclude=DATA), model.score(users, users % NUM_ITEMS)
+    np.testing.assert_array_equal(whole[0], parts[0])
+    np.testing.assert_allclose(whole[1], parts[1], rtol=1e-5, atol=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from(MODELS),
+    st.lists(st.integers(0, NUM_USERS - 1), max_size=5),
+    st.integers(1, NUM_ITEMS + 2),
+    st.data(),
+)
+def test_recommend_is_sorted_allowed_and_padded(model, users, k, draw):
+    one_list = st.lists(st.integers(0, NUM_ITEMS - 1), max_size=NUM_ITEMS)
+    exclude = draw.draw(st.lists(one_list, min_size=len(users), max_size=len(users)))
+    answer = model.recommend(users, k, exclude=exclude)
+    assert answer.shape == (len(users), k) and answer.dtype == np.int64
+    for user, banned, items in zip(users, exclude, answer, strict=True):
+        num_left = min(k, NUM_ITEMS - len(set(banned)))
+        assert (items[num_left:] == -1).all()
+        items = items[:num_left]
+        assert len(set(items.tolist())) == num_left
+        assert not set(items.tolist()) & set(banned)
+        scores = model.score_all_items([user])[0]
+        assert (np.diff(scores[items]) <= 0).all()
+        allowed = np.setdiff1d(np.arange(NUM_ITEMS), banned)
+        np.testing.assert_array_equal(np.sort(scores[allowed])[::-1][:num_left], scores[items])
+
+
+@every_model
+def test_exclude_interactions_leaves_out_what_each_user_met(model):
+    users = [3, 0, 3]
+    answer = model.recommend(users, NUM_ITEMS, exclude=DATA)
+    met = DATA.items_by_user()
+    for user, items in zip(users, answer, strict=True):
+        assert set(items.tolist()) - {-1} == set(range(NUM_ITEMS)) - set(met[user].tolist())
+
+
+@every_folding_model
+def test_folding_in_a_users_history_never_gives_it_back(model):
+    histories = [[1, 1, 4], [0]]
+    answer = model.recommend(histories=histories, k=NUM_ITEMS, exclude=[[2], []])
+    assert set(answer[0].tolist()) == {0, 3, 5, 6, -1}
+    assert set(answer[1].tolist()) == {1, 2, 3, 4, 5, 6, -1}
+    np.testing.assert_array_equal(
+        model.score_histories([[1, 1, 4]]), model.score_histories([[4, 1]])
+    )
+
+
+def test_als_refuses_histories():
+    with pytest.raises(TypeError, match="ALS cannot score a user known only by items"):
+        MODELS[-1].recommend(histories=[[1]])
+
+
+@every_model
+@pytest.mark.parametrize(
+    ("users", "items", "error", "message"),
+    [
+        ([99], [0], ValueError, r"user_ids holds 99: expected ids in \[0, 9\)"),
+        ([-1], [0], ValueError, r"user_ids holds -1: expected ids in \[0, 9\)"),
+        ([0], [7], ValueError, r"item_ids holds 7: expected ids in \[0, 7\)"),
+        ([0.0], [0], TypeError, "user_ids is of type float64: expected integers"),
+        (["a"], [0], TypeError, "user_ids is of type <U1: expected integers"),
+        ([[0]], [0], ValueError, r"user_ids has shape \(1, 1\): expected one dimension"),
+        (0, [0], ValueError, r"user_ids has shape \(\): expected one dimension"),
+        ([0, 1], [0], ValueError, "item_ids has 1 ids, user_ids has 2: expected equal lengths"),
+    ],
+)
+def test_score_refuses(model, users, items, error, message):
+    with pytest.raises(error, match=message):
+        model.score(users, items)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({}, ValueError, "user_ids, histories: none given: expected exactly one"),
+        ({"user_ids": [0], "histories": [[0]]}, ValueError, "both given: expected exactly one"),
+        ({"user_ids": [9]}, ValueError, "user_ids holds 9"),
+        ({"user_ids": [0], "k": 0}, ValueError, "k is 0: expected at least 1"),
+        ({"user_ids": [0], "k": "3"}, TypeError, "k is '3': expected an integer"),
+        ({"user_ids": [0], "exclude": [[1], [2]]}, ValueError, "exclude has 2 lists: expected 1"),
+        ({"user_ids": [0], "exclude": [[8]]}, ValueError, r"exclude\[0\] holds 8"),
+        ({"user_ids": [0], "exclude": 3}, TypeError, "exclude is of type int: expected a list"),
+        ({"histories": [[1], []]}, ValueError, r"histories\[1\] is empty"),
+        ({"histories": [[1], [7]]}, ValueError, r"histories\[1\] holds 7"),
+        ({"histories": [1, 2]}, ValueError, r"histories\[0\] has shape \(\)"),
+        ({"histories": [[0]], "exclude": DATA}, ValueError, "whose users histories do not name"),
+        (
+            {"user_ids": [0], "exclude": Interactions([0], [0])},
+            ValueError,
+            "exclude counts 1 users and 1 items: expected 9 and 7",
+        ),
+    ],
+)
+def test_recommend_refuses(arguments, error, message):
+    with pytest.raises(error, match=message):
+        MODELS[1].recommend(**arguments)
+
+
+@pytest.mark.parametrize("model", [Popularity(), EASE(), IALS(), ALS()], ids=by_name)
+def test_an_unfitted_model_says_so(model, tmp_path):
+    calls = [
+        lambda: model.score([0], [0]),
+        lambda: model.score_all_items([0]),
+        lambda: model.score_histories([[0]]),
+        lambda: model.recommend([0]),
+        lambda: model.save(tmp_path / "model.npz"),
+    ]
+    for call in calls:
+        with pytest.raises(RuntimeError, match="is not fitted"):
+            call()
+    with pytest.raises(TypeError, match="interactions is of type list: expected Interactions"):
+        model.fit([[0, 1]])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nan_scores_are_refused():
+    model = Popularity().fit(DATA)
+    model.item_counts = np.full(NUM_ITEMS, np.nan, np.float32)
+    with pytest.raises(ValueError, match="holds NaN"):
+        model.recommend([0])
+
+
+def test_recommending_leaves_the_model_alone():
+    model = Popularity().fit(DATA)
+    before = model.item_counts.copy()
+    model.recommend([0, 1], exclude=DATA)
+    np.testing.assert_array_equal(model.item_counts, before)
+
+
+def test_importing_the_models_does_not_import_tensorflow():
+    code = (
+        "import sys; from recsys_lib.models import EASE, IALS, Popularity, ALS, "
+        "build_rating_model, RatingModelConfig, load_model, Recommender; "
+        "from recsys_lib.data import Interactions; "
+        "EASE().fit(Interactions([0, 1], [0, 1])).recommend([0]); "
+        "print([m for m in ('tensorflow', 'keras', 'tf_keras') if m in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
