@@ -54,6 +54,7 @@ def setup(seed: int = 0, *, keras: bool = True) -> None:
             import tensorflow
 
             tensorflow.constant(0.0)  # the device messages come with the first tensor
+        tensorflow.get_logger().setLevel("ERROR")  # a book compiles many small functions
         keras_library.utils.set_random_seed(seed)
 
 

@@ -261,6 +261,12 @@ class Interactions:
 
         return random_split(self, test_fraction=test_fraction, seed=seed)
 
+    def split_by_time(self, test_fraction: float = 0.2) -> tuple[Interactions, Interactions]:
+        """Hold out the newest rows; see :func:`recsys_lib.data.splits.by_time`."""
+        from recsys_lib.data.splits import by_time
+
+        return by_time(self, test_fraction=test_fraction)
+
     def split_stratified(
         self, test_fraction: float = 0.25, seed: int = 0
     ) -> tuple[Interactions, Interactions]:

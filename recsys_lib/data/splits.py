@@ -159,6 +159,41 @@ def random_split(
     return data.take(np.sort(rows[num_test:])), data.take(np.sort(rows[:num_test]))
 
 
+def by_time(data: Interactions, test_fraction: float = 0.2) -> tuple[Interactions, Interactions]:
+    """Cut the record at one moment: train on what was before, test on the rest.
+
+    This is the only split here in which no row of any user in training is newer than a test row.
+
+    Args:
+        data: interactions with timestamps.
+        test_fraction: share of the rows to hold out, in (0, 1); rows of the same second stay
+            together, in the test part, so it may come out larger.
+
+    Raises:
+        ValueError: the fraction is out of range, there are no timestamps, or a part is empty.
+
+    Source:
+        Ji et al., *A Critical Study on Data Leakage in Recommender System Offline Evaluation*,
+        ACM TOIS 2023.
+
+    Example:
+        >>> data = Interactions([0, 0, 1, 1], [0, 1, 1, 2], timestamps=[5, 4, 1, 2])
+        >>> train, test = by_time(data, 0.5)
+        >>> train.timestamps.tolist(), test.timestamps.tolist()
+        ([1, 2], [5, 4])
+    """
+    _check_fraction(test_fraction)
+    if data.timestamps is None:
+        raise ValueError("data has no timestamps: expected some to cut at")
+    num_test = max(1, round(len(data) * test_fraction))
+    held_out = data.timestamps >= np.sort(data.timestamps)[-num_test]
+    if held_out.all():
+        raise ValueError(
+            f"test_fraction is {test_fraction}: with these timestamps it leaves no row for training"
+        )
+    return data.take(~held_out), data.take(held_out)
+
+
 def stratified(
     data: Interactions, test_fraction: float = 0.25, seed: int = 0
 ) -> tuple[Interactions, Interactions]:

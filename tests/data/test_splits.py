@@ -149,3 +149,21 @@ def test_parts_keep_what_belongs_to_the_whole():
         assert (part.num_users, part.num_items, part.name) == (5, 2, "mine")
         assert part.item_names == ("a", "b")
         assert part.is_synthetic
+
+
+@given(interactions(), st.floats(0.05, 0.95))
+def test_cut_in_time(data, fraction):
+    if data.timestamps is None:
+        with pytest.raises(ValueError, match="no timestamps"):
+            data.split_by_time(fraction)
+        return
+    try:
+        train, test = data.split_by_time(fraction)
+    except ValueError as error:  # all rows would be test rows: only when ties reach to the start
+        assert "leaves no row" in str(error)
+        num_test = max(1, round(len(data) * fraction))
+        assert np.sort(data.timestamps)[-num_test] == data.timestamps.min()
+        return
+    assert train.timestamps.max() < test.timestamps.min()
+    assert sorted(rows(train) + rows(test)) == rows(data)
+    assert len(test) >= max(1, round(len(data) * fraction))
