@@ -1,0 +1,121 @@
+"""How fast is the compiled epoch loop next to Keras' own fit, on the same job?
+
+Job: one epoch of matrix factorisation (d = 64, squared error, Adam) over the first 100,000 ratings
+of the shuffled ncf-ml-1m training part. All trainers have the same model, data, objective and
+optimizer; rounds are interleaved, the first is a warm-up. "ratio" is to ``model.fit`` with batch
+256, round by round. A larger batch makes fewer updates per epoch, so the table shows each trainer
+at both batch sizes; the quality that batches of 8,192 reach is asserted in
+``tests/training/test_training_quality.py``.
+
+Run: ``python benchmarks/training.py``. It prints one table, in about three minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from machine import machine_line
+
+from recsys_lib.data import Interactions, load_dataset
+from recsys_lib.models import RatingModelConfig, build_rating_model
+from recsys_lib.training.checks import own_optimizer
+from recsys_lib.training.loop import compile_epoch
+from recsys_lib.training.sampling import epoch_order
+
+BASELINE = "model.fit, batch 256"
+
+
+def compiled_loop(
+    data: Interactions, batch_size: int, jit_compile: bool = True
+) -> Callable[[int], None]:
+    model = new_model(data)
+    optimizer = own_optimizer("adam")
+    optimizer.build(model.trainable_variables)
+    run = compile_epoch(
+        model,
+        optimizer,
+        data,
+        objective="squared_error",
+        batch_size=batch_size,
+        negatives_per_positive=1,
+        l2=0.0,
+        seed=0,
+        jit_compile=jit_compile,
+    )
+
+    def epoch(number: int) -> None:
+        run(epoch_order(len(data), 0, number), number)
+
+    return epoch
+
+
+def keras_fit(
+    data: Interactions, batch_size: int, steps: int = 1, jit_compile: bool = False
+) -> Callable[[int], None]:
+    model = new_model(data)
+    model.compile("adam", loss="mse", steps_per_execution=steps, jit_compile=jit_compile)
+    inputs = [data.user_ids.astype(np.int32), data.item_ids.astype(np.int32)]
+
+    def epoch(number: int) -> None:
+        model.fit(inputs, data.ratings, batch_size=batch_size, epochs=1, verbose=0)
+
+    return epoch
+
+
+def new_model(data: Interactions) -> keras.Model:
+    return build_rating_model(
+        RatingModelConfig(
+            "matrix_factorization", data.num_users, data.num_items, 64, global_bias=3.5
+        )
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--fallback", choices=["synthetic"], default=None)
+    arguments = parser.parse_args()
+    split = load_dataset("ncf-ml-1m", fallback=arguments.fallback)
+    shuffled = np.random.default_rng(0).permutation(len(split.train))
+    data = split.train.take(shuffled[: arguments.rows])
+    trainers = {
+        BASELINE: keras_fit(data, 256),
+        "model.fit, batch 256, with XLA": keras_fit(data, 256, jit_compile=True),
+        "model.fit, batch 8192": keras_fit(data, 8192),
+        "model.fit, batch 8192, steps_per_execution 64": keras_fit(data, 8192, 64),
+        "recsys_lib, batch 256": compiled_loop(data, 256),
+        "recsys_lib, batch 8192, without XLA": compiled_loop(data, 8192, jit_compile=False),
+        "recsys_lib, batch 8192": compiled_loop(data, 8192),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in trainers}
+    for number in range(arguments.rounds + 1):
+        for name, epoch in trainers.items():
+            start = time.perf_counter()
+            epoch(number)
+            seconds[name].append(time.perf_counter() - start)
+    threads = tf.config.threading.get_intra_op_parallelism_threads() or "all"
+    print(machine_line() + f"; threads: {threads}")
+    print(f"{len(data):,} ratings, {arguments.rounds} rounds; seconds an epoch; ratio with spread")
+    print(f"{'trainer':46} {'median':>8} {'p99':>8} {'M ratings/s':>12} {'ratio':>7}  (p10 - p90)")
+    baseline = np.array(seconds[BASELINE][1:])
+    for name, values in seconds.items():
+        taken = np.array(values[1:])
+        low, ratio, high = np.percentile(baseline / taken, [10, 50, 90])
+        rate = len(data) / np.median(taken) / 1e6
+        print(
+            f"{name:46} {np.median(taken):8.3f} {np.percentile(taken, 99):8.3f} "
+            f"{rate:12.3f} {ratio:7.1f}  ({low:.1f} - {high:.1f})"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Checkpoints: everything a run needs to go on, in one file that holds no code."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys_lib.data import Interactions
+from recsys_lib.models.persistence import read_model_file, write_model_file
+
+_CLASS = "TrainingCheckpoint"
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Where a run stands after its last finished epoch.
+
+    Args:
+        model: the values of ``model.variables``, in their order.
+        optimizer: the values of ``optimizer.variables``, with step count and learning rate.
+        best: ``model`` after the best epoch so far; empty without early stopping.
+        loss: one value per finished epoch.
+        validation: one value per finished epoch; empty without validation.
+        seconds: one value per finished epoch.
+    """
+
+    model: list[NDArray[Any]]
+    optimizer: list[NDArray[Any]]
+    best: list[NDArray[Any]]
+    loss: tuple[float, ...] = ()
+    validation: tuple[float, ...] = ()
+    seconds: tuple[float, ...] = ()
+
+
+def save_checkpoint(
+    path: str | os.PathLike[str], settings: dict[str, Any], state: TrainingState
+) -> None:
+    """Write settings and state to ``path``, all or nothing.
+
+    Random numbers are drawn from (seed, epoch, step), so the settings hold their state.
+
+    Args:
+        path: where to; an older checkpoint is replaced in one step.
+        settings: what must agree on resume; anything JSON can hold.
+        state: where the run stands.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+
+    Example:
+        >>> import tempfile
+        >>> state = TrainingState([np.ones(2)], [np.int64(3)], [], loss=(0.5,))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_checkpoint(f"{folder}/run.npz", {"seed": 1}, state)
+        ...     load_checkpoint(f"{folder}/run.npz", {"seed": 1}).loss
+        (0.5,)
+    """
+    header = {"class": _CLASS, "settings": settings}
+    header |= {name: list(getattr(state, name)) for name in ("loss", "validation", "seconds")}
+    arrays = {
+        f"{part}.{number}": np.asarray(values)
+        for part in ("model", "optimizer", "best")
+        for number, values in enumerate(getattr(state, part))
+    }
+    write_model_file(path, header, arrays)
+
+
+def load_checkpoint(path: str | os.PathLike[str], settings: dict[str, Any]) -> TrainingState:
+    """Read a checkpoint of a run with these settings.
+
+    Args:
+        path: of the file.
+        settings: of the run that wants to go on.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged or is no checkpoint, or was written by a run with other
+            settings, another model or other data; the message names what differs.
+    """
+    header, arrays = read_model_file(path)
+    if header.get("class") != _CLASS:
+        raise ValueError(
+            f"checkpoint {path} holds {header.get('class')}: expected a file written by fit()"
+        )
+    saved = header["settings"]
+    for name in sorted(settings.keys() | saved.keys()):
+        if saved.get(name) != settings.get(name):
+            raise ValueError(
+                f"checkpoint {path} belongs to another run: {name} was {saved.get(name)}, now it "
+                f"is {settings.get(name)}: expected the same, another path, or resume=False"
+            )
+
+    def part(name: str) -> list[NDArray[Any]]:
+        count = sum(key.startswith(f"{name}.") for key in arrays)
+        return [arrays[f"{name}.{number}"] for number in range(count)]
+
+    return TrainingState(
+        part("model"),
+        part("optimizer"),
+        part("best"),
+        tuple(header["loss"]),
+        tuple(header["validation"]),
+        tuple(header["seconds"]),
+    )
+
+
+def fingerprint(interactions: Interactions | None) -> str | None:
+    """Give a short hash of the rows, to tell data sets apart.
+
+    Example:
+        >>> a, b = Interactions([0, 1], [0, 1]), Interactions([0, 1], [1, 0])
+        >>> fingerprint(a) == fingerprint(a), fingerprint(a) == fingerprint(b)
+        (True, False)
+    """
+    if interactions is None:
+        return None
+    digest = hashlib.blake2b(digest_size=12)
+    digest.update(f"{interactions.num_users} {interactions.num_items}".encode())
+    for column in (interactions.user_ids, interactions.item_ids, interactions.ratings):
+        digest.update(b"-" if column is None else column.tobytes())
+    return digest.hexdigest()

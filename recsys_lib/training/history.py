@@ -1,0 +1,67 @@
+"""What a training run leaves behind: one number per epoch, and why it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LOWER_IS_BETTER = frozenset({"rmse", "mae", "loss"})
+
+
+@dataclass(frozen=True)
+class History:
+    """The course of a training run; entry ``n`` belongs to epoch ``n + 1``.
+
+    Args:
+        loss: mean objective per interaction, without the l2 term, over the epoch's batches (each
+            taken before its own update, as in Keras).
+        validation: the metric after each epoch; empty without validation.
+        seconds: wall time of each epoch's training, without validation and checkpoint.
+        metric: name of the metric, or None without validation.
+        stopped_early: True when ``patience`` ended the run before ``epochs``.
+        num_interactions: interactions per epoch.
+
+    Example:
+        >>> run = History((0.9, 0.7, 0.6), (0.3, 0.5, 0.4), (1.0, 1.0, 1.0), "ndcg",
+        ...               num_interactions=500)
+        >>> run.epochs, run.best_epoch, run.best_value, run.interactions_per_second
+        (3, 2, 0.5, 500.0)
+    """
+
+    loss: tuple[float, ...] = ()
+    validation: tuple[float, ...] = ()
+    seconds: tuple[float, ...] = ()
+    metric: str | None = None
+    stopped_early: bool = False
+    num_interactions: int = 0
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs that were trained."""
+        return len(self.loss)
+
+    @property
+    def best_epoch(self) -> int | None:
+        """First epoch (counted from 1) with the best metric; None without validation.
+
+        "rmse", "mae" and "loss" are better when lower, every other metric when higher.
+        """
+        if not self.validation:
+            return None
+        best = min if self.metric in LOWER_IS_BETTER else max
+        return self.validation.index(best(self.validation)) + 1
+
+    @property
+    def best_value(self) -> float | None:
+        """The metric after :attr:`best_epoch`; None without validation."""
+        return None if self.best_epoch is None else self.validation[self.best_epoch - 1]
+
+    @property
+    def interactions_per_second(self) -> float:
+        """Interactions trained on per second of training, over the whole run.
+
+        Raises:
+            ValueError: no epoch was trained.
+        """
+        if not self.seconds:
+            raise ValueError("the run has no epochs: expected at least one")
+        return self.num_interactions * self.epochs / sum(self.seconds)

@@ -1,0 +1,137 @@
+"""A Keras rating model and how to train it, as a recommender like all others."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import asdict, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys_lib.data import Interactions
+from recsys_lib.models import (
+    RatingModelConfig,
+    Recommender,
+    build_rating_model,
+    inner_product_vectors,
+)
+from recsys_lib.training.fit import fit
+from recsys_lib.training.history import History
+from recsys_lib.training.scoring import KerasScorer
+
+_OPTIONS = inspect.signature(fit).parameters.keys() - {"model", "interactions"}
+
+
+class KerasRecommender(Recommender):
+    """Builds a rating model, trains it with :func:`recsys_lib.training.fit`, and serves it.
+
+    Each ``fit`` starts from the weights that ``config.seed`` gives. With "squared_error", a
+    matrix_factorization whose ``global_bias`` is 0 gets the mean rating as its global bias.
+
+    ``save`` writes configuration, weights and those options that are plain numbers, texts or
+    None; the model is rebuilt from them on ``load``, and no code is run. An optimizer instance, a
+    validation, a checkpoint path and the like are not saved: a loaded model that had them scores,
+    but does not train again.
+
+    Args:
+        config: of the model.
+        **options: of :func:`recsys_lib.training.fit`, such as ``epochs`` or ``optimizer``.
+
+    Attributes:
+        config: as given.
+        keras_model: the trained Keras model, None before fit.
+        history: the course of the last fit, None before it and after load.
+
+    Raises:
+        TypeError: ``config`` is no RatingModelConfig, or an option that fit does not have.
+        ValueError: on fit, data with other numbers of users or items than ``config``.
+
+    Example:
+        >>> config = RatingModelConfig("dot_product", num_users=2, num_items=4, embedding_dim=4)
+        >>> data = Interactions([0, 0, 1, 1], [0, 1, 2, 3])
+        >>> model = KerasRecommender(config, epochs=60, batch_size=4, optimizer="lion",
+        ...                          progress=False)
+        >>> model.fit(data).recommend([0], k=2).shape
+        (1, 2)
+    """
+
+    def __init__(self, config: RatingModelConfig, **options: Any) -> None:
+        if not isinstance(config, RatingModelConfig):
+            raise TypeError(
+                f"config is of type {type(config).__name__}: expected RatingModelConfig"
+            )
+        unknown = sorted(options.keys() - _OPTIONS)
+        if unknown:
+            raise TypeError(f"options {unknown} are unknown: expected some of {sorted(_OPTIONS)}")
+        self.config = config
+        self.options = dict(options)
+        self.keras_model: Any = None
+        self.history: History | None = None
+        self._not_saved: list[str] = []
+        self._scorer: KerasScorer | None = None
+        self._fitted_config = config
+
+    def _fit(self, interactions: Interactions) -> None:
+        if self._not_saved:
+            raise RuntimeError(
+                f"this model was loaded, and its {', '.join(self._not_saved)} cannot be saved: "
+                "expected a new KerasRecommender(config, ...) to train"
+            )
+        counts = interactions.num_users, interactions.num_items
+        if counts != (self.config.num_users, self.config.num_items):
+            raise ValueError(
+                f"interactions counts {counts[0]} users and {counts[1]} items, config "
+                f"{self.config.num_users} and {self.config.num_items}: expected the same"
+            )
+        config = self.config
+        if (
+            config.kind == "matrix_factorization"
+            and config.global_bias == 0
+            and self.options.get("objective") == "squared_error"
+            and interactions.ratings is not None
+        ):
+            config = replace(config, global_bias=float(interactions.ratings.mean()))
+        model = build_rating_model(config)
+        self.history = fit(model, interactions, **self.options)
+        self._use(config, model)
+
+    def _use(self, config: RatingModelConfig, model: Any) -> None:
+        self._fitted_config, self.keras_model, self._scorer = config, model, KerasScorer(model)
+
+    def _score_pairs(
+        self, user_ids: NDArray[np.int64], item_ids: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        assert self._scorer is not None  # the base class has checked that the model is fitted
+        return self._scorer.score(user_ids, item_ids)
+
+    def _score_users(self, user_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        vectors = inner_product_vectors(self.keras_model)
+        if vectors is not None:
+            return vectors[0][user_ids] @ vectors[1].T
+        num_items = self.config.num_items
+        pairs = np.repeat(user_ids, num_items), np.tile(np.arange(num_items), len(user_ids))
+        return self._score_pairs(*pairs).reshape(len(user_ids), num_items)
+
+    def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        plain = {k: v for k, v in self.options.items() if isinstance(v, int | float | str | None)}
+        config = {
+            "config": asdict(self.config),
+            "global_bias": self._fitted_config.global_bias,
+            "options": plain,
+            "not_saved": sorted(self._not_saved or self.options.keys() - plain.keys()),
+        }
+        weights = self.keras_model.get_weights()
+        return config, {f"weight.{number}": values for number, values in enumerate(weights)}
+
+    @classmethod
+    def _from_state(cls, config: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
+        fields = config["config"]
+        fields["hidden_units"] = tuple(fields["hidden_units"])
+        model = cls(RatingModelConfig(**fields), **config["options"])
+        model._not_saved = list(config["not_saved"])
+        fitted_config = replace(model.config, global_bias=config["global_bias"])
+        keras_model = build_rating_model(fitted_config)
+        keras_model.set_weights([arrays[f"weight.{number}"] for number in range(len(arrays))])
+        model._use(fitted_config, keras_model)
+        return model

@@ -1,0 +1,103 @@
+"""One number after each epoch, to stop by and to choose weights by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from recsys_lib.data import Interactions, Split
+from recsys_lib.evaluation import (
+    evaluate_full_ranking,
+    evaluate_leave_one_out,
+    evaluate_ratings,
+)
+from recsys_lib.training.scoring import KerasScorer
+
+RATING_METRICS = ("rmse", "mae")
+RANKING_METRICS = ("ndcg", "hit_rate", "recall")
+
+Validation = Interactions | Split | Callable[[Any], float]
+
+
+def make_validator(
+    validation: Validation, metric: str, model: Any, train: Interactions, k: int = 10
+) -> Callable[[], float]:
+    """Build the function that judges ``model`` as it stands.
+
+    Args:
+        validation: held-out interactions, judged by their ratings ("rmse", "mae") or by a ranking
+            of all items without those in ``train``; or a Split with negatives, whose test part
+            is ranked against them; or a function of the Keras model that returns the number.
+        metric: one of :data:`RATING_METRICS` or :data:`RANKING_METRICS`; for a function, any name.
+        model: the Keras model.
+        train: what it is trained on.
+        k: length of the ranked list.
+
+    Returns:
+        A function without arguments that returns a finite number.
+
+    Raises:
+        TypeError: ``validation`` is none of these.
+        ValueError: unknown metric, no ratings or negatives where they are needed, or other users
+            or items than in ``train``.
+
+    Example:
+        >>> data = Interactions([0, 1], [0, 1], ratings=[1, 3])
+        >>> make_validator(lambda model: 0.25, "ndcg", None, data)()
+        0.25
+    """
+    if isinstance(validation, Interactions | Split):
+        _check_data(validation, metric, train, k)
+        scorer = KerasScorer(model)
+        judge: Callable[[], Any] = lambda: _judge(validation, metric, scorer, train, k)  # noqa: E731
+    elif callable(validation):
+        judge = lambda: validation(model)  # noqa: E731
+    else:
+        raise TypeError(
+            f"validation is of type {type(validation).__name__}: expected Interactions, a Split, "
+            "or a function of the model"
+        )
+
+    def checked() -> float:
+        value = float(judge())
+        if not math.isfinite(value):
+            raise ValueError(f"validation gave {metric} = {value}: expected a finite number")
+        return value
+
+    return checked
+
+
+def _check_data(validation: Interactions | Split, metric: str, train: Interactions, k: int) -> None:
+    is_split = isinstance(validation, Split)
+    allowed = RANKING_METRICS if is_split else RATING_METRICS + RANKING_METRICS
+    if metric not in allowed:
+        raise ValueError(f"metric is {metric!r}: expected one of {allowed} for this validation")
+    if isinstance(validation, Split) and validation.negatives is None:
+        raise ValueError(
+            "validation is a Split without negatives: expected negatives, or Interactions"
+        )
+    if metric in RATING_METRICS and getattr(validation, "ratings", None) is None:
+        raise ValueError(f"metric is {metric!r}, but validation has no ratings")
+    counts = validation.num_users, validation.num_items
+    if counts != (train.num_users, train.num_items):
+        raise ValueError(
+            f"validation counts {counts[0]} users and {counts[1]} items, interactions "
+            f"{train.num_users} and {train.num_items}: expected the same"
+        )
+    given = validation.negatives if isinstance(validation, Split) else None
+    candidates = validation.num_items if given is None else 1 + given.shape[1]
+    if metric in RANKING_METRICS and candidates < k:
+        raise ValueError(
+            f"validation ranks {candidates} candidates: expected at least {k} for {metric} at {k}"
+        )
+
+
+def _judge(
+    validation: Interactions | Split, metric: str, scorer: Any, train: Interactions, k: int
+) -> float:
+    if isinstance(validation, Split):
+        return getattr(evaluate_leave_one_out(scorer, validation, k), metric)
+    if metric in RATING_METRICS:
+        return getattr(evaluate_ratings(scorer, validation), metric)
+    return getattr(evaluate_full_ranking(scorer, train, validation, k), metric)

@@ -1,0 +1,276 @@
+"""Runs as a whole: seeds, resume, early stopping, divergence, logs, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from recsys_lib.data import Interactions, Split
+from recsys_lib.models import Popularity, RatingModelConfig, build_rating_model
+from recsys_lib.training import KerasScorer, fit
+
+
+def toy_data(num_rows: int = 300, seed: int = 0) -> Interactions:
+    random = np.random.default_rng(seed)
+    users, items = random.integers(20, size=num_rows), random.integers(15, size=num_rows)
+    return Interactions(users, items, (users + items) % 5 + 1.0, num_users=20, num_items=15)
+
+
+def toy_model(seed: int = 0):
+    return build_rating_model(RatingModelConfig("matrix_factorization", 20, 15, 4, seed=seed))
+
+
+def options(**changes):
+    """A run of six epochs with everything that has a state."""
+    plain = {
+        "optimizer": keras.optimizers.Adam(
+            keras.optimizers.schedules.ExponentialDecay(0.05, 9, 0.9)
+        ),
+        "epochs": 6,
+        "batch_size": 64,
+        "negatives_per_positive": 2,
+        "l2": 0.01,
+        "progress": False,
+    }
+    return plain | changes
+
+
+def assert_same_weights(first, second):
+    for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_seed_decides_everything():
+    models = [toy_model() for _ in range(3)]
+    runs = [
+        fit(model, toy_data(), **options(seed=seed))
+        for model, seed in zip(models, (1, 1, 2), strict=True)
+    ]
+    assert_same_weights(models[0], models[1])
+    assert runs[0].loss == runs[1].loss != runs[2].loss
+    assert not np.array_equal(models[0].get_weights()[0], models[2].get_weights()[0])
+
+
+def test_given_optimizer_is_not_changed():
+    optimizer = keras.optimizers.Adam(0.05)
+    models = [toy_model(), toy_model()]
+    for model in models:
+        fit(model, toy_data(), **options(optimizer=optimizer))
+    assert not optimizer.built
+    assert_same_weights(*models)
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop_at", [1, 4])
+def test_resume_is_exact(tmp_path, stop_at):
+    held_out = toy_data(seed=1)
+    more = {"validation": held_out, "metric": "rmse", "patience": 5, "objective": "squared_error"}
+    whole, interrupted = toy_model(), toy_model()
+    expected = fit(whole, toy_data(), **options(**more))
+
+    def stop(epoch, logs):
+        if epoch == stop_at:
+            raise Stop
+
+    checkpoint = tmp_path / "run.npz"
+    with pytest.raises(Stop):
+        fit(
+            interrupted,
+            toy_data(),
+            **options(**more, checkpoint=checkpoint, on_epoch_end=stop),
+        )
+    again = toy_model(seed=9)  # its weights are replaced
+    seen = []
+    resumed = fit(
+        again,
+        toy_data(),
+        **options(
+            **more, checkpoint=checkpoint, on_epoch_end=lambda epoch, logs: seen.append(epoch)
+        ),
+    )
+    assert seen == list(range(stop_at + 1, 7))
+    assert_same_weights(again, whole)
+    assert (resumed.loss, resumed.validation) == (expected.loss, expected.validation)
+    finished = toy_model(seed=9)
+    assert fit(finished, toy_data(), **options(**more, checkpoint=checkpoint)) == resumed
+    assert_same_weights(finished, whole)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.npz"]
+
+
+def test_more_epochs_go_on_from_the_last(tmp_path):
+    whole, in_two_parts = toy_model(), toy_model()
+    fit(whole, toy_data(), **options())
+    for epochs in (2, 6):
+        run = fit(in_two_parts, toy_data(), **options(epochs=epochs, checkpoint=tmp_path / "a.npz"))
+    assert run.epochs == 6
+    assert_same_weights(whole, in_two_parts)
+
+
+@pytest.mark.slow
+def test_killed_process_resumes_exactly(tmp_path):
+    script = Path(__file__).parent / "run_until_killed.py"
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path / "run.npz")],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:  # one line per epoch; the process is somewhere in the sixth
+        if line.startswith("epoch 5"):
+            break
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(timeout=60) == -signal.SIGKILL
+    killed, whole = toy_model(), toy_model()
+    resumed = fit(
+        killed,
+        toy_data(60_000),
+        **options(epochs=12, optimizer="adam", checkpoint=tmp_path / "run.npz"),
+    )
+    fit(whole, toy_data(60_000), **options(epochs=12, optimizer="adam"))
+    assert resumed.epochs == 12
+    assert_same_weights(killed, whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 32}, "batch_size was 64, now it is 32"),
+        ({"seed": 4}, "seed was 0, now it is 4"),
+        ({"optimizer": keras.optimizers.Adam(0.04)}, "optimizer was"),
+        ({"objective": "bpr"}, "objective was sigmoid_cross_entropy, now it is bpr"),
+        ({"epochs": 1}, "epochs is 1, but checkpoint .* has 2 epochs already"),
+        ({"data": toy_data(seed=5)}, "interactions was"),
+        ({"dim": 5}, "model was"),
+    ],
+)
+def test_checkpoint_of_another_run_is_refused(tmp_path, change, message):
+    path = tmp_path / "run.npz"
+    fit(toy_model(), toy_data(), **options(epochs=2, checkpoint=path))
+    change = dict(change)
+    data, dim = change.pop("data", toy_data()), change.pop("dim", 4)
+    model = build_rating_model(RatingModelConfig("matrix_factorization", 20, 15, dim))
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=message):
+        fit(model, data, **options(checkpoint=path, **({"epochs": 2} | change)))
+    for a, b in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+    fit(model, data, **options(checkpoint=path, resume=False, **({"epochs": 2} | change)))
+
+
+def test_damaged_or_foreign_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "run.npz"
+    fit(toy_model(), toy_data(), **options(epochs=1, checkpoint=path))
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ValueError, match="not a whole"):
+        fit(toy_model(), toy_data(), **options(epochs=2, checkpoint=path))
+    Popularity().fit(toy_data()).save(path)
+    with pytest.raises(ValueError, match="holds Popularity"):
+        fit(toy_model(), toy_data(), **options(epochs=2, checkpoint=path))
+
+
+def test_early_stopping_restores_the_best_weights():
+    values = iter([0.1, 0.5, 0.4, 0.3, 0.9])
+    kept = []
+
+    def judge(model):
+        kept.append(model.get_weights())
+        return next(values)
+
+    model = toy_model()
+    run = fit(model, toy_data(), **options(validation=judge, patience=2))
+    assert run.validation == (0.1, 0.5, 0.4, 0.3)
+    assert run.stopped_early
+    assert (run.epochs, run.best_epoch, run.best_value, run.metric) == (4, 2, 0.5, "ndcg")
+    for a, b in zip(model.get_weights(), kept[1], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_lower_is_better_for_errors_and_no_patience_keeps_the_last_weights():
+    values = [0.5, 0.2, 0.4]
+    kept = []
+
+    def judge(model):
+        kept.append(model.get_weights())
+        return values[len(kept) - 1]
+
+    model = toy_model()
+    run = fit(model, toy_data(), **options(validation=judge, metric="rmse", epochs=3))
+    assert (run.best_epoch, run.stopped_early, run.epochs) == (2, False, 3)
+    np.testing.assert_array_equal(model.get_weights()[0], kept[-1][0])
+
+
+def test_validation_uses_the_protocols():
+    train, test = toy_data().split_leave_one_out()
+    negatives = np.array([np.setdiff1d(np.arange(15), [item])[:12] for item in test.item_ids])
+    split = Split(train, test, negatives=negatives)
+    for validation in (split, test):
+        run = fit(toy_model(), train, **options(validation=validation, metric="hit_rate", epochs=1))
+        assert 0 < run.validation[0] <= 1
+    model = toy_model()
+    run = fit(model, train, **options(validation=test, objective="squared_error"))
+    errors = KerasScorer(model).score(test.user_ids, test.item_ids) - test.ratings
+    assert run.metric == "rmse"
+    assert run.validation[-1] == pytest.approx(np.sqrt(np.mean(errors**2)), rel=1e-5)
+
+
+@pytest.mark.parametrize("good_epochs", [0, 2])
+def test_divergence_gives_the_last_good_weights_back(good_epochs):
+    model = toy_model()
+    kept = {"weights": model.get_weights()}
+
+    def keep(epoch, logs):
+        kept["weights"] = model.get_weights()
+
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
+        [5 * good_epochs - 1], [0.01, 1e30] if good_epochs else [1e30, 1e30]
+    )
+    with pytest.raises(FloatingPointError, match=rf"epoch {good_epochs + 1}.*learning rate 1e\+30"):
+        fit(
+            model,
+            toy_data(),
+            **options(
+                objective="squared_error",
+                optimizer=keras.optimizers.SGD(schedule),
+                on_epoch_end=keep,
+            ),
+        )
+    for a, b in zip(model.get_weights(), kept["weights"], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_tensorboard_file_holds_the_scalars(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    run = fit(
+        toy_model(),
+        toy_data(),
+        **options(epochs=3, log_dir=tmp_path / "logs", validation=lambda model: 0.25),
+    )
+    events = EventAccumulator(str(tmp_path / "logs"))
+    events.Reload()
+    assert set(events.Tags()["tensors"]) == {"loss", "ndcg", "interactions_per_second"}
+    logged = events.Tensors("loss")
+    assert [event.step for event in logged] == [1, 2, 3]
+    np.testing.assert_allclose(
+        [float(make_ndarray(event.tensor_proto)) for event in logged], run.loss, rtol=1e-6
+    )
+
+
+def test_progress_bar_shows_epochs(capsys):
+    fit(toy_model(), toy_data(), **options(epochs=2, progress=True))
+    assert "2/2" in capsys.readouterr().err
+    fit(toy_model(), toy_data(), **options(epochs=2))
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,92 @@
+"""A trained Keras model behind the protocol of all recommenders."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from recsys_lib.data import Interactions
+from recsys_lib.models import EASE, RatingModelConfig, load_model
+from recsys_lib.training import KerasRecommender
+
+DATA = Interactions(
+    np.repeat(np.arange(6), 3), np.arange(18) % 8, np.arange(18) % 5 + 1.0, num_items=8
+)
+OPTIONS = {"epochs": 3, "batch_size": 4, "progress": False}
+
+
+def config(kind: str = "matrix_factorization", **changes) -> RatingModelConfig:
+    return RatingModelConfig(kind, 6, 8, embedding_dim=4, **changes)
+
+
+@pytest.mark.parametrize("kind", ["matrix_factorization", "two_tower", "mlp_ranker", "neumf"])
+def test_save_and_load_score_the_same(tmp_path, kind):
+    model = KerasRecommender(config(kind), **OPTIONS).fit(DATA)
+    model.save(tmp_path / "model.npz")
+    loaded = load_model(tmp_path / "model.npz")
+    assert isinstance(loaded, KerasRecommender)
+    assert loaded.config == model.config
+    assert loaded.options == OPTIONS
+    users, items = np.repeat(np.arange(6), 8), np.tile(np.arange(8), 6)
+    scores = model.score(users, items)
+    np.testing.assert_array_equal(loaded.score(users, items), scores)
+    table = model.score_all_items(np.arange(6))
+    np.testing.assert_allclose(table.ravel(), scores, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(
+        loaded.recommend([2, 0], k=3, exclude=DATA), model.recommend([2, 0], k=3, exclude=DATA)
+    )
+    np.testing.assert_array_equal(loaded.fit(DATA).score(users, items), scores)
+
+
+def test_mean_rating_is_the_start_of_each_fit(tmp_path):
+    model = KerasRecommender(
+        config(init_std=1e-6), objective="squared_error", optimizer="sgd", l2=0.1, **OPTIONS
+    )
+    sgd_without_steps = keras.optimizers.SGD(0.0)
+    model.options["optimizer"] = sgd_without_steps
+    for shift in (0.0, 1.0):
+        data = Interactions(DATA.user_ids, DATA.item_ids, DATA.ratings + shift, num_items=8)
+        scores = model.fit(data).score([0], [0])
+        assert scores[0] == pytest.approx(data.ratings.mean(), abs=1e-5)
+    assert model.config.global_bias == 0.0
+    model.save(tmp_path / "model.npz")
+    loaded = KerasRecommender.load(tmp_path / "model.npz")
+    np.testing.assert_array_equal(loaded.score([0], [0]), scores)
+    with pytest.raises(RuntimeError, match="its optimizer cannot be saved"):
+        loaded.fit(DATA)
+
+
+def test_a_given_global_bias_is_kept():
+    model = KerasRecommender(config(global_bias=2.0, init_std=1e-6), **OPTIONS | {"epochs": 1})
+    model.options |= {"objective": "squared_error", "optimizer": keras.optimizers.SGD(0.0)}
+    assert model.fit(DATA).score([0], [0])[0] == pytest.approx(2.0, abs=1e-5)
+
+
+def test_what_does_not_fit_is_refused(tmp_path):
+    with pytest.raises(TypeError, match="expected RatingModelConfig"):
+        KerasRecommender({"kind": "dot_product"})
+    with pytest.raises(TypeError, match=r"\['epoch'\] are unknown: expected some of"):
+        KerasRecommender(config(), epoch=3)
+    model = KerasRecommender(config(), **OPTIONS)
+    with pytest.raises(RuntimeError, match="not fitted"):
+        model.score([0], [0])
+    with pytest.raises(ValueError, match="counts 6 users and 9 items, config 6 and 8"):
+        model.fit(Interactions([5], [8]))
+    model.fit(DATA)
+    with pytest.raises(ValueError, match="user_ids"):
+        model.score([6], [0])
+    with pytest.raises(TypeError, match="cannot score a user known only by items"):
+        model.recommend(histories=[[1, 2]])
+    EASE(1.0).fit(DATA).save(tmp_path / "ease.npz")
+    with pytest.raises(ValueError, match="expected KerasRecommender"):
+        KerasRecommender.load(tmp_path / "ease.npz")
+
+
+def test_a_failed_fit_leaves_the_last_model():
+    model = KerasRecommender(config(), **OPTIONS).fit(DATA)
+    before = model.score([0, 1], [1, 2])
+    model.options["objective"] = "squared_error"
+    with pytest.raises(ValueError, match="no ratings"):
+        model.fit(Interactions([5], [7]))
+    np.testing.assert_array_equal(model.score([0, 1], [1, 2]), before)

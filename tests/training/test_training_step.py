@@ -1,0 +1,215 @@
+"""One update against arithmetic by hand, and every objective on a toy."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from recsys_lib import objectives
+from recsys_lib.data import Interactions
+from recsys_lib.models import RatingModelConfig, build_rating_model
+from recsys_lib.training import fit, gradients
+from recsys_lib.training.checks import own_optimizer
+from recsys_lib.training.forward import make_forward
+from recsys_lib.training.gradients import add_shrinkage, combine_repeated_rows
+from recsys_lib.training.loop import OBJECTIVES, compile_epoch
+from recsys_lib.training.sampling import epoch_order, uniform_negatives
+
+# User 0 and item 1 occur twice in one batch: their gradients have to be added up.
+TOY = Interactions([0, 0, 1], [1, 2, 1], ratings=[4, 2, 5], num_users=2, num_items=4)
+RATE, L2 = 0.1, 0.3
+
+
+def toy_model(kind: str = "dot_product", embedding_dim: int = 3, **options):
+    return build_rating_model(
+        RatingModelConfig(kind, 2, 4, embedding_dim=embedding_dim, init_std=0.5, **options)
+    )
+
+
+def add_example(gradients, tables, user, item, slope):
+    """Add the gradient of one example: slope is d loss / d logit; both rows are shrunk."""
+    gradients[0][user] += slope * tables[1][item] + L2 * tables[0][user]
+    gradients[1][item] += slope * tables[0][user] + L2 * tables[1][item]
+
+
+def test_squared_error_step_by_hand():
+    model = toy_model()
+    tables = [w.astype(np.float64) for w in model.get_weights()]
+    gradients = [np.zeros_like(table) for table in tables]
+    for user, item, rating in zip(TOY.user_ids, TOY.item_ids, TOY.ratings, strict=True):
+        slope = -2 * (rating - tables[0][user] @ tables[1][item])
+        add_example(gradients, tables, user, item, slope)
+    expected = [t - RATE * g / len(TOY) for t, g in zip(tables, gradients, strict=True)]
+    run = fit(
+        model,
+        TOY,
+        objective="squared_error",
+        optimizer=keras.optimizers.SGD(RATE),
+        l2=L2,
+        epochs=1,
+        progress=False,
+    )
+    for got, wanted in zip(model.get_weights(), expected, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
+    errors = TOY.ratings - np.einsum("nd,nd->n", tables[0][TOY.user_ids], tables[1][TOY.item_ids])
+    assert run.loss[0] == pytest.approx(np.mean(errors**2), rel=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["sigmoid_cross_entropy", "bpr", "sampled_softmax"])
+def test_step_with_drawn_negatives_by_hand(objective):
+    model, num_negatives, seed = toy_model(), 3, 5
+    tables = [w.astype(np.float64) for w in model.get_weights()]
+    gradients = [np.zeros_like(table) for table in tables]
+    order = epoch_order(len(TOY), seed, epoch=0)
+    negatives = uniform_negatives(len(TOY), num_negatives, TOY.num_items, seed, step=0).numpy()
+    for row, drawn in zip(order, negatives, strict=True):
+        user, items = TOY.user_ids[row], [TOY.item_ids[row], *drawn]
+        logits = tables[1][items] @ tables[0][user]
+        if objective == "sigmoid_cross_entropy":
+            slopes = 1 / (1 + np.exp(-logits)) - (np.arange(4) == 0)
+        elif objective == "bpr":
+            against = 1 / (1 + np.exp(logits[0] - logits[1:]))
+            slopes = np.concatenate([[-against.sum()], against])
+        else:
+            slopes = np.exp(logits) / np.exp(logits).sum() - (np.arange(4) == 0)
+        for item, slope in zip(items, slopes, strict=True):
+            add_example(gradients, tables, user, item, slope)
+    expected = [t - RATE * g / len(TOY) for t, g in zip(tables, gradients, strict=True)]
+    fit(
+        model,
+        TOY,
+        objective=objective,
+        optimizer=keras.optimizers.SGD(RATE),
+        l2=L2,
+        epochs=1,
+        negatives_per_positive=num_negatives,
+        seed=seed,
+        progress=False,
+    )
+    for got, wanted in zip(model.get_weights(), expected, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_adagrad_sees_the_sum_of_repeated_gradients():
+    # Keras 3 optimizers square repeated rows one by one; the sum has to be squared instead.
+    data = Interactions([0, 0], [0, 0], ratings=[1, 1])
+    model = build_rating_model(RatingModelConfig("dot_product", 1, 1, embedding_dim=1))
+    user, item = (float(w[0, 0]) for w in model.get_weights())
+    gradient = -2 * (1 - user * item) * item  # the mean over two equal rows
+    accumulator = 0.1 + gradient**2
+    fit(
+        model,
+        data,
+        objective="squared_error",
+        optimizer=keras.optimizers.Adagrad(0.5, initial_accumulator_value=0.1),
+        epochs=1,
+        progress=False,
+    )
+    expected = user - 0.5 * gradient / np.sqrt(accumulator + 1e-7)
+    assert model.get_weights()[0][0, 0] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("num_rows", [5, 500])
+def test_dense_and_list_form_of_a_gradient_are_the_same(num_rows):
+    ids = np.array([3, 1, 3, 3, 4])
+    values = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
+    table = tf.Variable(np.random.default_rng(1).normal(size=(num_rows, 2)).astype(np.float32))
+    given = tf.IndexedSlices(tf.constant(values), tf.constant(ids), tf.constant([num_rows, 2]))
+    gradient = add_shrinkage(combine_repeated_rows(given, num_rows, 5), table, ids, 0.25)
+    assert isinstance(gradient, tf.IndexedSlices) == (num_rows == 500)
+    expected = np.zeros((num_rows, 2), np.float32)
+    for row, value in zip(ids, values, strict=True):
+        expected[row] += value + 0.25 * table.numpy()[row]
+    np.testing.assert_allclose(tf.convert_to_tensor(gradient), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["dot_product", "matrix_factorization", "two_tower", "neumf"])
+def test_forward_equals_the_model(kind):
+    model = toy_model(kind, global_bias=0.5)
+    model.set_weights([w + 0.1 for w in model.get_weights()])
+    users, items = np.array([0, 1, 1]), np.array([[0, 3], [1, 1], [2, 0]])
+    for columns in (items, items[:, :1]):
+        pairs = [np.repeat(users, columns.shape[1]), columns.ravel()]
+        got = make_forward(model)(users, columns)
+        np.testing.assert_allclose(got, model(pairs).numpy().reshape(columns.shape), rtol=1e-5)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("kind", ["matrix_factorization", "mlp_ranker"])
+def test_every_objective_falls(objective, kind):
+    model = toy_model(kind, embedding_dim=8)
+    run = fit(
+        model,
+        TOY,
+        objective=objective,
+        optimizer=keras.optimizers.Adam(0.03),
+        epochs=40,
+        batch_size=2,
+        progress=False,
+    )
+    assert np.mean(run.loss[-5:]) < 0.8 * np.mean(run.loss[:5])
+
+
+def test_each_row_is_seen_once_and_the_last_batch_is_smaller():
+    # With rate 0 the epoch's loss is the objective's mean over all rows, whatever the batches.
+    data = Interactions(
+        np.arange(50) % 2, np.arange(50) % 4, ratings=np.random.default_rng(0).normal(size=50)
+    )
+    model = toy_model()
+    expected = np.mean(
+        objectives.squared_error(data.ratings, model([data.user_ids, data.item_ids]))
+    )
+    for batch_size in (1, 7, 50, 64):
+        optimizer = own_optimizer(keras.optimizers.SGD(0.0))
+        optimizer.build(model.trainable_variables)
+        run = compile_epoch(
+            model,
+            optimizer,
+            data,
+            objective="squared_error",
+            batch_size=batch_size,
+            negatives_per_positive=1,
+            l2=0.0,
+            seed=0,
+        )
+        result = run(epoch_order(50, 0, 0), 0)
+        assert result.steps == -(-50 // batch_size)
+        assert result.loss_sum / 50 == pytest.approx(expected, rel=1e-5)
+
+
+def test_negatives_are_uniform():
+    drawn = uniform_negatives(1000, 20, num_items=10, seed=3, step=7).numpy()
+    counts = np.bincount(drawn.ravel(), minlength=10)
+    assert len(counts) == 10
+    # 20,000 draws: the chi-squared statistic with 9 degrees of freedom is below 27.9 in 99.9 %.
+    assert np.sum((counts - 2000) ** 2 / 2000) < 27.9
+    other = uniform_negatives(1000, 20, num_items=10, seed=3, step=8).numpy()
+    assert 0.05 < np.mean(drawn == other) < 0.15
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "adam"])
+def test_large_tables_train_as_small_ones_do(optimizer, monkeypatch):
+    # Gradients of large tables stay lists; turning that off must not change the outcome.
+    data = Interactions([0, 3, 3, 299], [1, 1, 2, 0], num_users=300, num_items=400)
+    config = RatingModelConfig("matrix_factorization", 300, 400, embedding_dim=4)
+    weights = []
+    for always_dense in (False, True):
+        if always_dense:
+            monkeypatch.setattr(gradients, "is_large", lambda rows, gathered: False)
+        model = build_rating_model(config)
+        fit(model, data, optimizer=optimizer, l2=0.1, epochs=3, batch_size=4, progress=False)
+        weights.append(model.get_weights())
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7)
+
+
+def test_xla_changes_rounding_only():
+    weights = []
+    for jit_compile in (False, True):
+        model = toy_model("matrix_factorization")
+        fit(model, TOY, l2=L2, epochs=5, batch_size=2, jit_compile=jit_compile, progress=False)
+        weights.append(model.get_weights())
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
