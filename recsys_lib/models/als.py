@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from recsys_lib.data import Interactions
 from recsys_lib.models.checks import check_array, check_number
 from recsys_lib.models.factors import FactorModel, epochs_with_progress
-from recsys_lib.models.least_squares import solve_rows
+from recsys_lib.models.least_squares import one_blas_thread, solve_rows
 
 if TYPE_CHECKING:
     import scipy.sparse
@@ -97,9 +97,10 @@ class ALS(FactorModel):
         counts = np.bincount(by_user.indices, minlength=interactions.num_items)
         biases = np.asarray(by_item.sum(axis=1)).ravel() / np.maximum(counts, 1)
         items = np.column_stack([biases, vectors]).astype(np.float32)  # (num_items, 1 + d)
-        for _ in epochs_with_progress(self.epochs, "ALS", self.progress):
-            users = self._solve(by_user, items)
-            items = self._solve(by_item, users)
+        with one_blas_thread():
+            for _ in epochs_with_progress(self.epochs, "ALS", self.progress):
+                users = self._solve(by_user, items)
+                items = self._solve(by_item, users)
         self.global_mean = mean
         self.user_biases, self.user_vectors = users[:, 0].copy(), users[:, 1:].copy()
         self.item_biases, self.item_vectors = items[:, 0].copy(), items[:, 1:].copy()

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from recsys_lib.data import Interactions
 from recsys_lib.models.checks import check_array, check_number
 from recsys_lib.models.factors import FactorModel, epochs_with_progress
-from recsys_lib.models.least_squares import solve_rows
+from recsys_lib.models.least_squares import one_blas_thread, solve_rows
 
 if TYPE_CHECKING:
     import scipy.sparse
@@ -90,9 +90,10 @@ class IALS(FactorModel):
             (interactions.num_users + interactions.num_items, self.embedding_dim),
         )
         item_vectors = start[interactions.num_users :].astype(np.float32)
-        for _ in epochs_with_progress(self.epochs, "IALS", self.progress):
-            user_vectors = self._solve(by_user, item_vectors)
-            item_vectors = self._solve(by_item, user_vectors)
+        with one_blas_thread():
+            for _ in epochs_with_progress(self.epochs, "IALS", self.progress):
+                user_vectors = self._solve(by_user, item_vectors)
+                item_vectors = self._solve(by_item, user_vectors)
         self.user_vectors, self.item_vectors = user_vectors, item_vectors
 
     def _solve(
