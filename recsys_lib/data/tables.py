@@ -44,10 +44,12 @@ def read_numbers(
         if header:
             _check_header(path, next(csv.reader(file, delimiter=delimiter), []), columns)
         try:
-            with warnings.catch_warnings():  # no rows: an error below
-                warnings.simplefilter("ignore", UserWarning)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # no rows: an error below
+                # Before NumPy 2.3, "6.5" as an integer is 6 and a warning.
+                warnings.simplefilter("error", DeprecationWarning)
                 table = np.loadtxt(file, dtype=dtype, delimiter=delimiter, comments=None, ndmin=2)
-        except ValueError as error:
+        except (ValueError, OverflowError, DeprecationWarning) as error:
             if isinstance(error, UnicodeDecodeError):
                 raise
             table = None

@@ -58,7 +58,7 @@ def write_model_file(
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as file:
-            np.savez(file, allow_pickle=False, **members)
+            np.savez(file, **members)  # type: ignore[arg-type]
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -94,7 +94,11 @@ def read_model_file(
             "not truncated or changed"
         ) from error
     header = _parse_header(path, members.pop(_HEADER, None))
-    arrays = {name.removeprefix("array."): array for name, array in members.items()}
+    arrays = {
+        name.removeprefix("array."): array
+        for name, array in members.items()
+        if name.startswith("array.")
+    }
     return header, arrays
 
 
