@@ -1,0 +1,250 @@
+"""The scan: best items of users over quantized vectors, exact because each error is bounded.
+
+For an item x with code y and a user q with code p::
+
+    <x, q> = <y, p> + <x - y, q> + <y, q - p>
+    <x, q> <= <y, p> + |x - y| |q| + |y| |q - p|          (Cauchy-Schwarz, twice)
+
+``<y, p>`` is whole numbers times two scales; the lengths were measured when the items were encoded.
+An item whose upper bound lies below the k-th best *exact* score found so far cannot be among the
+best k; the few others are scored on their float32 vectors. No item of the true answer can be lost,
+whatever the data: there is no length of a shortlist to choose and to get wrong.
+
+Few items pass, and each would wait for its vector to come from memory: so they queue up while the
+scan goes on, and their vectors are on the way. Items stand in order of falling length, so that the
+scan may stop where ``|x| |q|`` is too small. Scores are sums in float64, rounded to float32 once;
+of equal scores the lowest item id comes first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+from numpy.typing import NDArray
+
+from recsys_lib.serving import simd
+
+# Users of a batch take turns on as many bytes as fit well into the cache of one core.
+_BYTES_PER_TURN = 1 << 18
+_QUEUE = 16
+_LANES, _LOAD = simd.NUM_LANES, simd.BYTES_PER_LOAD
+_MARGIN = 2e-6  # relative, for roundings; see also item_codes
+_TINY = 1e-30  # absolute, for products below the range of float32
+_INT32_LIMIT = 2147483647.0
+
+_zeros, _load_bytes, _splat4, _dot4 = simd.zeros, simd.load_bytes, simd.splat4, simd.dot4
+_low4, _high4, _at_least, _prefetch = simd.low4, simd.high4, simd.at_least, simd.prefetch
+
+
+def _compile(*signature: Any, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Compile, and keep the machine code on disk where there is a place to write."""
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        try:
+            return njit(*signature, nogil=True, cache=True, **options)(function)
+        except RuntimeError:  # no folder that can be written
+            return njit(*signature, nogil=True, **options)(function)
+
+    return decorate
+
+
+# The order of a sum is free here, as in any vectorized sum, and the same for every row.
+@_compile(fastmath={"reassoc", "contract"})
+def _exact_score(rows: NDArray[np.float32], place: int, query: NDArray[np.float32]) -> float:
+    total = 0.0
+    for j in range(query.shape[0]):
+        total += np.float64(rows[place, j]) * np.float64(query[j])
+    return np.float32(total)  # type: ignore[return-value]
+
+
+@_compile()
+def _insert(
+    scores: NDArray[np.float32], ids: NDArray[np.int64], filled: int, score: float, item: int
+) -> int:
+    """Put an item in its place among the best, if it has one; give how many there are now."""
+    k = scores.shape[0]
+    place = filled
+    if filled == k:
+        place = k - 1
+        if scores[place] > score or (scores[place] == score and ids[place] < item):
+            return filled
+    while place > 0 and (
+        scores[place - 1] < score or (scores[place - 1] == score and ids[place - 1] > item)
+    ):
+        scores[place] = scores[place - 1]
+        ids[place] = ids[place - 1]
+        place -= 1
+    scores[place] = score
+    ids[place] = item
+    return min(filled + 1, k)
+
+
+@_compile()
+def _contains(sorted_ids: NDArray[np.int64], item: int) -> bool:
+    start, stop = 0, sorted_ids.shape[0]
+    while start < stop:
+        middle = (start + stop) // 2
+        if sorted_ids[middle] < item:
+            start = middle + 1
+        else:
+            stop = middle
+    return start < sorted_ids.shape[0] and sorted_ids[start] == item
+
+
+@_compile()
+def _encode_query(
+    query: NDArray[np.float32], middle: float, codes: NDArray[np.int8], fact: NDArray[np.float64]
+) -> None:
+    """Round a user's vector to 8 bits; note scale, bias of sums, length, length of the error."""
+    largest = 0.0
+    for j in range(query.shape[0]):
+        largest = max(largest, abs(np.float64(query[j])))
+    scale = max(largest, _TINY) / 127.0
+    code_sum, square, error_square = 0.0, 0.0, 0.0
+    for j in range(query.shape[0]):
+        value = np.float64(query[j])
+        code = np.rint(value / scale)
+        codes[j] = np.int8(code)
+        code_sum += code
+        square += value * value
+        error_square += (value - scale * code) ** 2
+    fact[0], fact[1], fact[2] = scale, middle * code_sum, math.sqrt(square)
+    fact[3] = math.sqrt(error_square)
+
+
+@_compile()
+def _score_queue(
+    queue: NDArray[np.int64],
+    queued: int,
+    rows: NDArray[np.float32],
+    row_ids: NDArray[np.int64],
+    query: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    ids: NDArray[np.int64],
+    filled: int,
+) -> int:
+    """Score the queued rows exactly and keep the best; give how many there are now."""
+    for waiting in range(queued):
+        score = _exact_score(rows, queue[waiting], query)
+        if score >= scores[-1]:
+            filled = _insert(scores, ids, filled, score, row_ids[queue[waiting]])
+    return filled
+
+
+@_compile()
+def _scan_blocks(
+    bits: int,
+    blocks: NDArray[np.uint8],
+    bounds: NDArray[np.float32],
+    rows: NDArray[np.float32],
+    row_ids: NDArray[np.int64],
+    first: int,
+    last: int,
+    code: NDArray[np.int8],
+    fact: NDArray[np.float64],
+    query: NDArray[np.float32],
+    excluded: NDArray[np.int64],
+    scores: NDArray[np.float32],
+    ids: NDArray[np.int64],
+    filled: int,
+    queue: NDArray[np.int64],
+) -> tuple[int, int]:
+    """Take the blocks first to last for one user; give how many are found, and were scored."""
+    size = blocks.shape[0] // bounds.shape[0]
+    num_loads = size // _LOAD
+    scale, bias, length, error = fact[0], fact[1], fact[2], fact[3]
+    threshold = np.float64(scores[-1])
+    queued, rescored, num_excluded = 0, 0, excluded.shape[0]
+    for block in range(first, last):
+        limit = np.float64(bounds[block, 3]) * length
+        margin = _MARGIN * limit + _TINY
+        if limit + margin < threshold:
+            break  # this block and all later ones are too short
+        slack = bounds[block, 1] * length + bounds[block, 2] * error + margin
+        need = np.floor((threshold - slack) / (bounds[block, 0] * scale) + bias) - 1.0
+        need = min(max(need, -_INT32_LIMIT), _INT32_LIMIT)
+        start, sums = block * size, _zeros()
+        if bits == 8:
+            for load in range(num_loads):
+                values = _load_bytes(blocks, start + _LOAD * load)
+                sums = _dot4(sums, values, _splat4(code, 4 * load))
+        else:
+            for load in range(num_loads):
+                values = _load_bytes(blocks, start + _LOAD * load)
+                sums = _dot4(sums, _low4(values), _splat4(code, 8 * load))
+                sums = _dot4(sums, _high4(values), _splat4(code, 8 * load + 4))
+        hits = _at_least(sums, np.int32(need))
+        if hits == 0:
+            continue
+        for lane in range(_LANES):
+            place = block * _LANES + lane
+            if (hits >> lane) & 1 == 0 or place >= rows.shape[0]:
+                continue
+            if num_excluded and _contains(excluded, row_ids[place]):
+                continue
+            _prefetch(rows, place)
+            queue[queued] = place
+            queued += 1
+            if queued == _QUEUE:
+                filled = _score_queue(queue, queued, rows, row_ids, query, scores, ids, filled)
+                threshold = np.float64(scores[-1])
+                rescored += queued
+                queued = 0
+    filled = _score_queue(queue, queued, rows, row_ids, query, scores, ids, filled)
+    return filled, rescored + queued
+
+
+_vector = types.Array(types.float32, 1, "C", readonly=True)
+_matrix = types.Array(types.float32, 2, "C", readonly=True)
+_id_list = types.Array(types.int64, 1, "C", readonly=True)
+_byte_list = types.Array(types.uint8, 1, "C", readonly=True)
+
+
+@_compile(
+    types.void(
+        types.int64, _byte_list, _matrix, _matrix, _id_list, _matrix, _id_list, _id_list,
+        types.float32[:, ::1], types.int64[:, ::1], types.int64[::1],
+    )
+)  # fmt: skip
+def scan(
+    bits: int,
+    blocks: NDArray[np.uint8],
+    bounds: NDArray[np.float32],
+    rows: NDArray[np.float32],
+    row_ids: NDArray[np.int64],
+    queries: NDArray[np.float32],
+    excluded: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    scores: NDArray[np.float32],
+    ids: NDArray[np.int64],
+    rescored: NDArray[np.int64],
+) -> None:
+    """Fill (b, k) ``scores`` and ``ids``, -inf and -1 where none is left; count ``rescored``."""
+    num_users, num_blocks = scores.shape[0], bounds.shape[0]
+    scores[:] = -np.inf
+    ids[:] = -1
+    rescored[:] = 0
+    if num_blocks == 0:
+        return
+    codes = np.zeros((num_users, blocks.shape[0] // num_blocks * 8 // bits // _LANES), np.int8)
+    facts = np.empty((num_users, 4), np.float64)
+    filled = np.zeros(num_users, np.int64)
+    for u in range(num_users):
+        _encode_query(queries[u], (2**bits - 1) / 2.0, codes[u], facts[u])
+    queue = np.empty(_QUEUE, np.int64)
+    turn = num_blocks
+    if num_users > 1:
+        turn = max(1, _BYTES_PER_TURN * num_blocks // blocks.shape[0])
+    for first in range(0, num_blocks, turn):
+        last = min(first + turn, num_blocks)
+        for u in range(num_users):
+            own = excluded[starts[u] : starts[u + 1]]
+            filled[u], count = _scan_blocks(
+                bits, blocks, bounds, rows, row_ids, first, last, codes[u], facts[u], queries[u],
+                own, scores[u], ids[u], filled[u], queue,
+            )  # fmt: skip
+            rescored[u] += count
