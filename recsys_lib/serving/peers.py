@@ -132,7 +132,8 @@ def _faiss_pq(
     wanted = dim // 4 if code_bytes is None else code_bytes
     parts = next(size for size in range(max(1, min(wanted, dim)), 0, -1) if dim % size == 0)
     bits = min(8, max(4, int(np.log2(max(len(vectors) // 39, 16)))))
-    factory = f"IVF{_num_lists(vectors)},PQ{parts}x{bits}np"  # np: no polysemous training, which a search does not use
+    # "np" leaves out polysemous training, which takes long and which this search does not use.
+    factory = f"IVF{_num_lists(vectors)},PQ{parts}x{bits}np"
     return _faiss(vectors, num_threads, factory, nprobe=num_probes)
 
 
