@@ -53,7 +53,7 @@ notebooks: $(STAMP)
 	@$(BIN)/python tools/run_notebooks.py $(if $(ALLOW_SYNTHETIC),--allow-synthetic) $(ONLY)
 
 lab: $(STAMP)
-	@$(BIN)/jupyter lab --notebook-dir=.
+	@$(BIN)/jupyter lab --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root)
 
 bench: $(STAMP)
 	@for script in $$(ls benchmarks/*$(ONLY)*.py | grep -v machine.py); do \
