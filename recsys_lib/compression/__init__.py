@@ -1,0 +1,21 @@
+"""Compression: the same recommender in fewer bytes and microseconds.
+
+Nothing here imports TensorFlow until a function needs it.
+"""
+
+from recsys_lib.compression.compressed import CompressedModel, store_weights
+from recsys_lib.compression.report import CompressionReport, TensorReport
+from recsys_lib.compression.tensors import DenseTensor, EncodedTensor, read_tensor
+from recsys_lib.compression.weights import named_weights, with_weights
+
+__all__ = [
+    "CompressedModel",
+    "CompressionReport",
+    "DenseTensor",
+    "EncodedTensor",
+    "TensorReport",
+    "named_weights",
+    "read_tensor",
+    "store_weights",
+    "with_weights",
+]

@@ -1,0 +1,135 @@
+"""The weights of a model by name, and a new model with other weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys_lib.compression.checks import check_weights
+from recsys_lib.models import Recommender
+from recsys_lib.models.checks import check_shape
+from recsys_lib.models.factors import FactorModel
+
+_FACTORS = ("user_vectors", "item_vectors")
+
+
+def named_weights(model: Any) -> dict[str, NDArray[np.float32]]:
+    """Give a model's weights by name, as copies.
+
+    Args:
+        model: a fitted factor model (IALS, ALS), whose weights are ``user_vectors`` and
+            ``item_vectors``; or a built Keras model, of Keras 3 or tf_keras, or a fitted
+            ``KerasRecommender`` around one, whose weights are named ``layer/variable``, such as
+            ``user_embedding/embeddings`` (rows, d) and ``dense_0/kernel`` (inputs, outputs).
+
+    Returns:
+        Finite float32 arrays in the order of the model.
+
+    Raises:
+        TypeError: another kind of model.
+        RuntimeError: a recommender that is not fitted.
+        ValueError: a Keras model that is not built or has no weights, or NaN or infinity in it.
+
+    Example:
+        >>> from recsys_lib.models import RatingModelConfig, build_rating_model
+        >>> model = build_rating_model(RatingModelConfig("mlp_ranker", 5, 7, 4, hidden_units=(3,)))
+        >>> [name for name in named_weights(model) if "dense" in name]
+        ['dense_0/kernel', 'dense_0/bias']
+    """
+    if isinstance(model, FactorModel):
+        model._counts()  # raises unless fitted
+        weights = {name: getattr(model, name) for name in _FACTORS}
+    else:
+        weights = dict(
+            zip(_keras_names(keras_model(model)), keras_model(model).get_weights(), strict=True)
+        )
+    return {name: np.array(check_weights(name, values)) for name, values in weights.items()}
+
+
+def with_weights(model: Any, weights: Mapping[str, NDArray[Any]]) -> Any:
+    """Give a new model with other weights; ``model`` stays as it is.
+
+    Args:
+        model: as for :func:`named_weights`.
+        weights: some or all of its weights by name, of the same shapes; the others are copied.
+
+    Returns:
+        A model of the same kind that shares no memory with ``model``. A Keras model is cloned
+        without its optimizer.
+
+    Raises:
+        ValueError: an unknown name, or another shape.
+
+    Example:
+        >>> from recsys_lib.models import RatingModelConfig, build_rating_model
+        >>> model = build_rating_model(RatingModelConfig("dot_product", 2, 3, 4))
+        >>> zeros = {"item_embedding/embeddings": np.zeros((3, 4), np.float32)}
+        >>> float(with_weights(model, zeros)([np.array([1]), np.array([2])])[0])
+        0.0
+    """
+    old = named_weights(model)
+    for name, values in weights.items():
+        if name not in old:
+            raise ValueError(f"weights names {name!r}: expected some of {', '.join(old)}")
+        check_shape(name, np.asarray(values), old[name].shape)
+    new = {name: np.array(weights.get(name, values), np.float32) for name, values in old.items()}
+    if isinstance(model, FactorModel):
+        result = copy.copy(model)
+        for name, values in new.items():
+            setattr(result, name, values)
+        return result
+    inner = _clone(keras_model(model))
+    inner.set_weights(list(new.values()))
+    return replace_keras_model(model, inner) if isinstance(model, Recommender) else inner
+
+
+def keras_model(model: Any) -> Any:
+    """Give the built Keras model in a KerasRecommender, or the model itself.
+
+    Raises:
+        TypeError: neither.
+        RuntimeError: a recommender that is not fitted.
+        ValueError: a model that is not built.
+    """
+    if isinstance(model, Recommender):
+        model._counts()
+        model = getattr(model, "keras_model", None)
+    if not hasattr(model, "get_weights") or not hasattr(model, "layers"):
+        raise TypeError(
+            f"model is of type {type(model).__name__}: expected a factor model such as IALS, "
+            "a Keras model or a KerasRecommender"
+        )
+    if not getattr(model, "built", False) or not model.weights:
+        raise ValueError("model is not built: expected one that has weights (call it once)")
+    return model
+
+
+def replace_keras_model(recommender: Any, inner: Any) -> Any:
+    """Give a copy of a KerasRecommender around another Keras model with the same inputs."""
+    result = copy.copy(recommender)
+    result._use(recommender._fitted_config, inner)
+    return result
+
+
+def _keras_names(model: Any) -> list[str]:
+    """Name the weights ``layer/variable``; tf_keras says ``layer/variable:0`` for the same."""
+    names = []
+    for layer in model.layers:
+        for variable in layer.weights:
+            short = variable.name.split("/")[-1].split(":")[0]
+            names.append(f"{layer.name}/{short}")
+    return names
+
+
+def _clone(model: Any) -> Any:
+    import keras
+
+    if isinstance(model, keras.Model):
+        return keras.models.clone_model(model)
+    import tf_keras
+
+    return tf_keras.models.clone_model(model)
