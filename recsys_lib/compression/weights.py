@@ -95,9 +95,9 @@ def keras_model(model: Any) -> Any:
         RuntimeError: a recommender that is not fitted.
         ValueError: a model that is not built.
     """
-    if isinstance(model, Recommender):
+    if isinstance(model, Recommender) and hasattr(model, "keras_model"):
         model._counts()
-        model = getattr(model, "keras_model", None)
+        model = model.keras_model
     if not hasattr(model, "get_weights") or not hasattr(model, "layers"):
         raise TypeError(
             f"model is of type {type(model).__name__}: expected a factor model such as IALS, "
