@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import random
 import sys
 import warnings
@@ -12,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from recsys_lib.serving.machine import hardware_line as hardware_line  # chapters print it
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +50,8 @@ def setup(seed: int = 0, *, keras: bool = True) -> None:
     if keras:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-        with _standard_error_held_back():
+        with quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             import keras as keras_library
             import tensorflow
 
@@ -152,24 +154,27 @@ def glue(name: str, text: str) -> None:
     myst_glue(name, text, display=False)
 
 
-def hardware_line() -> str:
-    """One line about this machine and its versions, to go with every measured time.
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Drop what C++ code writes to standard error (file descriptor 2), such as exporters' notices.
+
+    Exceptions come through, and so do Python's warnings in a notebook, where they take another way.
+    The descriptor belongs to the process: other threads are quiet meanwhile, too.
 
     Example:
-        >>> "Python" in hardware_line()
-        True
+        >>> with quiet():
+        ...     _ = os.write(2, b"a notice that nobody can switch off")
     """
-    from importlib.metadata import PackageNotFoundError, version
-
-    parts = [
-        platform.machine(),
-        f"{_available_cores()} cores",
-        f"Python {platform.python_version()}",
-    ]
-    for package, name in (("tensorflow", "TensorFlow"), ("keras", "Keras"), ("numpy", "NumPy")):
-        with contextlib.suppress(PackageNotFoundError):
-            parts.append(f"{name} {version(package)}")
-    return ", ".join(parts)
+    sys.stderr.flush()
+    saved, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(sink, 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(sink)
 
 
 def ran_on_synthetic_data(outputs: Sequence[Mapping[str, Any]]) -> bool:
@@ -186,12 +191,6 @@ def ran_on_synthetic_data(outputs: Sequence[Mapping[str, Any]]) -> bool:
         and _SYNTHETIC_NOTICE in "".join(output.get("text", "")).lower()
         for output in outputs
     )
-
-
-def _available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _one_paragraph(name: str, text: str) -> str:
@@ -230,19 +229,3 @@ def _use_figure_style() -> None:
             "lines.markersize": 5,
         }
     )
-
-
-@contextlib.contextmanager
-def _standard_error_held_back() -> Iterator[None]:
-    """Drop what C++ code writes to file descriptor 2; Python's own warnings are dropped too."""
-    sys.stderr.flush()
-    saved, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(sink, 2)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(sink)

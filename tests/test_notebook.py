@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from recsys_lib import notebook
+from recsys_lib import notebook, serving
 from recsys_lib.data import Interactions, load_dataset
 
 
@@ -114,10 +116,36 @@ def test_setup_holds_back_the_messages_of_tensorflow() -> None:
     assert done.stderr == "after\n"
 
 
-def test_hardware_line_names_no_machine() -> None:
-    line = notebook.hardware_line()
-    assert re.match(r"\S+, \d+ cores, Python 3\.\d+", line)
-    assert "NumPy " in line
+def test_hardware_line_is_the_one_of_serving() -> None:
+    assert notebook.hardware_line is serving.hardware_line
+    assert re.search(r", \d+ cores?", notebook.hardware_line())
+
+
+def test_quiet_drops_what_goes_past_python(capfd: pytest.CaptureFixture[str]) -> None:
+    with notebook.quiet():
+        os.write(2, b"dropped")
+        print("kept", flush=True)
+        with notebook.quiet():
+            os.write(2, b"dropped")
+        os.write(2, b"dropped")
+    os.write(2, b"after")
+    assert capfd.readouterr() == ("kept\n", "after")
+
+
+def test_quiet_lets_errors_through_and_then_opens_the_channel(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    free = os.dup(2)  # the next descriptor; it stays free if none is left open
+    os.close(free)
+    with pytest.raises(ValueError, match="seen"), notebook.quiet():
+        os.write(2, b"dropped")
+        raise ValueError("seen")
+    with pytest.warns(UserWarning, match="seen"), notebook.quiet():
+        warnings.warn("seen", stacklevel=1)
+    os.write(2, b"after")
+    assert capfd.readouterr().err == "after"
+    assert os.dup(2) == free
+    os.close(free)
 
 
 def test_the_notice_of_the_fallback_is_recognised(

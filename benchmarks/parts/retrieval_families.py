@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 Vectors = NDArray[np.float32]
 Search = Callable[[Vectors, int], Any]  # (1, d) and k to k ids
-_GRAPH_BUILD_LIMIT = 150_000  # items; a graph over a million takes many minutes to build
+_graph_limit = 0  # items; as the order to build says
 
 
 def family_numpy(items: Vectors) -> Iterator[tuple[str, Search]]:
@@ -55,22 +55,73 @@ def _peers(items: Vectors, names: list[str]) -> Iterator[tuple[str, Search]]:
     from recsys_lib.serving import PeerIndex
 
     for name in names:
-        if "hnsw" in name and len(items) > _GRAPH_BUILD_LIMIT:
-            continue
         index = PeerIndex(name, items)
         yield name, lambda user, k, index=index: index.search(user, k).item_ids[0]
 
 
+def _turned(find: Search, holder: Any, knob: str, value: int) -> Search:
+    """A search with the knob of an index turned to a value; one index serves several values."""
+
+    def search(user: Vectors, k: int) -> Any:
+        setattr(holder, knob, value)
+        return find(user, k)
+
+    return search
+
+
 def family_faiss(items: Vectors) -> Iterator[tuple[str, Search]]:
-    yield from _peers(items, ["faiss_flat", "faiss_sq8", "faiss_ivf", "faiss_pq", "faiss_hnsw"])
+    import faiss
+
+    yield from _peers(items, ["faiss_flat", "faiss_sq8"])
+    lists = max(1, min(int(len(items) ** 0.5), len(items) // 39))
+    bits = min(8, max(4, int(np.log2(max(len(items) // 39, 16)))))
+    kinds = {
+        "IVF": (f"IVF{lists},Flat", "nprobe", (4, 16, 64, 256, 512)),
+        "PQ": (f"IVF{lists},PQ16x{bits}np", "nprobe", (16, 64)),
+        "HNSW": ("HNSW16", "efSearch", (16, 64, 256, 1024)),
+    }
+    if len(items) > _graph_limit:
+        del kinds["HNSW"]
+    for name, (description, knob, values) in kinds.items():
+        faiss.omp_set_num_threads(os.cpu_count() or 1)  # for building
+        index = faiss.index_factory(items.shape[1], description, faiss.METRIC_INNER_PRODUCT)
+        index.train(items)
+        index.add(items)
+        faiss.omp_set_num_threads(1)
+        holder = index.hnsw if name == "HNSW" else index
+
+        def find(user: Vectors, k: int, index: Any = index) -> Any:
+            return index.search(user, k)[1][0]
+
+        for value in values:
+            if knob == "efSearch" or value < lists:
+                yield f"faiss {name}, {knob} {value}", _turned(find, holder, knob, value)
 
 
 def family_hnswlib(items: Vectors) -> Iterator[tuple[str, Search]]:
-    yield from _peers(items, ["hnswlib"])
+    if len(items) <= _graph_limit:
+        yield from _peers(items, ["hnswlib"])
 
 
 def family_scann(items: Vectors) -> Iterator[tuple[str, Search]]:
-    yield from _peers(items, ["scann_brute", "scann_tree"])
+    # Its part for TensorFlow, built for one version only, is left out where TensorFlow is absent.
+    sys.modules["tensorflow"] = None  # type: ignore[assignment]
+    from scann import scann_ops_pybind
+
+    yield from _peers(items, ["scann_brute"])
+    leaves = int(len(items) ** 0.5)
+    builder = scann_ops_pybind.builder(items, 10, "dot_product").set_n_training_threads(1)
+    builder = builder.tree(leaves, min(16, leaves), training_sample_size=100_000)
+    builder = builder.score_ah(2, anisotropic_quantization_threshold=0.2)
+    tree = builder.reorder(100).build()
+    for probes, wide in ((16, 10), (64, 10), (64, 50), (256, 50)):
+
+        def search(user: Vectors, k: int, probes: int = probes, wide: int = wide) -> Any:
+            options = {"pre_reorder_num_neighbors": wide * k, "leaves_to_search": probes}
+            return tree.search(user[0], k, **options)[0]
+
+        if probes < leaves:
+            yield f"ScaNN tree, {probes} leaves, {wide} k reordered", search
 
 
 def family_onnxruntime(items: Vectors) -> Iterator[tuple[str, Search]]:
@@ -195,6 +246,7 @@ def recalls(search: Search, users: Vectors, data: Any) -> dict[str, float]:
 
 
 def main() -> None:
+    global _graph_limit
     name = sys.argv[1]
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is not an answer
@@ -203,6 +255,7 @@ def main() -> None:
     for line in sys.stdin:
         order = json.loads(line)
         if order["do"] == "build":
+            _graph_limit = order["graph_limit"]
             methods.clear()
             methods, answer = build(name, order["path"])
             users = np.load(order["path"])["users"]
