@@ -1,0 +1,206 @@
+"""Quantization-aware training: a model that is trained on the numbers it will be served with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys_lib.compression.checks import check_bits, check_choice
+from recsys_lib.compression.quantization.aware_graph import (
+    check_layers,
+    quantizable,
+    quantized_outputs,
+)
+from recsys_lib.compression.quantization.calibration_data import Calibration, model_inputs
+from recsys_lib.compression.quantization.fake_quant import quantize_to_grid, symmetric_scales
+from recsys_lib.compression.quantization.scales import SEARCHES, find_range
+from recsys_lib.compression.weights import keras_model, named_weights, with_weights
+from recsys_lib.models.checks import check_number
+
+_CALIBRATION_ROWS = 2048
+
+
+@dataclass(frozen=True)
+class IntegerQuantization:
+    """How weights and what lies between the layers are rounded.
+
+    Kernels have a scale for each output, embedding tables one for each row; both grids are
+    symmetric (zero point 0, without the lowest code). Inputs of dense layers have one scale and
+    one zero point a layer, biases are 32-bit integers in steps of input scale times kernel scale.
+
+    Args:
+        bits: of kernels, 2 to 8.
+        embedding_bits: of embedding tables; None for ``bits``.
+        activation_bits: of the inputs of dense layers, 2 to 8.
+        scales: "learned" by gradient descent (as logarithms, so that they stay positive and a step
+            changes a small scale as much as a large one), or "tracked": those of weights from
+            their largest magnitude now, those of inputs from moving averages of the range.
+        scale_search: how the scales of weights are found before training: "minmax", "percentile"
+            or "mse", see :class:`UniformQuantization`. Tracked ones are always "minmax".
+        range_search: how the ranges of inputs are found from the calibration, likewise.
+        scale_rate: how much faster than weights learned scales move: a step of the optimizer of
+            size ``h`` multiplies a scale by about ``exp(scale_rate * h)``.
+        momentum: of the moving averages, in [0, 1).
+        keep_zeros: weights that are exactly 0 stay 0 in training, so that a pruned model stays
+            pruned.
+
+    Raises:
+        TypeError, ValueError: an argument out of range.
+
+    Source:
+        Esser et al., *Learned Step Size Quantization*, ICLR 2020 (gradient of a scale); Jain et
+        al., *Trained Quantization Thresholds*, MLSys 2020 (its logarithm); Jacob et al., CVPR
+        2018, section 3 (moving averages, biases).
+
+    Example:
+        >>> IntegerQuantization(bits=4).embedding_bits
+        4
+        >>> IntegerQuantization(bits=1)
+        Traceback (most recent call last):
+        ValueError: bits is 1: expected an integer from 2 to 8
+    """
+
+    bits: int = 8
+    embedding_bits: int | None = None
+    activation_bits: int = 8
+    scales: str = "learned"
+    scale_search: str = "minmax"
+    range_search: str = "minmax"
+    scale_rate: float = 1.0
+    momentum: float = 0.99
+    keep_zeros: bool = True
+
+    def __post_init__(self) -> None:
+        check_bits(self.bits)
+        if self.embedding_bits is None:
+            object.__setattr__(self, "embedding_bits", self.bits)
+        check_bits(self.embedding_bits or 0, "embedding_bits")
+        check_bits(self.activation_bits, "activation_bits")
+        check_choice("scales", self.scales, ("learned", "tracked"))
+        check_choice("scale_search", self.scale_search, SEARCHES)
+        check_choice("range_search", self.range_search, SEARCHES)
+        if self.scales == "tracked" and self.scale_search != "minmax":
+            raise ValueError(
+                f"scale_search is {self.scale_search!r}: expected 'minmax' for tracked scales"
+            )
+        check_number("scale_rate", self.scale_rate, 0, include_low=False)
+        if check_number("momentum", self.momentum, 0) >= 1:
+            raise ValueError(f"momentum is {self.momentum}: expected a number in [0, 1)")
+        if not isinstance(self.keep_zeros, bool):
+            raise TypeError(f"keep_zeros is {self.keep_zeros!r}: expected True or False")
+
+    def layer_settings(self, kind: str, *, quantize_output: bool) -> dict[str, Any]:
+        """Give the settings of a fake-quantized layer: kind "Dense" or "Embedding"."""
+        settings: dict[str, Any] = {
+            "bits": self.bits if kind == "Dense" else self.embedding_bits,
+            "scales": self.scales,
+            "scale_rate": self.scale_rate,
+            "keep_zeros": self.keep_zeros,
+        }
+        if kind == "Dense":
+            settings["activation_bits"] = self.activation_bits
+            settings["momentum"] = self.momentum
+            settings["quantize_output"] = quantize_output
+        return settings
+
+
+def quantization_aware(
+    model: Any, config: IntegerQuantization, calibration: Calibration | None = None
+) -> Any:
+    """Copy a model, with dense layers and embedding tables that round what they compute with.
+
+    Without any training the copy is the model after post-training quantization; trained with
+    :func:`recsys_lib.training.fit` or with Keras' own ``fit`` it learns to do with the rounded
+    numbers; :func:`convert` makes the integers of it.
+
+    Args:
+        model: a functional Keras 3 model, or a fitted KerasRecommender around one. Dense layers
+            have the activation relu or none; between them may stand Concatenate, Multiply, Dot,
+            Add, Rescaling, Reshape, Flatten, Dropout, and relu by itself. It stays as it is.
+        config: the choices.
+        calibration: what the ranges of inputs are learned from before training: Interactions
+            (each user is paired with a random item as well), ``(user_ids, item_ids)``, or one
+            array for each input of the model; up to 2,048 rows are used. None for 2,048 random
+            ids, where all inputs are ids.
+
+    Returns:
+        A new Keras model that shares nothing with ``model``. Its outputs are in float32, sums
+        that are not rounded again.
+
+    Raises:
+        TypeError: not such a model.
+        ValueError: a model that is not built, NaN in its weights, a layer that cannot be quantized
+            (named), or an empty calibration.
+
+    Example:
+        >>> from recsys_lib.models import RatingModelConfig, build_rating_model
+        >>> model = build_rating_model(RatingModelConfig("mlp_ranker", 20, 30))
+        >>> rounded = quantization_aware(model, IntegerQuantization(bits=8))
+        >>> ids = [np.arange(20), np.arange(20)]
+        >>> float(np.abs(rounded(ids) - model(ids)).max()) < 0.01
+        True
+    """
+    import keras
+
+    from recsys_lib.compression.quantization.aware_layers import FakeQuantDense, FakeQuantEmbedding
+
+    if not isinstance(config, IntegerQuantization):
+        raise TypeError(f"config is of type {type(config).__name__}: expected IntegerQuantization")
+    model = keras_model(model)
+    check_layers(model)
+    named_weights(model)  # raises where they are not finite
+    rows = model_inputs(model, calibration, _CALIBRATION_ROWS)
+    outputs = quantized_outputs(model)
+    kinds: dict[str, Any] = {"Dense": FakeQuantDense, "Embedding": FakeQuantEmbedding}
+
+    def clone(layer: Any) -> Any:
+        kind = quantizable(layer)
+        if kind is None:
+            return type(layer).from_config(layer.get_config())
+        settings = config.layer_settings(kind, quantize_output=layer.name in outputs)
+        options = {k: v for k, v in layer.get_config().items() if k != "quantization_config"}
+        return kinds[kind].from_config(options | {"quantization": settings})
+
+    result = keras.models.clone_model(model, clone_function=clone)
+    rounded: dict[str, NDArray[np.float32]] = {}
+    for layer in model.layers:
+        kind = quantizable(layer)
+        if kind is None:  # none of those has weights
+            continue
+        twin = result.get_layer(layer.name)
+        for variable, values in zip(twin.weights, layer.get_weights(), strict=False):
+            variable.assign(values)  # kernel and bias, or table, come before scales
+        weights = layer.get_weights()[0]
+        name, granularity = ("kernel", "column") if kind == "Dense" else ("embeddings", "row")
+        bits = twin.quantization["bits"]
+        twin.set_weight_scales(symmetric_scales(weights, bits, granularity, config.scale_search))
+        grid = twin.weight_grid()
+        rounded[f"{layer.name}/{name}"] = quantize_to_grid(weights, grid) * grid.scale
+    # Ranges are those of the rounded weights: what a layer really gets.
+    _start_ranges(result, with_weights(model, rounded), rows, config)
+    return result
+
+
+def _start_ranges(
+    model: Any, rounded_model: Any, rows: list[NDArray[Any]], config: IntegerQuantization
+) -> None:
+    """Set the ranges of inputs and outputs from what they are in a model with rounded weights."""
+    import keras
+
+    places = [(layer, side) for layer in model.layers for side in getattr(layer, "ranges", ())]
+    if not places:
+        return
+    tensors = [getattr(rounded_model.get_layer(layer.name), side) for layer, side in places]
+    values = keras.Model(rounded_model.inputs, tensors)(rows, training=False)
+    values = values if isinstance(values, list) else [values]
+    for (layer, side), value in zip(places, values, strict=True):
+        numbers = keras.ops.convert_to_numpy(value).reshape(1, -1)
+        if not np.isfinite(numbers).all():
+            raise ValueError(f"calibration gives NaN or infinity at the {side} of {layer.name}")
+        low, high = find_range(
+            numbers, config.activation_bits, symmetric=False, search=config.range_search
+        )
+        layer.set_range(side, float(low[0]), float(high[0]))

@@ -1,0 +1,256 @@
+"""How much a model loses when one of its weights is stored in few bits, and no other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from recsys_lib.compression.checks import check_names
+from recsys_lib.compression.quantization.grouped import (
+    GroupedTensor,
+    WeightGroups,
+    check_groups,
+    part_bytes,
+)
+from recsys_lib.compression.quantization.mixed import (
+    check_base,
+    check_width,
+    encode,
+    take_piece,
+    weight_pieces,
+)
+from recsys_lib.compression.quantization.uniform import UniformQuantization
+from recsys_lib.compression.tensors import DenseTensor
+from recsys_lib.compression.weights import keras_model, named_weights, with_weights
+from recsys_lib.models.factors import FactorModel
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Loss = Callable[[Any], float]
+
+
+@dataclass(frozen=True, eq=False)
+class SensitivityCurve:
+    """The loss, and the bytes, with one piece of a model in few bits and all else in float32.
+
+    A piece is a weight, or a group of its rows or columns.
+
+    Args:
+        pieces: their p names.
+        bits: the b numbers of bits, ascending.
+        loss: (p, b) loss of the model, lower is better.
+        nbytes: (p, b) stored bytes of the piece, with its scales and header.
+        reference: loss of the model as it is.
+        fixed_bytes: bytes of all that has no piece: weights that stay float32, indices of groups.
+        groups: by name of weight, the rows or columns that make a piece.
+        base: how whole numbers are made.
+    """
+
+    pieces: tuple[str, ...]
+    bits: tuple[int, ...]
+    loss: NDArray[np.float64]
+    nbytes: NDArray[np.int64]
+    reference: float
+    fixed_bytes: int
+    groups: Mapping[str, WeightGroups]
+    base: UniformQuantization
+
+    def __post_init__(self) -> None:
+        for name in ("loss", "nbytes"):
+            values = np.asarray(getattr(self, name))
+            if values.shape != (len(self.pieces), len(self.bits)):
+                raise ValueError(
+                    f"{name} has shape {values.shape}: expected one number for each of "
+                    f"{len(self.pieces)} pieces and {len(self.bits)} bits"
+                )
+            if not np.isfinite(values).all():
+                raise ValueError(f"{name} holds NaN or infinity: expected finite numbers")
+
+    @property
+    def increase(self) -> NDArray[np.float64]:
+        """(p, b) loss above the reference; below 0 where rounding happened to help."""
+        return self.loss - self.reference
+
+    def to_frame(self) -> pd.DataFrame:
+        """Give one row for each piece and number of bits, in bytes and in loss."""
+        import pandas as pd
+
+        p, b = self.loss.shape
+        return pd.DataFrame(
+            {
+                "piece": np.repeat(self.pieces, b),
+                "bits": np.tile(self.bits, p),
+                "bytes": self.nbytes.ravel(),
+                "loss": self.loss.ravel(),
+                "increase": self.increase.ravel(),
+            }
+        )
+
+
+def sensitivity(
+    model: Any,
+    loss: Loss,
+    bits: Sequence[int] = (2, 3, 4, 5, 6, 8, 16),
+    *,
+    groups: Mapping[str, WeightGroups] | None = None,
+    names: Collection[str] | None = None,
+    base: UniformQuantization | None = None,
+) -> SensitivityCurve:
+    """Measure what each weight loses by itself: one at a time is quantized, the rest is exact.
+
+    Args:
+        model: factor model, Keras model or KerasRecommender; it stays as it is.
+        loss: takes a model of the same kind and gives a number, lower is better: minus the NDCG of
+            *validation* users (never of those that judge the result), or :func:`score_error`. It
+            is called once for each piece and number of bits, always with the same private copy,
+            whose weights change in between.
+        bits: to try, ascending: 2 to 8, 16, 32 (float16, float32), and 0 (zeros, nothing stored).
+        groups: by name of weight, rows or columns to be treated as pieces of their own.
+        names: weights to quantize; default all of two or more dimensions. Vectors such as biases
+            are a few bytes and stay float32.
+        base: all other choices; default ``UniformQuantization()``.
+
+    Returns:
+        Loss and bytes by piece and bits, for :func:`allocate_bits`.
+
+    Raises:
+        TypeError, ValueError: an unknown name, groups that do not fit, other bits, or a loss that
+            is no finite number.
+
+    Source:
+        Dong et al., *HAWQ-V2: Hessian Aware trace-Weighted Quantization of Neural Networks*,
+        NeurIPS 2020, for one sensitivity a layer that adds up; measured here and not derived.
+
+    Example:
+        >>> from recsys_lib.models import RatingModelConfig, build_rating_model
+        >>> model = build_rating_model(RatingModelConfig("dot_product", 50, 60, 8))
+        >>> curve = sensitivity(model, score_error(model, range(50), range(60)), bits=(2, 4, 8))
+        >>> curve.pieces
+        ('user_embedding/embeddings', 'item_embedding/embeddings')
+        >>> bool((np.diff(curve.loss) < 0).all())
+        True
+    """
+    if not callable(loss):
+        raise TypeError(f"loss is {loss!r}: expected a function of a model")
+    widths = _check_bits(bits)
+    base = base if base is not None else UniformQuantization()
+    check_base(base)
+    weights = named_weights(model)
+    groups = dict(groups or {})
+    check_names("groups", groups, weights)
+    check_groups(groups, weights)
+    if names is not None:
+        check_names("names", names, weights)
+        check_names("groups", groups, names)
+    chosen = [n for n in weights if (weights[n].ndim > 1 if names is None else n in names)]
+    if not chosen:
+        raise ValueError("names is empty: expected at least one weight to quantize")
+    pieces = weight_pieces({name: weights[name] for name in chosen}, groups)
+    trial = with_weights(model, {})
+    reference = _loss(loss, trial, "the model as it is")
+    losses = np.zeros((len(pieces), len(widths)))
+    nbytes = np.zeros(losses.shape, np.int64)
+    for row, (piece, (name, number)) in enumerate(pieces.items()):
+        values = take_piece(weights, groups, (name, number))
+        for column, width in enumerate(widths):
+            stored = encode(values, width, base)
+            nbytes[row, column] = stored.nbytes if number is None else part_bytes(stored)
+            changed = weights[name].copy()
+            changed[... if number is None else groups[name].index(number)] = stored.decode()
+            _assign(trial, weights | {name: changed})
+            losses[row, column] = _loss(loss, trial, f"{piece} in {width} bits")
+    fixed = sum(DenseTensor(values).nbytes for n, values in weights.items() if n not in chosen)
+    fixed += sum(_index_bytes(weights[name], group) for name, group in groups.items())
+    return SensitivityCurve(tuple(pieces), widths, losses, nbytes, reference, fixed, groups, base)
+
+
+def score_error(model: Any, user_ids: ArrayLike, item_ids: ArrayLike) -> Loss:
+    """Give a loss that needs no labels: how far scores move away from those of a model.
+
+    ``sum over u of var_i(new score - score) / sum over u of var_i(score)``, the variances taken
+    over the items of each user: what is added to all scores of a user changes no ranking.
+
+    Args:
+        model: to compare with; anything with ``score``, or a Keras model.
+        user_ids: (b,) users, a sample.
+        item_ids: (m,) items, a sample, two or more. All b * m pairs are scored.
+
+    Returns:
+        A function of a model: 0 for equal scores, 1 for scores that are all the same.
+
+    Raises:
+        ValueError: fewer than two items, no users, or a model that scores all items alike.
+
+    Example:
+        >>> from recsys_lib.models import RatingModelConfig, build_rating_model
+        >>> model = build_rating_model(RatingModelConfig("dot_product", 5, 6, 8))
+        >>> score_error(model, [0, 1], [2, 3, 4])(model)
+        0.0
+    """
+    users, items = np.asarray(user_ids), np.asarray(item_ids)
+    if users.ndim != 1 or items.ndim != 1 or len(users) == 0 or len(items) < 2:
+        raise ValueError(
+            f"user_ids and item_ids have shapes {users.shape} and {items.shape}: expected one or "
+            "more users, and two or more items"
+        )
+    pairs = np.repeat(users, len(items)), np.tile(items, len(users))
+    last: list[Any] = [None, None]
+
+    def centred(other: Any) -> NDArray[np.float64]:
+        if last[0] is not other:  # a Keras model is compiled once, and follows its weights
+            last[:] = [other, _scorer(other)]
+        scores = np.asarray(last[1].score(*pairs), np.float64).reshape(len(users), len(items))
+        return scores - scores.mean(axis=1, keepdims=True)
+
+    target = centred(model)
+    spread = float((target**2).sum())
+    if spread == 0:
+        raise ValueError("model gives all items the same score: expected scores that differ")
+
+    def loss(other: Any) -> float:
+        return float(((centred(other) - target) ** 2).sum()) / spread
+
+    return loss
+
+
+def _scorer(model: Any) -> Any:
+    if hasattr(model, "score"):
+        return model
+    from recsys_lib.training import KerasScorer
+
+    return KerasScorer(model)
+
+
+def _check_bits(bits: Sequence[int]) -> tuple[int, ...]:
+    widths = tuple(check_width(width) for width in bits)
+    if not widths or list(widths) != sorted(set(widths)):
+        raise ValueError(f"bits is {tuple(bits)}: expected one or more different ones, ascending")
+    return widths
+
+
+def _loss(loss: Loss, model: Any, what: str) -> float:
+    value = float(loss(model))
+    if not np.isfinite(value):
+        raise ValueError(f"loss is {value} for {what}: expected a finite number")
+    return value
+
+
+def _assign(trial: Any, weights: Mapping[str, NDArray[np.float32]]) -> None:
+    """Change the private copy; a new Keras model for each trial would be compiled each time."""
+    if isinstance(trial, FactorModel):
+        for name, values in weights.items():
+            setattr(trial, name, values)
+    else:
+        keras_model(trial).set_weights(list(weights.values()))
+
+
+def _index_bytes(values: NDArray[np.float32], group: WeightGroups) -> int:
+    parts = [
+        encode(values[group.index(n)], 0, UniformQuantization()) for n in range(group.num_groups)
+    ]
+    return GroupedTensor(group, parts).nbytes - sum(part_bytes(part) for part in parts)

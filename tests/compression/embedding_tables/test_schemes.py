@@ -1,0 +1,222 @@
+"""Schemes: rows by hand, the same in NumPy and Keras, truly stored, and nearest to a table."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recsys_lib.compression import read_tensor
+from recsys_lib.compression.embedding_tables import (
+    Hashing,
+    LowRank,
+    MixedDimension,
+    ProductCodes,
+    QuotientRemainder,
+    RowwiseBits,
+    TableScheme,
+)
+from recsys_lib.compression.quantization.uniform import UniformQuantization, quantize_uniform
+
+ROWS, DIM = 37, 8
+COUNTS = np.random.default_rng(0).zipf(1.5, ROWS)
+SCHEMES = [
+    Hashing(10),
+    QuotientRemainder(6),
+    QuotientRemainder(6, "add"),
+    LowRank(3),
+    MixedDimension(3, 0.6),
+    MixedDimension(1, 0.0),
+    RowwiseBits(4),
+    ProductCodes(4, 3),
+]
+
+
+def table(rows: int = ROWS, dim: int = DIM, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(rows, dim)).astype(np.float32)
+
+
+def rows_of(scheme: TableScheme, parts: tuple[dict, dict], num_rows: int = ROWS) -> np.ndarray:
+    return scheme.lookup(np, parts[0] | parts[1], np.arange(num_rows))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
+@pytest.mark.parametrize("start", ["start", "approximate"])
+def test_rows_are_the_same_in_keras_in_numpy_and_from_the_stored_form(
+    scheme: TableScheme, start: str
+) -> None:
+    from recsys_lib.compression.embedding_tables.layers import CompressedEmbedding
+
+    trained, fixed = (
+        scheme.start(ROWS, DIM, seed=3, counts=COUNTS)
+        if start == "start"
+        else scheme.approximate(table(), COUNTS)
+    )
+    expected = rows_of(scheme, (trained, fixed))
+    assert expected.shape == (ROWS, DIM) and np.isfinite(expected).all()
+    shapes = {name: part.shape for name, part in trained.items()}
+    layer = CompressedEmbedding(scheme, ROWS, DIM, shapes, fixed)
+    layer.set_parts(trained)
+    np.testing.assert_allclose(layer(np.arange(ROWS)), expected, atol=1e-5)
+    again = CompressedEmbedding.from_config(layer.get_config())
+    again.set_weights(layer.get_weights())
+    np.testing.assert_array_equal(again(np.arange(ROWS)), layer(np.arange(ROWS)))
+    stored = scheme.store(trained | fixed, ROWS, "float32")
+    np.testing.assert_allclose(stored.decode(), expected, atol=1e-5)
+    copy = read_tensor(stored.kind, stored.header(), stored.arrays())
+    np.testing.assert_array_equal(copy.decode(), stored.decode())
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
+def test_a_start_has_the_spread_asked_for_and_follows_its_seed(scheme: TableScheme) -> None:
+    drawn = [
+        rows_of(scheme, scheme.start(2000, 16, std=0.2, seed=s, counts=np.ones(2000)), 2000)
+        for s in (0, 0, 1)
+    ]
+    assert 0.12 < drawn[0].std() < 0.3
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert (drawn[0] != drawn[2]).any()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
+def test_the_nearest_parts_are_nearer_than_drawn_ones(scheme: TableScheme) -> None:
+    values = table(seed=9)
+    nearest = rows_of(scheme, scheme.approximate(values, COUNTS))
+    drawn = rows_of(scheme, scheme.start(ROWS, DIM, std=1.0, counts=COUNTS))
+    assert ((nearest - values) ** 2).sum() < 0.9 * ((drawn - values) ** 2).sum()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
+def test_a_table_that_the_scheme_can_make_is_met_exactly(scheme: TableScheme) -> None:
+    if isinstance(scheme, RowwiseBits):
+        pytest.skip("rounding moves its own grid; see below")
+    made = rows_of(scheme, scheme.start(ROWS, DIM, std=1.0, seed=5, counts=COUNTS))
+    again = rows_of(scheme, scheme.approximate(made, COUNTS))
+    loose = 0.05 if isinstance(scheme, ProductCodes | QuotientRemainder) else 1e-6
+    assert ((again - made) ** 2).sum() <= loose * (made**2).sum()
+
+
+def test_bytes_are_those_of_the_parts() -> None:
+    schemes = (
+        Hashing(100),
+        QuotientRemainder(32),
+        LowRank(2),
+        RowwiseBits(4),
+        ProductCodes(4, 6),
+    )
+    stored = {}
+    for scheme in schemes:
+        trained, fixed = scheme.start(1000, 16)
+        arrays = scheme.store(trained | fixed, 1000).arrays()
+        stored[type(scheme).__name__] = sum(array.nbytes for array in arrays.values())
+    assert stored == {
+        "Hashing": 100 * 16 * 2,
+        "QuotientRemainder": (32 + 32) * 16 * 2,
+        "LowRank": (1000 * 2 + 2 * 16) * 2,
+        "RowwiseBits": 1000 * (8 + 4),
+        "ProductCodes": 1000 * 4 * 6 // 8 + 64 * 16 * 2,
+    }
+
+
+def test_quotient_and_remainder_tell_ids_apart() -> None:
+    scheme = QuotientRemainder(6)
+    drawn = rows_of(scheme, scheme.start(ROWS, DIM))
+    assert len(np.unique(drawn, axis=0)) == ROWS
+    hashed = rows_of(Hashing(12), Hashing(12).start(ROWS, DIM))
+    assert len(np.unique(hashed, axis=0)) <= 12
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 3000), st.integers(1, 200), st.integers(0, 9))
+def test_buckets_are_in_range_and_well_filled(num_rows: int, buckets: int, seed: int) -> None:
+    found = Hashing(buckets, seed).bucket(np, np.arange(num_rows))
+    assert found.min() >= 0 and found.max() < buckets
+    mean = num_rows / buckets
+    assert np.bincount(found).max() <= 6 * mean + 8
+
+
+def test_large_ids_do_not_overflow() -> None:
+    scheme, ids = Hashing(1000, seed=1), np.array([0, 2**31 - 1, 2**31 - 2])
+    from keras import ops
+
+    python = [scheme.bucket(np, np.array([i]))[0] for i in ids]
+    np.testing.assert_array_equal(ops.convert_to_numpy(scheme.bucket(ops, ids)), python)
+    assert all(0 <= bucket < 1000 for bucket in python)
+
+
+def test_hashing_takes_the_weighted_mean_of_a_bucket() -> None:
+    values, counts = np.float32([[1.0], [3.0]]), np.array([3, 1])
+    parts, _ = Hashing(1).approximate(values, counts)
+    np.testing.assert_allclose(parts["rows"], [[1.5]])
+
+
+def test_low_rank_is_the_best_there_is() -> None:
+    values = table()
+    singular = np.linalg.svd(values, compute_uv=False)
+    left = values - rows_of(LowRank(3), LowRank(3).approximate(values))
+    np.testing.assert_allclose((left**2).sum(), (singular[3:] ** 2).sum(), rtol=1e-4)
+
+
+def test_popular_ids_get_long_vectors() -> None:
+    scheme = MixedDimension(4, 0.5)
+    counts = np.random.default_rng(0).zipf(1.3, 5000).clip(max=10**6)
+    sizes, lengths = zip(*scheme.blocks(counts, 32), strict=True)
+    assert sum(sizes) == 5000 and lengths[0] == 32
+    assert list(lengths) == sorted(lengths, reverse=True) and lengths[-1] < 8
+    values = table(5000, 32)
+    parts = scheme.approximate(values, counts)
+    error = ((rows_of(scheme, parts, 5000) - values) ** 2).sum(axis=1)
+    popular = np.argsort(-counts, kind="stable")
+    np.testing.assert_allclose(error[popular[: sizes[0]]], 0, atol=1e-9)
+    assert error[popular[sizes[0] :]].mean() > 1
+    assert scheme.start(5000, 32, counts=counts)[1]["position"].dtype == np.uint16
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_row_wise_bits_round_like_quantize_uniform_and_pass_gradients(bits: int) -> None:
+    import tensorflow as tf
+    from keras import ops
+
+    values = np.vstack([table(), np.zeros((1, DIM)), np.full((1, DIM), 0.3)]).astype(np.float32)
+    scheme = RowwiseBits(bits)
+    config = UniformQuantization(bits, granularity="row", scale_dtype="float16")
+    ids = np.arange(len(values))
+    expected = quantize_uniform(values, config).decode()
+    rounded = scheme.lookup(np, {"rows": values}, ids)
+    step = np.ptp(values, axis=1, keepdims=True) / (2**bits - 1)
+    assert (np.abs(rounded - values) <= 0.51 * step + 2e-3).all()  # scales are float16
+    errors = [((x - values) ** 2).sum() for x in (rounded, expected)]
+    assert errors[0] <= 1.05 * errors[1]
+    variable = tf.Variable(values)
+    with tf.GradientTape() as tape:
+        rows = scheme.lookup(ops, {"rows": tf.convert_to_tensor(variable)}, ids[:2])
+        total = tf.reduce_sum(rows * 3)
+    gradient = tf.convert_to_tensor(tape.gradient(total, variable)).numpy()
+    np.testing.assert_array_equal(gradient[:2], 3)
+    assert (gradient[2:] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Hashing(0), "num_buckets is 0"),
+        (lambda: Hashing(2, seed=-1), "seed is -1"),
+        (lambda: QuotientRemainder(0), "num_remainders is 0"),
+        (lambda: QuotientRemainder(2, "concat"), "combine is 'concat'"),
+        (lambda: LowRank(0), "rank is 0"),
+        (lambda: LowRank(9).start(10, 8), "rank is 9: expected at most the 8"),
+        (lambda: MixedDimension(0), "num_blocks is 0"),
+        (lambda: MixedDimension(2, -1.0), "temperature is -1.0"),
+        (lambda: MixedDimension().start(4, 2), "counts is None"),
+        (lambda: MixedDimension().start(4, 2, counts=np.ones(3)), r"counts has shape \(3,\)"),
+        (lambda: RowwiseBits(1), "bits is 1"),
+        (lambda: ProductCodes(3).start(4, 8), "num_subspaces is 3: expected a divisor"),
+        (lambda: LowRank(1).start(0, 2), "num_rows is 0"),
+        (lambda: LowRank(1).approximate(np.full((2, 2), np.nan, np.float32)), "NaN"),
+        (lambda: TableScheme.from_dict({"scheme": "magic"}), "scheme is 'magic'"),
+    ],
+)
+def test_bad_input_is_named(make: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()  # type: ignore[operator]

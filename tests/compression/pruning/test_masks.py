@@ -1,0 +1,246 @@
+"""Masks by magnitude: exact counts, nested in sparsity, and TFMOT's own wherever it is right."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from recsys_lib.compression.pruning import global_magnitude_masks, magnitude_mask
+from recsys_lib.compression.pruning.masks import GRANULARITIES, num_kept
+
+SPARSITIES = [0.0, 0.1, 0.25, 0.3333, 0.5, 0.55, 0.7, 0.75, 0.8, 0.9, 0.95, 0.99, 0.999]
+SHAPES = [(16, 16), (64, 32), (12, 8), (128, 20)]
+
+# Runs in a process of its own: importing TFMOT switches tf.keras to Keras 2 for the whole process.
+TFMOT = """
+import json, sys
+import numpy as np
+import tensorflow as tf
+import tensorflow_model_optimization as tfmot
+from tensorflow_model_optimization.python.core.sparsity.keras import pruning_impl, pruning_utils
+
+def mask(weights, sparsity, block_size, pooling):
+    schedule = lambda step: (True, tf.constant(sparsity, tf.float32))
+    variable = tf.Variable(weights)
+    pruning = pruning_impl.Pruning(lambda: 0, [(variable, None, None)], schedule, block_size,
+                                   pooling)
+    return pruning._maybe_update_block_mask(variable)[1].numpy()
+
+def n_of_m(weights, zeros, group):
+    variable = tf.Variable(weights)
+    pruning = pruning_impl.Pruning(lambda: 0, [(variable, None, None)], None, (1, 1), "AVG",
+                                   sparsity_m_by_n=(zeros, group))
+    mask = pruning._maybe_update_block_mask(variable)[1].numpy()
+    if group == 4 and zeros == 2:
+        assert pruning_utils.is_pruned_m_by_n(tf.constant(weights * mask), (2, 4))
+    return mask
+
+jobs = json.load(sys.stdin)
+results = []
+for job in jobs:
+    weights = np.float32(job["weights"])
+    if "zeros" in job:
+        result = n_of_m(weights, job["zeros"], job["group"])
+    else:
+        result = mask(weights, job["sparsity"], job["block_size"], job["pooling"])
+    results.append(result.astype(int).tolist())
+print("MASKS" + json.dumps(results))
+"""
+
+
+def tfmot_masks(jobs: list[dict[str, object]]) -> list[np.ndarray]:
+    done = subprocess.run(
+        [sys.executable, "-c", TFMOT],
+        input=json.dumps(jobs),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [np.array(m, bool) for m in json.loads(done.stdout.split("MASKS")[1])]
+
+
+def matrix(shape: tuple[int, int], seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.slow
+def test_masks_are_those_of_tfmot() -> None:
+    jobs, ours = [], []
+    for seed, shape in enumerate(SHAPES):
+        weights = matrix(shape, seed)
+        for sparsity in SPARSITIES:
+            job = {"weights": weights.tolist(), "sparsity": sparsity}
+            jobs.append(job | {"block_size": (1, 1), "pooling": "AVG"})
+            ours.append(magnitude_mask(weights, sparsity))
+            for block, pooling in (((4, 4), "mean"), ((2, 4), "max"), ((4, 1), "mean")):
+                name = {"mean": "AVG", "max": "MAX"}[pooling]
+                jobs.append(job | {"block_size": block, "pooling": name})
+                options = {"block_size": block, "pooling": pooling}
+                ours.append(magnitude_mask(weights, sparsity, "block", **options))
+    for shape in ((8, 3), (16, 16), (6, 5), (7, 4), (3, 2)):  # groups that fit, and that do not
+        for zeros, group in ((2, 4), (1, 4), (3, 4), (1, 2), (4, 8)):
+            for weights in (matrix(shape), np.round(matrix(shape))):  # rounded: with many ties
+                jobs.append({"weights": weights.tolist(), "zeros": zeros, "group": group})
+                ours.append(magnitude_mask(weights, zeros / group, "n_of_m", group_size=group))
+    for job, theirs, mine in zip(jobs, tfmot_masks(jobs), ours, strict=True):
+        np.testing.assert_array_equal(mine, theirs, err_msg=str(job)[-120:])
+
+
+@pytest.mark.slow
+def test_where_tfmot_differs() -> None:
+    ties = np.float32([[3, 1, 1, 1], [2, 1, 1, 1]])
+    uneven = np.full((5, 8), 0.1, np.float32)
+    uneven[3] = 1.0
+    jobs = [
+        {"weights": ties.tolist(), "sparsity": 0.5, "block_size": (1, 1), "pooling": "AVG"},
+        {"weights": uneven.tolist(), "sparsity": 0.5, "block_size": (4, 4), "pooling": "MAX"},
+    ]
+    theirs = tfmot_masks(jobs)
+    assert theirs[0].sum() == 8  # asked for 4, keeps all that are equal to the fourth
+    mask = magnitude_mask(ties, 0.5)
+    assert mask.sum() == 4
+    assert not (mask & ~theirs[0]).any()
+    # Blocks of 4 and 1 rows. TFMOT pads at both ends, so it measures rows 0-2 and 3-4, and removes
+    # the row with the largest weights together with rows 0-2.
+    assert theirs[1].all(axis=1).tolist() == [False] * 4 + [True]
+    mask = magnitude_mask(uneven, 0.5, "block", pooling="max")
+    assert mask.all(axis=1).tolist() == [True] * 4 + [False]
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 10, 33, 1000, 65536])
+def test_exactly_as_many_are_kept_as_documented(size: int) -> None:
+    for values in (matrix((1, size))[0], np.ones(size, np.float32), np.zeros(size, np.float32)):
+        for sparsity in SPARSITIES:
+            assert magnitude_mask(values, sparsity).sum() == num_kept(size, sparsity)
+
+
+def test_counting_in_float32_is_counting() -> None:
+    for size in range(1, 400):
+        for sparsity in SPARSITIES:
+            exact = size * (1 - sparsity)
+            assert abs(num_kept(size, sparsity) - max(exact, 1)) <= 0.5 + 1e-4
+
+
+def test_of_equal_weights_the_first_are_kept() -> None:
+    kept = magnitude_mask(np.float32([[1, -1, 1], [1, 2, 1]]), 0.5)
+    assert kept.tolist() == [[True, True, False], [False, True, False]]
+    kept = magnitude_mask(np.ones((8, 1), np.float32), 0.5, "n_of_m")
+    assert kept.ravel().tolist() == [True, True, False, False] * 2
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    weights=arrays(np.float32, (7, 6), elements=st.sampled_from([0, 0.5, -0.5, 1, -2, 3])),
+    sparsities=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)),
+    granularity=st.sampled_from(GRANULARITIES),
+)
+def test_masks_are_nested(
+    weights: np.ndarray, sparsities: tuple[float, float], granularity: str
+) -> None:
+    less, more = (magnitude_mask(weights, s, granularity) for s in sorted(sparsities))
+    assert not (more & ~less).any()
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    weights=arrays(np.float32, (9, 5), elements=st.floats(-8, 8, width=32)),
+    sparsity=st.floats(0, 0.999),
+)
+def test_nothing_that_is_removed_is_larger_than_what_is_kept(
+    weights: np.ndarray, sparsity: float
+) -> None:
+    mask = magnitude_mask(weights, sparsity)
+    if not mask.all():
+        assert np.abs(weights[~mask]).max() <= np.abs(weights[mask]).min()
+    # Pruning again what was pruned removes nothing more.
+    np.testing.assert_array_equal(
+        magnitude_mask(weights * mask, sparsity) & (weights != 0), mask & (weights != 0)
+    )
+
+
+def test_blocks_at_the_border_are_measured_by_what_is_there() -> None:
+    weights = np.full((5, 3), 0.5, np.float32)
+    weights[4, 2] = 0.75  # a block of one
+    mask = magnitude_mask(weights, 0.75, "block", block_size=(2, 2))
+    assert mask[4, 2]
+    assert mask.sum() == 1 + 4  # of 3 x 2 blocks, 1.5 rounds to 2: the small one, then the first
+    assert mask[:2, :2].all()
+
+
+def test_rows_and_blocks_go_as_a_whole() -> None:
+    weights = matrix((12, 8))
+    rows = magnitude_mask(weights, 0.5, "row")
+    assert set(rows.sum(axis=1)) == {0, 8}
+    assert rows.all(axis=1).sum() == 6
+    blocks = magnitude_mask(weights, 0.5, "block").reshape(3, 4, 2, 4).sum(axis=(1, 3))
+    assert sorted(set(blocks.ravel())) == [0, 16]
+    assert (blocks == 16).sum() == 3
+    three = magnitude_mask(matrix((6, 8)).reshape(6, 4, 2), 0.5, "row")
+    assert three.all(axis=(1, 2)).sum() == 3
+
+
+def test_two_of_four_holds_in_each_group_of_inputs() -> None:
+    mask = magnitude_mask(matrix((64, 7)), 0.5, "n_of_m")
+    assert (mask.reshape(16, 4, 7).sum(axis=1) == 2).all()
+
+
+def test_a_global_budget_is_spent_where_weights_are_large() -> None:
+    weights = {"small": 0.01 * matrix((20, 20)), "large": matrix((10, 10), 1)}
+    masks = global_magnitude_masks(weights, 0.8)
+    assert sum(mask.sum() for mask in masks.values()) == 100
+    assert masks["large"].mean() > 0.9
+    assert masks["small"].mean() < 0.05
+    joined = np.concatenate([w.ravel() for w in weights.values()])
+    np.testing.assert_array_equal(
+        np.concatenate([m.ravel() for m in masks.values()]), magnitude_mask(joined, 0.8)
+    )
+
+
+def test_nothing_is_changed() -> None:
+    weights = matrix((8, 8))
+    before = weights.copy()
+    magnitude_mask(weights, 0.5)
+    np.testing.assert_array_equal(weights, before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((np.ones((4, 4)), 1.0), {}, r"sparsity is 1.0: expected a number in \[0, 1\)"),
+        ((np.ones((4, 4)), -0.1), {}, "sparsity is -0.1"),
+        ((np.ones((4, 4)), float("nan")), {}, "sparsity is nan"),
+        ((np.full((2, 2), np.nan), 0.5), {}, "weights holds 4 NaN or infinite values of 4"),
+        ((np.ones((0, 4)), 0.5), {}, r"weights has shape \(0, 4\)"),
+        ((np.ones(4), 0.5, "row"), {}, r"weights has shape \(4,\): expected a matrix for 'row'"),
+        ((np.ones((2, 2, 2)), 0.5, "block"), {}, "expected a matrix for 'block'"),
+        ((np.ones(4), 0.5, "n_of_m"), {}, "expected a matrix for 'n_of_m'"),
+        ((np.ones((4, 4)), 0.5, "2:4"), {}, "granularity is '2:4': expected one of element, row"),
+        ((np.ones((4, 4)), 0.5, "block"), {"block_size": (0, 4)}, r"block_size\[0\] is 0"),
+        ((np.ones((4, 4)), 0.5, "block"), {"pooling": "sum"}, "pooling is 'sum'"),
+        ((np.ones((4, 4)), 0.5, "n_of_m"), {"group_size": 1}, "group_size is 1"),
+    ],
+)
+def test_errors(arguments: tuple, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        magnitude_mask(*arguments, **options)
+
+
+def test_wrong_types() -> None:
+    with pytest.raises(TypeError, match="weights is of type int64"):
+        magnitude_mask([[1, 2]], 0.5)
+    with pytest.raises(TypeError, match="block_size is 4"):
+        magnitude_mask(np.ones((4, 4)), 0.5, "block", block_size=4)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="weights is empty"):
+        global_magnitude_masks({}, 0.5)
+
+
+def test_an_all_zero_matrix_is_pruned_as_any_other() -> None:
+    assert magnitude_mask(np.zeros((4, 4), np.float32), 0.75).sum() == 4

@@ -1,0 +1,267 @@
+"""Training with masks: they hold, they follow the schedule, and nothing of them is left behind."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from recsys_lib.compression import named_weights
+from recsys_lib.compression.pruning import (
+    ConstantSchedule,
+    PolynomialSchedule,
+    WeightPruning,
+    fit_pruned,
+    magnitude_mask,
+)
+from recsys_lib.data import Interactions
+from recsys_lib.models import IALS, RatingModelConfig, build_rating_model
+from recsys_lib.training import KerasRecommender, fit
+
+RANDOM = np.random.default_rng(0)
+DATA = Interactions(RANDOM.integers(0, 30, 400), RANDOM.integers(0, 20, 400), num_users=30,
+                    num_items=20)  # fmt: skip
+CONFIG = RatingModelConfig("mlp_ranker", 30, 20, embedding_dim=8, hidden_units=(16, 8))
+KERNEL = "dense_0/kernel"
+QUICK: dict[str, Any] = {"batch_size": 64, "progress": False}
+
+
+def ranker() -> Any:
+    return build_rating_model(CONFIG)
+
+
+def zeros_of(model: Any) -> dict[str, np.ndarray]:
+    return {name: values == 0 for name, values in named_weights(model).items() if values.ndim > 1}
+
+
+def optimizers() -> dict[str, Any]:
+    import keras
+
+    o = keras.optimizers
+    return {
+        "sgd": o.SGD(0.1),
+        "momentum": o.SGD(0.1, momentum=0.9, nesterov=True),
+        "adam": o.Adam(0.01),
+        "adamw": o.AdamW(0.01, weight_decay=0.1),
+        "adagrad": o.Adagrad(0.1),
+        "rmsprop": o.RMSprop(0.01, momentum=0.5),
+        "lion": o.Lion(0.001),
+        "ftrl": o.Ftrl(0.1),
+        "ema": o.Adam(0.01, use_ema=True, ema_overwrite_frequency=3),
+        "accumulated": o.Adam(0.01, gradient_accumulation_steps=2),
+        "clipped": o.Adamax(0.01, clipnorm=0.1),
+    }
+
+
+@pytest.mark.parametrize("name", list(optimizers()))
+def test_masks_hold_through_any_optimizer(name: str) -> None:
+    model = ranker()
+    before = named_weights(model)
+    config = WeightPruning(0.75)
+    pruned = fit_pruned(model, DATA, config, optimizer=optimizers()[name], epochs=3, **QUICK)
+    after = named_weights(pruned.model)
+    for weight, mask in pruned.masks.items():
+        # Pruned before the first epoch, so the masks are those of the weights at the start.
+        np.testing.assert_array_equal(mask, magnitude_mask(before[weight], 0.75))
+        assert not after[weight][~mask].any()
+        assert (after[weight][mask] != before[weight][mask]).any()  # and it did train
+    assert pruned.sparsities == pytest.approx((0.75,) * 3, abs=0.01)
+
+
+def test_without_the_constraint_momentum_brings_the_weights_back() -> None:
+    """What the constraint is for: the same training on weights that were only set to zero."""
+    model = ranker()
+    kernel = model.get_layer("dense_0").kernel
+    mask = magnitude_mask(kernel.numpy(), 0.75)
+    kernel.assign(kernel * mask)
+    fit(model, DATA, epochs=1, **QUICK)
+    assert (kernel.numpy()[~mask] != 0).mean() > 0.9
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_sparsity_follows_the_schedule_in_each_epoch(jit_compile: bool) -> None:
+    seen: list[float] = []
+    schedule = PolynomialSchedule(end_step=3, begin_step=1, initial_sparsity=0.25)
+    pruned = fit_pruned(
+        ranker(),
+        DATA,
+        WeightPruning({KERNEL: 0.9}),
+        schedule=schedule,
+        validation=lambda model: seen.append(float(np.mean(_kernel(model) == 0))) or 0.0,
+        metric="score",
+        epochs=5,
+        jit_compile=jit_compile,
+        **QUICK,
+    )
+    expected = [schedule(epoch, 0.9) for epoch in range(5)]
+    assert expected[0] == 0 and expected[-2:] == [0.9, 0.9]
+    assert seen == pytest.approx(expected, abs=1 / 256)  # after the updates of each epoch
+    assert pruned.sparsities == pytest.approx(expected, abs=1 / 256)
+    assert zeros_of(pruned.model)[KERNEL].mean() == pytest.approx(0.9, abs=1 / 256)
+    assert pruned.history.validation == (0.0,) * 5
+
+
+def _kernel(model: Any) -> np.ndarray:
+    return model.get_layer("dense_0").kernel.numpy()
+
+
+def test_xla_and_plain_tensorflow_agree() -> None:
+    results = [
+        fit_pruned(ranker(), DATA, WeightPruning(0.5), epochs=2, jit_compile=jit, **QUICK)
+        for jit in (False, True)
+    ]
+    for name, values in named_weights(results[0].model).items():
+        np.testing.assert_allclose(values, named_weights(results[1].model)[name], atol=1e-5)
+
+
+def test_masks_only_grow() -> None:
+    kept: list[np.ndarray] = []
+    fit_pruned(
+        ranker(),
+        DATA,
+        WeightPruning(0.9),
+        schedule=PolynomialSchedule(end_step=4),
+        validation=lambda model: kept.append(_kernel(model) != 0) or 0.0,
+        epochs=5,
+        **QUICK,
+    )
+    assert len(kept) == 5
+    for earlier, later in itertools.pairwise(kept):
+        assert not (later & ~earlier).any()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        WeightPruning(0.5, "n_of_m", names=(KERNEL,)),
+        WeightPruning(0.5, "block", names=(KERNEL,), block_size=(2, 4)),
+        WeightPruning(0.5, "row", names=("item_embedding/embeddings",)),
+        WeightPruning(0.7, budget="global"),
+    ],
+    ids=["n_of_m", "block", "row", "global"],
+)
+def test_patterns_and_budgets_hold_in_training(config: WeightPruning) -> None:
+    pruned = fit_pruned(ranker(), DATA, config, schedule=PolynomialSchedule(2), epochs=3, **QUICK)
+    zeros = zeros_of(pruned.model)
+    total = np.concatenate([zeros[name].ravel() for name in pruned.masks])
+    assert total.mean() == pytest.approx(config.sparsity, abs=0.01)
+    if config.granularity == "n_of_m":
+        assert (zeros[KERNEL].reshape(-1, 4, 16).sum(axis=1) == 2).all()
+    if config.granularity == "block":
+        assert set(zeros[KERNEL].reshape(8, 2, 4, 4).mean(axis=(1, 3)).ravel()) == {0, 1}
+    if config.granularity == "row":
+        assert set(zeros["item_embedding/embeddings"].mean(axis=1)) == {0, 1}
+
+
+def test_the_given_model_stays_and_the_result_is_free_of_constraints(tmp_path: Path) -> None:
+    import keras
+
+    model = ranker()
+    before = model.get_weights()
+    pruned = fit_pruned(model, DATA, WeightPruning(0.5), epochs=1, **QUICK)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    for some in (model, pruned.model):
+        assert all(variable.constraint is None for variable in some.weights)
+    pruned.model.save(tmp_path / "pruned.keras")
+    loaded = keras.models.load_model(tmp_path / "pruned.keras")
+    clone = keras.models.clone_model(pruned.model)
+    clone.set_weights(pruned.model.get_weights())
+    pairs = [np.arange(20), np.arange(20)]
+    for copy in (loaded, clone):
+        np.testing.assert_array_equal(copy(pairs), pruned.model(pairs))
+    # Trained further, it is an ordinary model again.
+    fit(pruned.model, DATA, epochs=1, **QUICK)
+    assert zeros_of(pruned.model)[KERNEL].mean() < 0.1
+
+
+def test_a_constraint_that_was_there_still_acts() -> None:
+    import keras
+
+    inputs = [keras.Input((), dtype="int32"), keras.Input((), dtype="int32")]
+    tables = [keras.layers.Embedding(n, 8) for n in (30, 20)]
+    joined = keras.layers.Concatenate()(
+        [table(ids) for table, ids in zip(tables, inputs, strict=True)]
+    )
+    score = keras.layers.Dense(1, kernel_constraint="non_neg", name="score")(joined)
+    model = keras.Model(inputs, keras.layers.Reshape(())(score))
+    pruned = fit_pruned(
+        model, DATA, WeightPruning({"score/kernel": 0.5}), epochs=2, optimizer="sgd", **QUICK
+    )
+    kernel = named_weights(pruned.model)["score/kernel"]
+    assert (kernel >= 0).all()
+    assert (kernel == 0).sum() >= 8
+
+
+def test_no_sparsity_is_plain_training() -> None:
+    model = ranker()
+    pruned = fit_pruned(model, DATA, WeightPruning(0.0), epochs=2, **QUICK)
+    fit(model, DATA, epochs=2, **QUICK)
+    for name, values in named_weights(model).items():
+        np.testing.assert_allclose(values, named_weights(pruned.model)[name], atol=1e-6)
+
+
+def test_a_recommender_comes_back_as_one_with_its_own_options() -> None:
+    model = KerasRecommender(CONFIG, epochs=3, objective="bpr", **QUICK).fit(DATA)
+    before = named_weights(model)
+    pruned = fit_pruned(model, DATA, WeightPruning(0.8))
+    assert len(pruned.history.loss) == 3
+    assert isinstance(pruned.model, KerasRecommender)
+    np.testing.assert_array_equal(
+        pruned.score_all_items([1, 2]), pruned.model.score_all_items([1, 2])
+    )
+    assert pruned.report.sparsity > 0.7
+    assert pruned.nbytes < pruned.report.bytes_before / 3
+    for name, values in before.items():
+        np.testing.assert_array_equal(values, named_weights(model)[name])
+    short = fit_pruned(model, DATA, WeightPruning(0.8), epochs=1)
+    assert len(short.history.loss) == 1
+
+
+def test_the_callers_own_callback_is_called() -> None:
+    epochs: list[int] = []
+    fit_pruned(
+        ranker(), DATA, WeightPruning(0.5), epochs=2,
+        on_epoch_end=lambda epoch, logs: epochs.append(epoch), **QUICK,
+    )  # fmt: skip
+    assert epochs == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"patience": 2}, "patience is given: weights of another epoch"),
+        ({"checkpoint": "x"}, "checkpoint is given"),
+        ({"schedule": PolynomialSchedule(4), "epochs": 4}, "reaches sparsity 0.4922 in the last"),
+        ({"schedule": ConstantSchedule(3), "epochs": 2}, "an end_step of at most 1 or more"),
+        ({"epochs": 0}, "epochs"),
+        ({"objective": "hinge"}, "objective is 'hinge'"),
+    ],
+)
+def test_errors_of_options(options: dict[str, Any], message: str) -> None:
+    model = ranker()
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=message):
+        fit_pruned(model, DATA, WeightPruning(0.5), progress=False, **options)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_errors_of_models() -> None:
+    import tf_keras
+
+    with pytest.raises(TypeError, match="model is a tf_keras model: expected Keras 3"):
+        fit_pruned(build_rating_model(CONFIG, keras=tf_keras), DATA, WeightPruning(), **QUICK)
+    with pytest.raises(TypeError, match="expected a Keras 3 model or a KerasRecommender"):
+        fit_pruned(IALS(epochs=1).fit(DATA), DATA, WeightPruning(), **QUICK)
+    model = ranker()
+    model.get_layer("dense_0").trainable = False
+    with pytest.raises(ValueError, match="dense_0/kernel is not trainable"):
+        fit_pruned(model, DATA, WeightPruning(), **QUICK)
+    with pytest.raises(ValueError, match="names names 'x'"):
+        fit_pruned(ranker(), DATA, WeightPruning(names=("x",)), **QUICK)
+    with pytest.raises(TypeError, match="expected WeightPruning"):
+        fit_pruned(ranker(), DATA, 0.5, **QUICK)  # type: ignore[arg-type]

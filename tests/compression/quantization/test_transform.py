@@ -1,0 +1,103 @@
+"""Transform coding keeps its promise about scores, and beats row-wise rounding at equal bytes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from recsys_lib.compression import read_tensor, with_weights
+from recsys_lib.compression.quantization.models import quantize
+from recsys_lib.compression.quantization.transform import (
+    SteppedTensor,
+    TransformCoding,
+    transform_code,
+)
+from recsys_lib.compression.quantization.uniform import UniformQuantization
+from recsys_lib.data import Interactions
+from recsys_lib.models import IALS, Popularity
+
+RANDOM = np.random.default_rng(0)
+TASTE = RANDOM.normal(size=(600, 4)) @ RANDOM.normal(size=(4, 300)) + RANDOM.normal(size=(600, 300))
+USERS, ITEMS = np.nonzero(TASTE > 2.5)
+DATA = Interactions(USERS, ITEMS, num_users=600, num_items=300)
+
+
+@pytest.fixture(scope="module")
+def model() -> IALS:
+    return IALS(embedding_dim=24, epochs=4).fit(DATA)
+
+
+def score_error(model: IALS, other: object) -> float:
+    users = np.arange(600)
+    exact = model.score_all_items(users)
+    off = other.score_all_items(users) - exact  # type: ignore[attr-defined]
+    return float(np.sqrt((off**2).mean() / (exact**2).mean()))
+
+
+@pytest.mark.parametrize("scale_users", [True, False])
+@pytest.mark.parametrize("asked", [0.05, 0.1, 0.3])
+def test_scores_are_as_near_as_asked_for(model: IALS, asked: float, scale_users: bool) -> None:
+    coded = transform_code(model, TransformCoding(asked, scale_users))
+    found = score_error(model, coded)
+    assert 0.3 * asked < found < 1.1 * asked  # the bound takes no account of the wider zero
+
+
+def test_more_error_is_fewer_bytes(model: IALS) -> None:
+    sizes = [transform_code(model, TransformCoding(e)).nbytes for e in (0.05, 0.1, 0.2, 0.4)]
+    assert sizes == sorted(sizes, reverse=True) and sizes[-1] < 0.5 * sizes[0]
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_less_error_than_row_wise_rounding_in_fewer_bytes(model: IALS, bits: int) -> None:
+    plain = quantize(model, UniformQuantization(bits, granularity="row"))
+    limit = score_error(model, plain)
+    coded = transform_code(model, TransformCoding(limit, scale_users=False))
+    assert score_error(model, coded) < 1.1 * limit
+    assert coded.nbytes < 0.85 * plain.nbytes
+
+
+def test_parts_make_the_same_tensor_again(model: IALS) -> None:
+    for scale_users in (True, False):
+        coded = transform_code(model, TransformCoding(0.1, scale_users))
+        for tensor in coded.tensors.values():
+            again = read_tensor(tensor.kind, tensor.header(), tensor.arrays())
+            np.testing.assert_array_equal(again.decode(), tensor.decode())
+        np.testing.assert_array_equal(
+            coded.model.user_vectors, coded.tensors["user_vectors"].decode()
+        )
+        assert coded.nbytes == coded.report.bytes_after
+
+
+def test_row_scales_serve_users_with_small_scores(model: IALS) -> None:
+    small = model.user_vectors * np.where(np.arange(600) < 300, 0.1, 1.0).astype("f4")[:, None]
+    uneven = with_weights(model, {"user_vectors": small})
+    users = np.arange(300)
+    exact = uneven.score_all_items(users)
+    errors = []
+    for scale_users in (True, False):
+        coded = transform_code(uneven, TransformCoding(0.2, scale_users))
+        errors.append(((coded.score_all_items(users) - exact) ** 2).sum() / (exact**2).sum())
+    assert errors[0] < 0.6 * errors[1]
+
+
+def test_users_and_items_without_data_stay_zero() -> None:
+    data = Interactions(USERS[:2000], ITEMS[:2000], num_users=610, num_items=310)
+    model = IALS(embedding_dim=8, epochs=2).fit(data)
+    coded = transform_code(model, TransformCoding(0.1))
+    assert (coded.model.item_vectors[300:] == 0).all()
+    assert np.isfinite(coded.model.user_vectors).all()
+    assert np.abs(coded.model.user_vectors[600:]).max() < 1e-3
+
+
+def test_bad_input_is_named(model: IALS) -> None:
+    with pytest.raises(ValueError, match="relative_error is -1"):
+        TransformCoding(-1)
+    with pytest.raises(TypeError, match="Popularity"):
+        transform_code(Popularity().fit(DATA), TransformCoding())  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="allow a larger error"):
+        transform_code(model, TransformCoding(1e-4))
+    zeros = with_weights(model, {"user_vectors": np.zeros((600, 24), np.float32)})
+    with pytest.raises(ValueError, match="scores 0 everywhere"):
+        transform_code(zeros, TransformCoding())
+    with pytest.raises(ValueError, match=r"steps has shape \(3,\)"):
+        SteppedTensor(np.zeros((2, 2), int), np.zeros(2, int), np.ones(3))
