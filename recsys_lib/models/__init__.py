@@ -11,6 +11,12 @@ from recsys_lib.models.inner_product import inner_product_vectors
 from recsys_lib.models.popularity import Popularity
 from recsys_lib.models.rating_model import RatingModelConfig, build_rating_model
 from recsys_lib.models.saving import load_model
+from recsys_lib.models.text_encoder import (
+    TextEncoder,
+    TextEncoderConfig,
+    build_text_encoder,
+    load_text_encoder,
+)
 from recsys_lib.models.topk import top_k
 
 __all__ = [
@@ -20,8 +26,12 @@ __all__ = [
     "Popularity",
     "RatingModelConfig",
     "Recommender",
+    "TextEncoder",
+    "TextEncoderConfig",
     "build_rating_model",
+    "build_text_encoder",
     "inner_product_vectors",
     "load_model",
+    "load_text_encoder",
     "top_k",
 ]
