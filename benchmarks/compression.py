@@ -13,6 +13,7 @@ are not installed are left out. Tables are not timed here: see benchmarks/retrie
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import json
 import multiprocessing
@@ -205,7 +206,7 @@ def tables(folder: Path) -> None:
     from recsys_lib.models import IALS
 
     model, split = IALS.load(folder / "tables.npz"), load_split()
-    weights = named_weights(model)
+    weights, path = named_weights(model), folder / "tables.txt"
 
     def uniform(bits: int) -> Callable[[np.ndarray], Any]:
         return lambda table: quantize_uniform(table, UniformQuantization(bits, scale_search="mse"))
@@ -222,27 +223,39 @@ def tables(folder: Path) -> None:
         for n, bits in zip(list(ours), (8, 4, 3, 2), strict=True)
     }
     ours["ours, codebook 16"] = lambda t: quantize_codebook(t, CodebookQuantization(4))
-    ours |= {f"ours, product {pieces} x 8": product(pieces) for pieces in (96, 48, 24)}
-    rows = [("float32", sum(w.nbytes for w in weights.values()), model)]
-    for name, make in ours.items():
-        stored = store_weights(name, None, model, {n: make(table) for n, table in weights.items()})
-        rows.append((name, stored.nbytes, stored.model))
-    if importlib.util.find_spec("faiss"):
+    ours |= {f"ours, product {pieces} x 8": product(pieces) for pieces in (48, 24)}
+
+    def float32() -> tuple[int, Any]:
+        return sum(table.nbytes for table in weights.values()), model
+
+    def stored(make: Callable[[np.ndarray], Any]) -> tuple[int, Any]:
+        tensors = {name: make(table) for name, table in weights.items()}
+        compressed = store_weights("tables", None, model, tensors)
+        return compressed.nbytes, compressed.model
+
+    def by_faiss(kind: str) -> tuple[int, Any]:
         import faiss
 
-        kinds = ("SQ8", "SQ6", "SQ4", "PQ96x8", "PQ48x8", "PQ24x8", "OPQ48,PQ48x8")
-        for kind in kinds:
-            nbytes, decoded = 0, {}
-            for name, table in weights.items():
-                codec = faiss.index_factory(table.shape[1], kind)
-                codec.train(table)
-                decoded[name] = codec.sa_decode(codec.sa_encode(table))
-                nbytes += len(faiss.serialize_index(codec)) + codec.sa_code_size() * len(table)
-            rows.append((f"faiss {kind}", nbytes, with_weights(model, decoded)))
-    found = [
-        (name, nbytes, evaluate_leave_one_out(m, split, k=10).ndcg) for name, nbytes, m in rows
-    ]
-    (folder / "tables.txt").write_text(json.dumps(found))
+        nbytes, decoded = 0, {}
+        for name, table in weights.items():
+            codec = faiss.index_factory(table.shape[1], kind)
+            codec.train(table)
+            codes = codec.sa_encode(table)
+            decoded[name] = codec.sa_decode(codes)
+            nbytes += len(faiss.serialize_index(codec)) + codes.nbytes
+        return nbytes, with_weights(model, decoded)
+
+    makers: dict[str, Callable[[], tuple[int, Any]]] = {"float32": float32}
+    makers |= {name: functools.partial(stored, make) for name, make in ours.items()}
+    if importlib.util.find_spec("faiss"):
+        kinds = ("SQ8", "SQ6", "SQ4", "PQ48x8", "PQ24x8")
+        makers |= {f"faiss {kind}": functools.partial(by_faiss, kind) for kind in kinds}
+    found = json.loads(path.read_text()) if path.exists() else []
+    for name, make in makers.items():
+        if name not in [row[0] for row in found]:
+            nbytes, other = make()
+            found.append((name, nbytes, evaluate_leave_one_out(other, split, k=10).ndcg))
+            path.write_text(json.dumps(found))
 
 
 MAKERS: dict[str, Callable[[Path], None]] = {

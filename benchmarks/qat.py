@@ -4,14 +4,15 @@ For each seed a NeuMF (16 dimensions, hidden layers 64-32-16) is trained for ``E
 tables and kernels are then rounded to 8, 6, 5, 4, 3 and 2 bits, with 8 bits for what lies between
 the layers: after training, to the nearest step, with the range of the weights ("minmax") or with
 the range of least squared error ("mse"); and with ``MORE`` epochs of quantization-aware training
-from there (at the widths of ``AWARE_BITS``). Against that, the float model is trained for as many
-epochs more, with the same learning rate and the same order of the data. Each QAT model is also
+from there (at the widths of ``AWARE_BITS``), with a learning rate that falls to 0. Against that,
+the float model is trained for as many epochs more, with the same learning rates and the same order
+of the data. Each QAT model is also
 converted to integers, which are evaluated by themselves. NDCG@10 and HR@10 are leave-one-out
 against the 99 given negatives.
 
-``python benchmarks/qat.py --seed 0`` (and 1, 2; each two minutes on two quiet cores) adds rows to
-``benchmarks/results/qat.csv``, or replaces them; ``python benchmarks/qat.py --summary`` prints what
-they say.
+``python benchmarks/qat.py --seed 0`` (and 1, 2; each about two minutes on two quiet cores) adds
+rows to ``benchmarks/results/qat.csv``, or replaces them; ``python benchmarks/qat.py --summary``
+prints what they say.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ from recsys_lib.models import RatingModelConfig, build_rating_model
 from recsys_lib.training import KerasScorer, fit
 
 RESULTS = Path(__file__).parent / "results" / "qat.csv"
-EPOCHS, MORE = 6, 2
-RATE, LATER_RATE = 0.005, 0.002
-BITS, AWARE_BITS = (8, 6, 5, 4, 3, 2), (8, 4, 3, 2)
+EPOCHS, MORE = 6, 3
+RATE, LATER_RATE, BATCH = 0.005, 0.002, 8192
+BITS, AWARE_BITS = (8, 6, 5, 4, 3, 2), (4, 3, 2)
 SCALE_RATE = 3.0
 LOSS, RECOVERED = 0.03, 0.8  # of the claim
 
@@ -59,7 +60,9 @@ def measure(seed: int) -> pd.DataFrame:
         print(rows[-1], flush=True)
 
     def train_on(model: Any) -> Any:
-        fit(model, train, epochs=MORE, optimizer=keras.optimizers.Adam(LATER_RATE), seed=seed + 100,
+        steps = MORE * -(-len(train) // BATCH)
+        optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(LATER_RATE, steps))
+        fit(model, train, epochs=MORE, batch_size=BATCH, optimizer=optimizer, seed=seed + 100,
             progress=False)  # fmt: skip
         return model
 
