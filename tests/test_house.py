@@ -108,7 +108,20 @@ def test_import_is_quick_and_light() -> None:
     assert not any(has_tensorflow for _, has_tensorflow in runs)
 
 
-@pytest.mark.parametrize("module", ["data", "evaluation", "models", "objectives", "notebook"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "data",
+        "evaluation",
+        "models",
+        "objectives",
+        "notebook",
+        "compression.pruning",
+        "compression.quantization",
+        "compression.embedding_tables",
+        "compression.tfmot",
+    ],
+)
 def test_rooms_import_without_tensorflow(module: str) -> None:
     code = f"import sys, recsys_lib.{module}; print({{'tensorflow', 'keras'}} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"

@@ -24,7 +24,7 @@ from recsys_lib.compression.tensors import EncodedTensor, read_tensor
 
 _CODERS = ("rans", "huffman")
 _CONTEXTS = ("tensor", "column", "smallest")
-_ADDED = ("coded_stream", "coded_lanes", "coded_tables")
+_ADDED = ("coded_stream", "coded_lanes", "coded_tables", "coded_widths")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ class EntropyCodedTensor(EncodedTensor):
 
     Args:
         inner: a stored form with integer codes: its ``codes``, of which the last axis is the
-            column, its ``header()["bits"]``, and its packed ``arrays()["codes"]``.
+            column, its ``header()["bits"]``, and its packed ``arrays()["codes"]`` (uint16 as they
+            are for more than 8 bits).
         config: choices.
 
     Raises:
@@ -111,7 +112,8 @@ class EntropyCodedTensor(EncodedTensor):
         coded = {name: arrays[name] for name in _ADDED}
         codes = _decode(coded, header["codes_shape"], coder, contexts)
         others = {name: array for name, array in arrays.items() if name not in _ADDED}
-        others["codes"] = pack_bits(codes, header["inner_header"]["bits"])
+        bits = header["inner_header"]["bits"]
+        others["codes"] = pack_bits(codes, bits) if bits <= 8 else codes.ravel()
         return cls(read_tensor(header["inner"], header["inner_header"], others), config)
 
     def decode(self) -> NDArray[np.float32]:
@@ -158,13 +160,20 @@ def _encode(codes: NDArray[np.integer], coder: str, contexts: str) -> dict[str, 
     else:
         tables = _short_counts(counts)
         stream, lanes = rans_encode(symbols, quantize_frequencies(_long_counts(tables)), rows)
-    return dict(zip(_ADDED, (stream, lanes, tables), strict=True))
+    # A context's table ends with the last symbol that occurs in it.
+    widths = [np.flatnonzero(row)[-1] + 1 if row.any() else 0 for row in tables]
+    kept = np.concatenate([row[:width] for row, width in zip(tables, widths, strict=True)])
+    parts = (stream, lanes, kept, np.array(widths, np.uint16))
+    return dict(zip(_ADDED, parts, strict=True))
 
 
 def _decode(
     coded: dict[str, NDArray[Any]], shape: list[int], coder: str, contexts: str
 ) -> NDArray[np.uint16]:
-    stream, lanes, tables = (coded[name] for name in _ADDED)
+    stream, lanes, kept, widths = (coded[name] for name in _ADDED)
+    inside = np.arange(int(widths.max())) < widths[:, None]  # (contexts, symbols)
+    tables = np.zeros(inside.shape, np.uint8)
+    tables[inside] = kept
     size = int(np.prod(shape))
     rows = np.arange(size) % shape[-1] if contexts == "column" else None
     if coder == "huffman":

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from recsys_lib.compression.compressed import CompressedModel, store_weights
 from recsys_lib.compression.pruning.dimensions import rotate_to_principal_axes
 from recsys_lib.compression.quantization.entropy import EntropyCodedTensor, EntropyCoding
-from recsys_lib.compression.quantization.packing import pack_bits, unpack_bits
 from recsys_lib.compression.tensors import EncodedTensor
 from recsys_lib.compression.weights import with_weights
 from recsys_lib.models.checks import check_number, check_shape
@@ -20,7 +19,7 @@ from recsys_lib.models.factors import FactorModel
 # Rounding up from .6 instead of .5 makes more zeros, which are cheapest to code: at equal bytes
 # the finer step that this pays for is worth more.
 _ROUND_UP_FROM = 0.6
-_MOST_LEVELS = 256
+_MOST_LEVELS = 1024
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class SteppedTensor(EncodedTensor):
         row_scale: (rows,) positive numbers, stored in 8 bits each, or None for 1.
 
     Raises:
-        ValueError: a code beyond 255, or other shapes than these.
+        ValueError: a code beyond 1023, or other shapes than these.
 
     Example:
         >>> tensor = SteppedTensor(np.array([[0, 2], [1, 0]]), np.array([-1, 0]), np.ones(2))
@@ -82,11 +81,11 @@ class SteppedTensor(EncodedTensor):
         check_shape("steps", steps, (columns,))
         if codes.min() < 0 or codes.max() >= _MOST_LEVELS:
             raise ValueError(
-                f"codes reach from {codes.min()} to {codes.max()}: expected 0 to 255; allow a "
-                "larger error"
+                f"codes reach from {codes.min()} to {codes.max()}: expected 0 to "
+                f"{_MOST_LEVELS - 1}; allow a larger error"
             )
         self.shape = (rows, columns)
-        self.codes: NDArray[np.uint8] = codes.astype(np.uint8)
+        self.codes: NDArray[np.uint16] = codes.astype(np.uint16)
         self._lowest = lowest.astype(np.int16)
         self._unit = float(steps.max())
         self._steps = (steps / self._unit).astype(np.float16)
@@ -100,9 +99,9 @@ class SteppedTensor(EncodedTensor):
             self._scale_codes = np.rint(distance).astype(np.uint8)
 
     def header(self) -> dict[str, Any]:
-        """Give shape, unit of steps, and the range of row scales."""
+        """Give bits (of a code before it is entropy coded), shape, unit of steps, row scales."""
         return {
-            "bits": 8,
+            "bits": 16,
             "shape": list(self.shape),
             "unit": self._unit,
             "scale_range": self._scale_range,
@@ -111,7 +110,7 @@ class SteppedTensor(EncodedTensor):
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Give the codes, lowest numbers, steps and row scales."""
         stored: dict[str, NDArray[Any]] = {
-            "codes": pack_bits(self.codes, 8),
+            "codes": self.codes.ravel(),
             "lowest": self._lowest,
             "steps": self._steps,
         }
@@ -121,7 +120,7 @@ class SteppedTensor(EncodedTensor):
     def from_parts(cls, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
         """Put header and arrays together again."""
         rows, columns = header["shape"]
-        codes = unpack_bits(arrays["codes"], 8, rows * columns).reshape(rows, columns)
+        codes = arrays["codes"].reshape(rows, columns)
         result = cls(codes, arrays["lowest"], np.ones(columns))
         result._unit, result._steps = header["unit"], arrays["steps"]
         result._scale_range = list(header["scale_range"])
@@ -170,7 +169,7 @@ def transform_code(model: FactorModel, config: TransformCoding) -> CompressedMod
 
     Raises:
         TypeError: no factor model.
-        ValueError: an error so small that 8 bits do not suffice, or tables of zeros.
+        ValueError: an error so small that 1024 steps do not suffice, or tables of zeros.
 
     Source:
         Huang & Schultheiss, *Block Quantization of Correlated Gaussian Random Variables*, 1963;
