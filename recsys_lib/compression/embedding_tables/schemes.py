@@ -23,7 +23,8 @@ class Hashing(TableScheme):
 
     Args:
         num_buckets: rows that are stored.
-        seed: of a and b.
+        seed: of a and b. On average over seeds ids collide as rarely as by chance; a single seed
+            can be unlucky for a number of buckets.
 
     Raises:
         TypeError, ValueError: not a whole number, or below 1 (seed: below 0).
