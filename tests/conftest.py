@@ -8,6 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# The same examples in each run of CI, so that a change is judged by itself; on a developer's
+# machine they are drawn anew each time, and find what the fixed ones miss.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 # Quiet TensorFlow before anything imports it.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
