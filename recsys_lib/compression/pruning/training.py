@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_lib.compression.compressed import CompressedModel, store_weights
+from recsys_lib.compression.pruning.constraints import MaskConstraint, Masks, redraw_every
 from recsys_lib.compression.pruning.schedules import ConstantSchedule, Schedule
 from recsys_lib.compression.pruning.sparse import store_sparse
 from recsys_lib.compression.pruning.weights import (
@@ -21,6 +22,7 @@ from recsys_lib.compression.pruning.weights import (
 from recsys_lib.compression.weights import keras_model, named_weights, with_weights
 from recsys_lib.data import Interactions
 from recsys_lib.models import Recommender
+from recsys_lib.models.checks import check_number
 from recsys_lib.models.factors import FactorModel
 from recsys_lib.training import History, fit
 
@@ -36,7 +38,7 @@ class PrunedModel(CompressedModel):
     Args:
         masks: of the pruned weights by name, True where a weight was kept.
         history: the course of training.
-        sparsities: fraction of zeros in the masks during each epoch.
+        sparsities: fraction of zeros in the masks at the end of each epoch.
     """
 
     masks: Mapping[str, NDArray[np.bool_]]
@@ -50,16 +52,20 @@ def fit_pruned(
     config: WeightPruning,
     *,
     schedule: Schedule | None = None,
+    frequency: int | None = None,
     **options: Any,
 ) -> PrunedModel:
     """Train a model on, and prune it on the way.
 
-    A step of the schedule is an epoch: before epoch ``e``, counted from 0, the masks are drawn
-    anew from the magnitudes at ``schedule(e, sparsity)``, and the weights outside them become
-    zero. Within an epoch they stay zero after each update, whichever optimizer made it, because
-    the mask is set as the *constraint* of its variable, and Keras optimizers apply constraints
-    last of all. After the last epoch nothing is pruned any more. A table costs one more pass over
-    all of its numbers per update.
+    Without ``frequency`` a step of the schedule is an epoch: before epoch ``e``, counted from 0,
+    the masks are drawn anew from the magnitudes at ``schedule(e, sparsity)``, and the weights
+    outside them become zero. With it a step is an update of the weights, as in the paper: masks
+    are drawn before the first update and after every ``frequency`` of them, from
+    ``schedule(updates, sparsity)``. In between weights stay zero after each update, whichever
+    optimizer made it, because the mask is set as the *constraint* of its variable, and Keras
+    optimizers apply constraints last of all. A table costs one more pass over all of its numbers
+    per update. Masks are drawn in NumPy; with ``frequency`` training leaves the compiled loop for
+    it, which rules XLA out.
 
     To compare with, train as long without pruning: ``WeightPruning(sparsity=0.0)``.
 
@@ -69,6 +75,7 @@ def fit_pruned(
         interactions: what to train on.
         config: what to prune, and the final sparsity.
         schedule: None prunes at once, before the first epoch.
+        frequency: updates between two draws of the masks; None draws them between epochs only.
         **options: of :func:`recsys_lib.training.fit`, without ``patience``, ``checkpoint`` and
             ``resume``.
 
@@ -78,8 +85,9 @@ def fit_pruned(
 
     Raises:
         TypeError: a model that cannot be trained here, or an option that fit does not have.
-        ValueError: an argument out of range, an unknown name, or a schedule that does not reach
-            its end before the last epoch.
+        ValueError: an argument out of range, an unknown name, a schedule that does not reach its
+            end before the last epoch (with ``frequency``: by the last draw), or XLA and
+            ``frequency`` together.
 
     Source:
         Zhu & Gupta, *To prune, or not to prune*, 2017, section 3.
@@ -95,36 +103,43 @@ def fit_pruned(
     """
     check_pruning(config)
     schedule = schedule or ConstantSchedule()
-    options = _training_options(model, options)
+    options = _training_options(model, options, frequency)
     _check_model(model)
     inner = keras_model(with_weights(model, {}))
     final = final_sparsities(named_weights(inner), config)
-    _check_schedule(schedule, final, options.get("epochs", 10))
+    epochs = options.get("epochs", 10)
+    _check_schedule(schedule, final, epochs, _last_draw(interactions, frequency, epochs, options))
     masks: dict[str, NDArray[np.bool_]] = {}
     holders = _constrain(inner, list(final))
     course: list[float] = []
+    drawn: list[dict[str, float]] = [{}]
 
-    def prune(epoch: int) -> None:
-        now = {name: schedule(epoch, sparsity) for name, sparsity in final.items()}
-        before = {name: schedule(epoch - 1, sparsity) for name, sparsity in final.items()}
-        if epoch == 0 or now != before:
-            masks.update(pruning_masks(named_weights(inner), config, now))
-            for name, holder in holders.items():
-                holder.prune(masks[name])
-        sizes = [mask.size for mask in masks.values()]
-        course.append(
-            float(np.average([1 - mask.mean() for mask in masks.values()], weights=sizes))
-        )
+    def draw(step: int, weights: Mapping[str, NDArray[np.float32]]) -> Masks:
+        """Draw the masks where the schedule has moved; what diverges is left for fit to report."""
+        now = {name: schedule(step, sparsity) for name, sparsity in final.items()}
+        if now != drawn[0] and all(np.isfinite(weights[name]).all() for name in final):
+            masks.update(pruning_masks(weights, config, now))
+            drawn[0] = now
+        return masks
+
+    def prune(step: int) -> None:
+        for name, mask in draw(step, named_weights(inner)).items():
+            holders[name].prune(mask)
 
     on_epoch_end = options.pop("on_epoch_end", None)
 
     def after_epoch(epoch: int, logs: Mapping[str, float]) -> None:
-        if epoch < options.get("epochs", 10):  # epochs are counted from 1 here
+        sizes = [mask.size for mask in masks.values()]
+        zeros = [1 - mask.mean() for mask in masks.values()]
+        course.append(float(np.average(zeros, weights=sizes)))
+        if frequency is None and epoch < epochs:  # epochs are counted from 1 here
             prune(epoch)
         if on_epoch_end is not None:
             on_epoch_end(epoch, logs)
 
     prune(0)
+    if frequency is not None:
+        redraw_every(frequency, holders, draw)
     history = fit(inner, interactions, on_epoch_end=after_epoch, **options)
     weights = named_weights(inner)
     tensors = {
@@ -136,35 +151,15 @@ def fit_pruned(
     return PrunedModel(stored.tensors, stored.model, stored.report, masks, history, tuple(course))
 
 
-class _MaskConstraint:
-    """Multiplies a variable by its mask, after the constraint that it had before."""
-
-    def __init__(self, variable: Any) -> None:
-        import keras
-
-        self._variable = variable
-        self._before = variable.constraint
-        self._mask = keras.Variable(np.ones(variable.shape, np.float32), trainable=False)
-        variable.constraint = self
-
-    def __call__(self, values: Any) -> Any:
-        constrained = values if self._before is None else self._before(values)
-        return constrained * self._mask
-
-    def prune(self, mask: NDArray[np.bool_]) -> None:
-        self._mask.assign(mask.astype(np.float32))
-        self._variable.assign(self._variable * self._mask)
-
-
-def _constrain(model: Any, names: list[str]) -> dict[str, _MaskConstraint]:
+def _constrain(model: Any, names: list[str]) -> dict[str, MaskConstraint]:
     variables = dict(zip(named_weights(model), model.weights, strict=True))
     frozen = [name for name in names if not variables[name].trainable]
     if frozen:
         raise ValueError(f"{frozen[0]} is not trainable: expected weights that training changes")
-    return {name: _MaskConstraint(variables[name]) for name in names}
+    return {name: MaskConstraint(variables[name]) for name in names}
 
 
-def _training_options(model: Any, options: dict[str, Any]) -> dict[str, Any]:
+def _training_options(model: Any, options: dict[str, Any], frequency: int | None) -> dict[str, Any]:
     refused = [name for name in _REFUSED if name in options]
     if refused:
         raise ValueError(
@@ -172,7 +167,24 @@ def _training_options(model: Any, options: dict[str, Any]) -> dict[str, Any]:
             f"options of fit without {', '.join(_REFUSED)}"
         )
     own = getattr(model, "options", {}) if isinstance(model, Recommender) else {}
-    return {k: v for k, v in own.items() if k not in _NOT_TAKEN_OVER} | options
+    own = {k: v for k, v in own.items() if k not in _NOT_TAKEN_OVER}
+    if frequency is None:
+        return own | options
+    check_number("frequency", frequency, 1, integer=True)
+    if options.get("jit_compile"):
+        raise ValueError(
+            f"jit_compile is True and frequency {frequency}: masks are drawn in NumPy, which XLA "
+            "cannot call; expected jit_compile=False, or frequency=None"
+        )
+    return own | options | {"jit_compile": False}
+
+
+def _last_draw(data: Interactions, frequency: int | None, epochs: int, options: Any) -> int:
+    """Give the last step, as the schedule counts, at which masks are drawn for what follows."""
+    if frequency is None:
+        return epochs - 1
+    updates = epochs * -(-len(data) // options.get("batch_size", 8192))
+    return (updates - 1) // frequency * frequency
 
 
 def _check_model(model: Any) -> None:
@@ -190,11 +202,14 @@ def _check_model(model: Any) -> None:
         )
 
 
-def _check_schedule(schedule: Callable[..., float], final: dict[str, float], epochs: int) -> None:
+def _check_schedule(
+    schedule: Schedule, final: dict[str, float], epochs: int, last_draw: int
+) -> None:
     for sparsity in final.values():
-        last = schedule(epochs - 1, sparsity)
+        last = schedule(last_draw, sparsity)
         if last != sparsity:
+            where = f"at the last draw of masks, step {last_draw}, in {epochs} epochs"
             raise ValueError(
-                f"schedule reaches sparsity {last:.4g} in the last of {epochs} epochs: expected "
-                f"{sparsity}, so an end_step of at most {epochs - 1} or more epochs"
+                f"schedule reaches sparsity {last:.4g} {where}: expected {sparsity}, so an "
+                f"end_step of at most {last_draw} or more epochs"
             )

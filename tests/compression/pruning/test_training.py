@@ -133,6 +133,70 @@ def test_masks_only_grow() -> None:
         assert not (later & ~earlier).any()
 
 
+STEPS = 7  # updates an epoch: 400 interactions in batches of 64
+
+
+def test_a_draw_at_the_end_of_each_epoch_is_the_schedule_of_epochs() -> None:
+    """Two implementations of the same thing: between the calls of the graph, and inside it."""
+    config, options = WeightPruning(0.9), {"epochs": 4, "jit_compile": False, **QUICK}
+    between = fit_pruned(ranker(), DATA, config, schedule=PolynomialSchedule(3), **options)
+    inside = fit_pruned(
+        ranker(), DATA, config, schedule=PolynomialSchedule(3 * STEPS), frequency=STEPS, **options
+    )
+    for name, values in named_weights(between.model).items():
+        np.testing.assert_allclose(named_weights(inside.model)[name], values, atol=1e-6)
+    for name, mask in between.masks.items():
+        np.testing.assert_array_equal(inside.masks[name], mask)
+
+
+@pytest.mark.parametrize("name", ["adam", "accumulated", "ema", "momentum"])
+@pytest.mark.parametrize("budget", ["layer", "global"])
+def test_masks_are_drawn_in_the_midst_of_epochs(
+    budget: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recsys_lib.compression.pruning import training
+
+    schedule, config = (
+        PolynomialSchedule(16, initial_sparsity=0.2),
+        WeightPruning(0.8, budget=budget),
+    )
+    drawn: list[float] = []
+    weights_then: list[np.ndarray] = []
+    draw = training.pruning_masks
+
+    def noted(weights: Any, config: Any, now: Any) -> Any:
+        drawn.append(now[KERNEL])
+        weights_then.append(weights[KERNEL])
+        return draw(weights, config, now)
+
+    monkeypatch.setattr(training, "pruning_masks", noted)
+    pruned = fit_pruned(
+        ranker(), DATA, config, schedule=schedule, frequency=4, epochs=3,
+        optimizer=optimizers()[name], **QUICK,
+    )  # fmt: skip
+    assert drawn == pytest.approx([schedule(step, 0.8) for step in (0, 4, 8, 12, 16)])
+    # What a draw sees are the weights of that update, with the masks of the draws before.
+    for (low, earlier), later in zip(
+        itertools.pairwise(weights_then[:-1]), weights_then[2:], strict=True
+    ):
+        assert (earlier != low).any()
+        assert not ((later != 0) & (earlier == 0)).any()
+    zeros = np.concatenate([zeros_of(pruned.model)[name].ravel() for name in pruned.masks])
+    assert zeros.mean() == pytest.approx(0.8, abs=0.01)
+    # 7, 14 and 21 updates: after the draws at 4, 12 and 16.
+    expected = [schedule(step, 0.8) for step in (4, 12, 16)]
+    assert pruned.sparsities == pytest.approx(expected, abs=0.01)
+    assert all(variable.constraint is None for variable in pruned.model.weights)
+
+
+def test_divergence_is_reported_as_without_draws() -> None:
+    with pytest.raises(FloatingPointError, match="became"):
+        fit_pruned(
+            ranker(), DATA, WeightPruning(0.5), schedule=PolynomialSchedule(4), frequency=1,
+            optimizer=optimizers()["sgd"].__class__(1e30), epochs=3, **QUICK,
+        )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "config",
     [
@@ -235,8 +299,14 @@ def test_the_callers_own_callback_is_called() -> None:
     [
         ({"patience": 2}, "patience is given: weights of another epoch"),
         ({"checkpoint": "x"}, "checkpoint is given"),
-        ({"schedule": PolynomialSchedule(4), "epochs": 4}, "reaches sparsity 0.4922 in the last"),
+        ({"schedule": PolynomialSchedule(4), "epochs": 4}, "reaches sparsity 0.4922 at the last"),
         ({"schedule": ConstantSchedule(3), "epochs": 2}, "an end_step of at most 1 or more"),
+        ({"frequency": 0}, "frequency is 0"),
+        ({"frequency": 5, "jit_compile": True}, "jit_compile is True and frequency 5: masks"),
+        (
+            {"schedule": PolynomialSchedule(13), "epochs": 2, "batch_size": 64, "frequency": 5},
+            "sparsity 0.4939 at the last draw of masks, step 10, in 2 epochs",
+        ),
         ({"epochs": 0}, "epochs"),
         ({"objective": "hinge"}, "objective is 'hinge'"),
     ],
