@@ -137,7 +137,8 @@ def fake_quant_codes(x: Any, grid: Grid) -> Any:
     """Give ``q - zero_point`` of :func:`fake_quant` as whole float32 numbers, with its gradient.
 
     Products and sums of such numbers are exact in float32 up to 2**24, so that a model trained on
-    them computes what integer arithmetic computes later.
+    them computes what integer arithmetic computes later; scores that are equal there are equal
+    here, compiled or not.
 
     Example:
         >>> fake_quant_codes(np.float32([-9, 0.3]), Grid(0.5, 0, -2, 1)).numpy().tolist()
@@ -162,8 +163,15 @@ def round_straight_through(x: Any) -> Any:
     """
     from keras import ops
 
-    # Exact: floor(x + 1/2) and x are so close that their difference is a float32 number.
-    return x + ops.stop_gradient(ops.floor(x + 0.5) - x)
+    def rounded(x: Any) -> Any:
+        # Not x + stop_gradient(floor(x + 1/2) - x), as often written: a compiler that adds in
+        # another order makes of it numbers that are not whole, and different ones of equal codes.
+        def pass_on(*args: Any, upstream: Any = None) -> Any:
+            return args[0] if upstream is None else upstream
+
+        return ops.floor(x + 0.5), pass_on
+
+    return ops.custom_gradient(rounded)(x)
 
 
 def quantize_to_grid(values: ArrayLike, grid: Grid) -> NDArray[np.int32]:

@@ -11,6 +11,7 @@ from recsys_lib.compression.quantization.fake_quant import quantize_to_grid
 from recsys_lib.compression.quantization.integer_ops import to_codes
 from recsys_lib.compression.quantization.qat import IntegerQuantization, quantization_aware
 from recsys_lib.models import RatingModelConfig, build_rating_model
+from recsys_lib.training import KerasScorer
 
 KINDS = ("dot_product", "matrix_factorization", "two_tower", "mlp_ranker", "neumf")
 NUM_USERS, NUM_ITEMS = 300, 400
@@ -65,6 +66,22 @@ def test_codes_are_equal_or_one_unit_apart_at_a_tie(kind, requantization):
         assert np.abs(twice - expected).max() == 1  # rounds half a unit before it rounds a unit
         checked += codes.size
     assert checked > 1e5
+
+
+@pytest.mark.parametrize("bits", [4, 2])
+@pytest.mark.parametrize("kind", ["mlp_ranker", "neumf"])
+def test_scores_that_are_equal_in_integers_are_equal_in_the_compiled_model(kind, bits):
+    """Few bits make many ties; a metric that counts them must not depend on who computes."""
+    ids = pairs(20_000)
+    aware = quantization_aware(build(kind), IntegerQuantization(bits, activation_bits=4))
+    compiled, integer = KerasScorer(aware).score(*ids), convert(aware).score(*ids)
+    distinct = len(np.unique(integer))
+    assert distinct < 0.5 * len(integer)
+    assert len(np.unique(compiled)) == pytest.approx(distinct, rel=0.01)
+    # In the order of the integers, equal neighbours are equal in the compiled model too.
+    order = np.argsort(integer, kind="stable")
+    tied = np.diff(integer[order]) == 0
+    assert (np.diff(compiled[order])[tied] == 0).mean() > 0.99
 
 
 def test_layers_are_int8_and_bytes_are_packed():

@@ -192,3 +192,31 @@ def test_kernels_are_rounded_as_tfmot_rounds_them(per_channel):
     scale = symmetric_scales(groups, 8, "column")
     rounded = fake_quant(kernel, scale, 0, 8, narrow=True).numpy()
     assert_same(rounded, expected, kernel, scale, -127 * scale)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_codes_are_whole_numbers_in_a_compiled_graph(jit_compile):
+    """Grappler adds in another order; written as x + (floor(x + 1/2) - x), an eighth is broken."""
+    import tensorflow as tf
+
+    grid = Grid(np.float32(0.0225), np.float32(-97), -128, 127)
+    x = np.random.default_rng(1).normal(0, 1.2, 100_000).astype(np.float32)
+
+    def naive(t):
+        lowest = (grid.low - grid.zero_point) * grid.scale
+        highest = (grid.high - grid.zero_point) * grid.scale
+        steps = (tf.clip_by_value(t, lowest, highest) - lowest) * (1 / grid.scale)
+        whole = steps + tf.stop_gradient(tf.floor(steps + 0.5) - steps)
+        return whole + (grid.low - grid.zero_point)
+
+    def compiled(function):
+        graph = tf.function(function, autograph=False, jit_compile=jit_compile)
+        return graph(tf.constant(x)).numpy()
+
+    codes = compiled(lambda t: fake_quant_codes(t, grid))
+    np.testing.assert_array_equal(codes, np.round(codes))
+    assert (codes != fake_quant_codes(x, grid).numpy()).mean() < 1e-4
+    np.testing.assert_array_equal(codes + grid.zero_point, quantize_to_grid(x, grid))
+    if not jit_compile:
+        broken = compiled(naive)
+        assert (broken != np.round(broken)).mean() > 0.01
