@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.data import Interactions, Split
+from recsys_lib.data import Interactions
 from recsys_lib.training.checkpoint import (
     TrainingState,
     fingerprint,
@@ -21,8 +21,20 @@ from recsys_lib.training.checkpoint import (
 from recsys_lib.training.checks import check_model, check_options, jit_pays, own_optimizer
 from recsys_lib.training.history import History
 from recsys_lib.training.logs import progress_bar, scalar_writer
-from recsys_lib.training.loop import EpochResult, compile_epoch, num_drawn
+from recsys_lib.training.loop import (
+    Batch,
+    EpochResult,
+    compile_epoch,
+    num_drawn,
+    trained_variables,
+)
 from recsys_lib.training.sampling import epoch_order
+from recsys_lib.training.settings import (
+    check_extra_loss,
+    extra_settings,
+    optimizer_settings,
+    validation_settings,
+)
 from recsys_lib.training.validation import Validation, make_validator
 
 
@@ -46,6 +58,8 @@ def fit(
     on_epoch_end: Callable[[int, Mapping[str, float]], None] | None = None,
     jit_compile: bool | None = None,
     progress: bool = True,
+    extra_loss: Callable[[Batch], Any] | None = None,
+    objective_weight: float = 1.0,
 ) -> History:
     """Train a Keras rating model in place, as Keras' own ``fit`` does, but many times faster.
 
@@ -82,6 +96,11 @@ def fit(
             on, unless an embedding table is so large that its gradient is kept as a list, which
             XLA cannot do. Results differ in rounding only.
         progress: show a progress bar, in notebook or terminal.
+        extra_loss: one more loss to minimise along with the objective: maps a
+            :class:`recsys_lib.training.loop.Batch` to a scalar, inside the graph. A Keras layer
+            brings its variables: ``trainable_variables`` are trained, ``variables`` are part of
+            checkpoints. ``after_update()``, if it has that, is called after each update.
+        objective_weight: factor of the objective beside an extra loss, 0 or more.
 
     Returns:
         The course of the run.
@@ -122,6 +141,7 @@ def fit(
         checkpoint=path,
     )
     check_model(model, interactions)
+    check_extra_loss(extra_loss, objective_weight)
     metric = metric or ("rmse" if objective == "squared_error" else "ndcg")
     validate = (
         None if validation is None else make_validator(validation, metric, model, interactions)
@@ -139,12 +159,13 @@ def fit(
         jit_compile = jit_pays(model, interactions, num_gathered)
     loop["jit_compile"] = bool(jit_compile)
     settings = loop | {
-        "optimizer": _optimizer_settings(optimizer),
+        "optimizer": optimizer_settings(optimizer),
         "model": [[list(v.shape), str(v.dtype)] for v in model.variables],
         "interactions": fingerprint(interactions),
         "early_stopping": patience is not None,
+        **extra_settings(extra_loss, objective_weight),
         "metric": None if validate is None else metric,
-        "validation": _validation_settings(validation),
+        "validation": validation_settings(validation),
     }
     state = TrainingState([], [], [])
     if path is not None and resume and path.exists():
@@ -154,13 +175,16 @@ def fit(
                 f"epochs is {epochs}, but checkpoint {path} has {len(state.loss)} epochs already: "
                 "expected at least as many, another path, or resume=False"
             )
-    optimizer.build(model.trainable_variables)
+    variables = [*model.variables, *getattr(extra_loss, "variables", ())]
+    optimizer.build(trained_variables(model, extra_loss))
+    if extra_loss is not None:
+        loop |= {"extra_loss": extra_loss, "objective_weight": float(objective_weight)}
     run_epoch = compile_epoch(model, optimizer, interactions, **loop)
     if state.loss:
-        _assign(model.variables, state.model)
+        _assign(variables, state.model)
         _assign(optimizer.variables, state.optimizer)
     else:
-        state = TrainingState(_values(model.variables), _values(optimizer.variables), [])
+        state = TrainingState(_values(variables), _values(optimizer.variables), [])
 
     def history(stopped_early: bool = False) -> History:
         return History(
@@ -183,9 +207,9 @@ def fit(
             start = time.perf_counter()
             result = run_epoch(epoch_order(len(interactions), seed, epoch), epoch)
             seconds = time.perf_counter() - start
-            weights = _values(model.variables)
+            weights = _values(variables)
             if not _all_finite(result, weights):
-                _assign(model.variables, state.model)
+                _assign(variables, state.model)
                 raise FloatingPointError(_divergence(epoch, result, optimizer))
             loss = result.loss_sum / len(interactions)
             logs = {"loss": loss, "interactions_per_second": len(interactions) / seconds}
@@ -209,7 +233,7 @@ def fit(
             if on_epoch_end is not None:
                 on_epoch_end(epoch + 1, logs)
     if patience is not None and state.best:
-        _assign(model.variables, state.best)
+        _assign(variables, state.best)
     return history(stopped_early=len(state.loss) < epochs)
 
 
@@ -239,14 +263,3 @@ def _divergence(epoch: int, result: EpochResult, optimizer: Any) -> str:
         f"{what}, with learning rate {rate:.3g}: try {rate / 10:.3g}, a larger l2 or clipnorm=1.0. "
         f"The model has the weights it had {f'after epoch {epoch}' if epoch else 'at the start'}"
     )
-
-
-def _optimizer_settings(optimizer: Any) -> dict[str, Any]:
-    config = {k: v for k, v in optimizer.get_config().items() if k != "name"}
-    return {"class": type(optimizer).__name__, "config": repr(sorted(config.items()))}
-
-
-def _validation_settings(validation: Validation | None) -> str | None:
-    if isinstance(validation, Split):
-        return fingerprint(validation.test)
-    return fingerprint(validation) if isinstance(validation, Interactions) else None

@@ -14,8 +14,24 @@ from recsys_lib.training.sampling import uniform_negatives
 OBJECTIVES = ("sigmoid_cross_entropy", "squared_error", "bpr", "sampled_softmax")
 
 
+class Batch(NamedTuple):
+    """What an extra loss is given at each update, all tensors of the graph.
+
+    Args:
+        user_ids: (b,) int32, the users of the batch; b is smaller in the last batch.
+        item_ids: (b, 1 + m) int32, the item of each interaction, then those drawn for it.
+        logits: (b, 1 + m) float32, the model's, with gradients.
+        step: scalar int64, number of the update since the start of the run: the seed of a draw.
+    """
+
+    user_ids: Any
+    item_ids: Any
+    logits: Any
+    step: Any
+
+
 class EpochResult(NamedTuple):
-    """Sum of the objective over the rows visited, and the number of updates made."""
+    """Sum of the loss over the rows visited, and the number of updates made."""
 
     loss_sum: float
     steps: int
@@ -42,6 +58,8 @@ def compile_epoch(
     l2: float,
     seed: int,
     jit_compile: bool = False,
+    extra_loss: Callable[[Batch], Any] | None = None,
+    objective_weight: float = 1.0,
 ) -> Callable[[Any, int], EpochResult]:
     """Build the function that trains ``model`` for one epoch, in place.
 
@@ -60,7 +78,10 @@ def compile_epoch(
     - "sampled_softmax": ``-x + log(exp(x) + sum_j exp(x_j))``
     - "squared_error": ``(r - x)^2``, without negatives
 
-    An epoch ends at once when the objective is no longer finite.
+    With an extra loss, ``objective_weight * objective`` takes the place of the objective, and
+    ``extra_loss(batch)`` is added to the sum.
+
+    An epoch ends at once when the loss is no longer finite.
 
     Args:
         model: maps ``[user_ids, item_ids]``, each (n,) int32, to (n,) logits.
@@ -73,6 +94,10 @@ def compile_epoch(
         seed: of the draws.
         jit_compile: compile the update with XLA, which fuses its steps: two to four times faster,
             after about a second of compiling.
+        extra_loss: maps a :class:`Batch` to one more loss, a scalar; called in the graph, under
+            the tape. It may have ``trainable_variables``, trained along with the model's, and
+            ``after_update()``, called in the graph after each update. None changes nothing.
+        objective_weight: 0 or more; other than 1 only with an extra loss.
 
     Returns:
         ``run(order, epoch)``: ``order`` (n,) row numbers, ``epoch`` counted from 0.
@@ -92,16 +117,21 @@ def compile_epoch(
     users = tf.constant(interactions.user_ids, tf.int32)
     items = tf.constant(interactions.item_ids, tf.int32)
     ratings = None if num_negatives else tf.constant(interactions.ratings)
-    variables = model.trainable_variables
+    variables = trained_variables(model, extra_loss)
+    after_update = getattr(extra_loss, "after_update", None)
     tables = embedding_tables(model) if l2 else []
     forward = make_forward(model)
     num_gathered = batch_size * (1 + num_negatives)
 
     @tf.function(autograph=False, jit_compile=jit_compile)
-    def update(batch_users: Any, candidates: Any, batch_ratings: Any) -> Any:
+    def update(batch_users: Any, candidates: Any, batch_ratings: Any, *step: Any) -> Any:
         num_batch = tf.shape(batch_users)[0]
         with tf.GradientTape() as tape:
-            losses = _losses(objective, forward(batch_users, candidates), batch_ratings)  # (b,)
+            logits = forward(batch_users, candidates)
+            losses = _losses(objective, logits, batch_ratings)  # (b,)
+            if extra_loss is not None:
+                extra = _scalar(extra_loss(Batch(batch_users, candidates, logits, *step)))
+                losses = objective_weight * losses + extra  # its mean: the extra loss once
             scaled = optimizer.scale_loss(tf.reduce_mean(losses))
         gradients = [
             combine_repeated_rows(gradient, (*variable.shape, 1)[0], num_gathered)
@@ -116,6 +146,8 @@ def compile_epoch(
             table = variables[position]
             gradients[position] = add_shrinkage(gradients[position], table, used[side], strength)
         optimizer.apply(gradients, variables)
+        if after_update is not None:
+            after_update()
         return tf.reduce_sum(losses)
 
     @tf.function(autograph=False)
@@ -127,13 +159,14 @@ def compile_epoch(
             batch_users, batch_items = columns[0][rows], columns[1][rows]
             batch_ratings = None if ratings is None else columns[2][rows]
             candidates = batch_items[:, None]  # (b, 1)
+            global_step = epoch * num_steps + tf.cast(step, tf.int64)
             if num_negatives:
-                global_step = epoch * num_steps + tf.cast(step, tf.int64)
                 negatives = uniform_negatives(
                     tf.shape(batch_users)[0], num_negatives, num_items, seed, global_step
                 )
                 candidates = tf.concat([candidates, negatives], axis=1)  # (b, 1 + m)
-            loss = update(batch_users, candidates, batch_ratings)
+            counted = () if extra_loss is None else (global_step,)
+            loss = update(batch_users, candidates, batch_ratings, *counted)
             return step + 1, loss_sum + tf.cast(loss, tf.float64)
 
         return tf.while_loop(
@@ -147,6 +180,27 @@ def compile_epoch(
         return EpochResult(float(loss_sum), int(steps))
 
     return run
+
+
+def trained_variables(model: Any, extra_loss: Any = None) -> list[Any]:
+    """Give what an optimizer trains: the model's variables, then those of the extra loss.
+
+    Example:
+        >>> from recsys_lib.models import RatingModelConfig, build_rating_model
+        >>> len(trained_variables(build_rating_model(RatingModelConfig("dot_product", 2, 3, 4))))
+        2
+    """
+    return [*model.trainable_variables, *getattr(extra_loss, "trainable_variables", ())]
+
+
+def _scalar(loss: Any) -> Any:
+    """Check the shape of an extra loss: one per row would be weighed by another number of rows."""
+    import tensorflow as tf
+
+    loss = tf.convert_to_tensor(loss)
+    if loss.shape.rank != 0:
+        raise ValueError(f"extra_loss returned shape {loss.shape}: expected a scalar, ()")
+    return tf.cast(loss, tf.float32)
 
 
 def _losses(objective: str, logits: Any, ratings: Any) -> Any:
