@@ -31,7 +31,7 @@ def make_forward(model: Any) -> Forward:
     """
     import tensorflow as tf
 
-    parts = _split_at_dot(model)
+    parts = split_at_dot(model)
 
     def on_pairs(user_ids: Any, item_ids: Any) -> Any:
         width = item_ids.shape[1]
@@ -62,7 +62,7 @@ class _Parts(NamedTuple):
     rest: Any  # [dot (n, 1), user ids (n,), item ids (n,)] -> (n,)
 
 
-def _split_at_dot(model: Any) -> _Parts | None:
+def split_at_dot(model: Any) -> _Parts | None:
     """Cut a functional model at its only Dot layer, sharing all weights; None if it has none."""
     import keras
 

@@ -1,17 +1,27 @@
 """Distillation: a small student learns from what a large teacher says, or from its weights."""
 
-from recsys_lib.compression.distillation.soft_labels import (
-    mix,
-    score_regression,
-    soft_sigmoid_cross_entropy,
-    soft_softmax_cross_entropy,
-    softmax_kl_divergence,
+from recsys_lib.compression.distillation.agreement import Agreement, agreement
+from recsys_lib.compression.distillation.distill import DistillationResult, distill
+from recsys_lib.compression.distillation.ensemble import Ensemble
+from recsys_lib.compression.distillation.methods import (
+    CollaborativeDistillation,
+    DistillationExperts,
+    RankingDistillation,
+    RelaxedRankingDistillation,
+    SoftLabels,
 )
+from recsys_lib.compression.distillation.teacher import TeacherScores
 
-__all__: list[str] = [
-    "mix",
-    "score_regression",
-    "soft_sigmoid_cross_entropy",
-    "soft_softmax_cross_entropy",
-    "softmax_kl_divergence",
+__all__ = [
+    "Agreement",
+    "CollaborativeDistillation",
+    "DistillationExperts",
+    "DistillationResult",
+    "Ensemble",
+    "RankingDistillation",
+    "RelaxedRankingDistillation",
+    "SoftLabels",
+    "TeacherScores",
+    "agreement",
+    "distill",
 ]
