@@ -21,7 +21,8 @@ jobs = json.load(sys.stdin)
 results = []
 for kind, options, steps in jobs:
     schedule = getattr(sparsity, kind)(**options)
-    results.append([float(schedule(tf.constant(step))[1]) for step in steps])
+    pairs = [schedule(tf.constant(step)) for step in steps]
+    results.append([[float(sparsity) for _, sparsity in pairs], [bool(now) for now, _ in pairs]])
 print("VALUES" + json.dumps(results))
 """
 
@@ -42,13 +43,21 @@ def test_values_are_those_of_tfmot() -> None:
         ours.append([schedule(step, final) for step in steps])
     jobs.append(("ConstantSparsity", {"target_sparsity": 0.7, "begin_step": 2}, steps))
     ours.append([ConstantSchedule(2)(step, 0.7) for step in steps])
+    every_four = {"initial_sparsity": 0.2, "final_sparsity": 0.8, "begin_step": 0, "end_step": 16}
+    jobs.append(("PolynomialDecay", every_four | {"frequency": 4}, list(range(22))))
     done = subprocess.run(
         [sys.executable, "-c", TFMOT], input=json.dumps(jobs), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-2000:]
     theirs = json.loads(done.stdout.split("VALUES")[1])
-    for mine, other in zip(ours, theirs, strict=True):
+    *schedules, (sparsities, now) = theirs
+    for mine, (other, _) in zip(ours, schedules, strict=True):
         assert mine == pytest.approx(other, abs=1e-6)
+    # The steps at which fit_pruned(frequency=4) draws masks, in test_training.py.
+    drawn = [step for step, due in enumerate(now) if due]
+    assert drawn == [0, 4, 8, 12, 16]
+    expected = [PolynomialSchedule(16, initial_sparsity=0.2)(step, 0.8) for step in drawn]
+    assert expected == pytest.approx([sparsities[step] for step in drawn], abs=1e-6)
 
 
 def test_equation_1_by_hand() -> None:

@@ -80,6 +80,15 @@ def test_row_scales_serve_users_with_small_scores(model: IALS) -> None:
     assert errors[0] < 0.6 * errors[1]
 
 
+def test_rounding_up_later_makes_zeros_and_fewer_bytes(model: IALS) -> None:
+    early, late = (transform_code(model, TransformCoding(0.1, round_up_from=u)) for u in (0.5, 0.7))
+    assert late.nbytes < early.nbytes
+    assert late.report.sparsity > early.report.sparsity
+    flat = transform_code(model, TransformCoding(0.1, user_exponent=0.0))
+    none = transform_code(model, TransformCoding(0.1, scale_users=False))
+    np.testing.assert_allclose(flat.model.user_vectors, none.model.user_vectors, rtol=1e-5)
+
+
 def test_users_and_items_without_data_stay_zero() -> None:
     data = Interactions(USERS[:2000], ITEMS[:2000], num_users=610, num_items=310)
     model = IALS(embedding_dim=8, epochs=2).fit(data)
@@ -92,6 +101,10 @@ def test_users_and_items_without_data_stay_zero() -> None:
 def test_bad_input_is_named(model: IALS) -> None:
     with pytest.raises(ValueError, match="relative_error is -1"):
         TransformCoding(-1)
+    with pytest.raises(ValueError, match=r"user_exponent is 1\.5: expected a number from 0 to 1"):
+        TransformCoding(user_exponent=1.5)
+    with pytest.raises(ValueError, match=r"round_up_from is 0\.4: expected a finite number of at"):
+        TransformCoding(round_up_from=0.4)
     with pytest.raises(TypeError, match="Popularity"):
         transform_code(Popularity().fit(DATA), TransformCoding())  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="allow a larger error"):
