@@ -227,6 +227,8 @@ class DistillationExperts(Method):
     Args:
         weight: share of the teacher, in [0, 1].
         num_experts: for users, and as many for items.
+        rows_per_update: rows of the batch that are looked at: so many users, and twice as many
+            items (those met and, with an objective that draws, one drawn for each).
         last_temperature: of the gate in the last epoch, in (0, 1].
 
     Raises:
@@ -242,11 +244,12 @@ class DistillationExperts(Method):
     """
 
     num_experts: int = 5
+    rows_per_update: int = 128
     last_temperature: float = 1e-3
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check(1, "num_experts")
+        self._check(1, "num_experts", "rows_per_update")
         self._check(0, "last_temperature", integer=False, above=True)
         if self.last_temperature > 1:
             raise ValueError(

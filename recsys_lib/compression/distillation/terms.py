@@ -313,7 +313,8 @@ class _ExpertsTerm(Term):
         import tensorflow as tf
 
         total = 0.0
-        ids = batch.user_ids, tf.reshape(batch.item_ids, [-1])
+        count = self._method.rows_per_update
+        ids = batch.user_ids[:count], tf.reshape(batch.item_ids[:count, :2], [-1])
         for (look, vectors, experts), side in zip(self._sides, ids, strict=True):
             losses = experts.loss(
                 look(side),
