@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,3 +38,17 @@ def real_data() -> Callable[[str], Any]:
         return cache[name]
 
     return load
+
+
+@pytest.fixture(scope="session")
+def published_ials(real_data: Callable[[str], Any]) -> Any:
+    """Give ncf-ml-1m, iALS with 192 dimensions fitted on it, and the CPU seconds that this took.
+
+    The slowest model of the tests, fitted once for all of them. Leave it as it is.
+    """
+    from recsys_lib.models import IALS
+
+    split = real_data("ncf-ml-1m")
+    start = time.process_time()
+    model = IALS(embedding_dim=192).fit(split.train)
+    return split, model, time.process_time() - start

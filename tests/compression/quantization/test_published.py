@@ -10,13 +10,11 @@ from threadpoolctl import threadpool_limits
 
 from recsys_lib.compression.quantization import UniformQuantization, quantize
 from recsys_lib.evaluation import evaluate_leave_one_out
-from recsys_lib.models import IALS
 
 
 @pytest.fixture(scope="module")
-def fitted(real_data):
-    split = real_data("ncf-ml-1m")
-    model = IALS(embedding_dim=192).fit(split.train)
+def fitted(published_ials):
+    split, model, _ = published_ials
     result = evaluate_leave_one_out(model, split, k=10)
     assert result.ndcg >= 0.453
     return split, model, result.ndcg
