@@ -1,0 +1,253 @@
+"""A student that starts from its teacher: against SciPy's decomposition, and layer by layer."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.optimize
+
+from recsys_lib.compression import named_weights
+from recsys_lib.compression.distillation.initialise import kept_layers, start_from_teacher
+from recsys_lib.compression.distillation.platt import fit_logits
+from recsys_lib.compression.pruning import LayerRemoval, drop_layer
+from recsys_lib.data import Interactions
+from recsys_lib.models import EASE, IALS, RatingModelConfig, build_rating_model
+from recsys_lib.training import KerasScorer, fit
+
+USERS, ITEMS = 60, 90
+EVERY_PAIR = np.repeat(np.arange(USERS), ITEMS), np.tile(np.arange(ITEMS), USERS)
+
+
+def scores(model):
+    scorer = model if isinstance(model, IALS) else KerasScorer(model)
+    return scorer.score(*EVERY_PAIR).reshape(USERS, ITEMS)
+
+
+def config(kind, dim=8, **more):
+    return RatingModelConfig(kind, USERS, ITEMS, dim, **more)
+
+
+def built(kind, dim=8, **more):
+    """A model with random weights everywhere, biases too."""
+    model = build_rating_model(config(kind, dim, init_std=0.5, **more))
+    random = np.random.default_rng(1)
+    model.set_weights([w + random.normal(0, 0.3, w.shape) for w in model.get_weights()])
+    return model
+
+
+@pytest.fixture(scope="module")
+def data():
+    random = np.random.default_rng(0)
+    groups = random.integers(0, 3, USERS)
+    users = np.repeat(np.arange(USERS), 20)
+    items = random.integers(0, 30, len(users)) + 30 * groups[users]
+    return Interactions(users, items, num_users=USERS, num_items=ITEMS)
+
+
+@pytest.fixture(scope="module")
+def ials(data):
+    return IALS(embedding_dim=12, epochs=4, progress=False).fit(data)
+
+
+@pytest.mark.parametrize("dim", [1, 4, 11])
+@pytest.mark.parametrize("kind", ["dot_product", "matrix_factorization"])
+def test_tables_are_the_best_approximation_there_is(ials, kind, dim):
+    wanted = scores(ials).astype(np.float64)
+    left, values, right = scipy.linalg.svd(wanted, full_matrices=False)
+    best = (left[:, :dim] * values[:dim]) @ right[:dim]
+    student = scores(start_from_teacher(ials, config(kind, dim)))
+    np.testing.assert_allclose(student, best, atol=2e-5)
+    error = np.linalg.norm(student - wanted)  # Eckart & Young: the values that were cut
+    assert error == pytest.approx(np.sqrt(np.sum(values[dim:] ** 2)), rel=1e-4)
+
+
+@pytest.mark.parametrize("dim", [12, 20])
+def test_a_student_of_the_teachers_size_or_more_equals_it(ials, dim):
+    student = start_from_teacher(ials, config("dot_product", dim))
+    np.testing.assert_allclose(scores(student), scores(ials), atol=2e-5)
+    users = named_weights(student)["user_embedding/embeddings"]
+    assert np.abs(users).sum(axis=0).min() > 0  # no column is dead: gradients flow
+
+
+def test_columns_beyond_the_rank_of_the_teacher_learn(ials, data):
+    student = start_from_teacher(ials, config("dot_product", 20))
+    fit(student, data, objective="bpr", epochs=3, batch_size=100, progress=False)
+    for name, table in named_weights(student).items():
+        assert np.abs(table[:, 12:]).sum(axis=0).min() > 0, name
+
+
+@pytest.mark.parametrize("student_kind", ["dot_product", "matrix_factorization"])
+@pytest.mark.parametrize("teacher_kind", ["dot_product", "matrix_factorization", "two_tower"])
+def test_every_inner_product_can_teach_and_keeps_its_scores(teacher_kind, student_kind):
+    more = {"global_bias": 1.5} if teacher_kind == "matrix_factorization" else {}
+    teacher = built(teacher_kind, 6, **more)
+    student = start_from_teacher(teacher, config(student_kind, 40))
+    np.testing.assert_allclose(scores(student), scores(teacher), atol=1e-4)
+
+
+def test_biases_are_kept_and_only_the_product_is_cut():
+    teacher = built("matrix_factorization", 8, global_bias=2.0)
+    student = start_from_teacher(teacher, config("matrix_factorization", 3))
+    old, new = named_weights(teacher), named_weights(student)
+    for side in ("user", "item"):
+        np.testing.assert_array_equal(
+            new[f"{side}_bias/embeddings"], old[f"{side}_bias/embeddings"]
+        )
+    assert student.get_layer("global_bias").offset == 2.0
+    product = old["user_embedding/embeddings"] @ old["item_embedding/embeddings"].T
+    left, values, right = np.linalg.svd(product)
+    rest = scores(student) - (scores(teacher) - product)
+    np.testing.assert_allclose(rest, (left[:, :3] * values[:3]) @ right[:3], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["dot_product", "matrix_factorization"])
+def test_interactions_turn_scores_into_logits_and_leave_the_order(ials, data, kind):
+    plain = scores(start_from_teacher(ials, config(kind, 5)))
+    student = start_from_teacher(ials, config(kind, 5), data)
+    logits = scores(student)
+    np.testing.assert_array_equal(np.argmax(plain, axis=1), np.argmax(logits, axis=1))
+    scale = np.polyfit(plain.ravel(), logits.ravel(), 1)
+    np.testing.assert_allclose(np.polyval(scale, plain), logits, atol=1e-3)  # one line for all
+    assert scale[0] > 1
+
+    def loss(epochs):
+        run = fit(
+            start_from_teacher(ials, config(kind, 5), epochs),
+            data,
+            objective="sampled_softmax",
+            optimizer="sgd",
+            epochs=1,
+            batch_size=10_000,
+            progress=False,
+        )
+        return run.loss[0]
+
+    assert loss(data) < loss(None)  # the first loss, before any update
+
+
+def test_platt_finds_what_scipy_finds():
+    random = np.random.default_rng(0)
+    x = random.normal(0.2, 0.1, 500)
+    y = (random.random(500) < 1 / (1 + np.exp(-(12 * x - 3)))).astype(float)
+
+    def loss(beta):
+        logits = beta[0] * x + beta[1]
+        return np.mean(np.logaddexp(0, logits) - y * logits)
+
+    found = scipy.optimize.minimize(loss, [1, 0], method="Nelder-Mead", tol=1e-10).x
+    np.testing.assert_allclose(fit_logits(x, y), found, rtol=1e-3)
+
+
+def test_platt_separable_scores_stay_finite():
+    scale, offset = fit_logits([0.0, 0.1, 0.9, 1.0], [0, 0, 1, 1])
+    assert math.isfinite(scale) and math.isfinite(offset) and scale > 0
+
+
+@pytest.mark.parametrize(
+    ("values", "labels", "message"),
+    [
+        ([0.0, 1.0], [1, 0], "higher"),
+        ([0.5, 0.5], [1, 0], "higher"),
+        ([0.0, 1.0], [1, 1], "labels"),
+        ([[0.0], [1.0]], [0, 1], "shape"),
+    ],
+)
+def test_platt_refuses_what_has_no_answer(values, labels, message):
+    with pytest.raises(ValueError, match=message):
+        fit_logits(values, labels)
+
+
+@pytest.mark.parametrize("kind", ["mlp_ranker", "neumf", "two_tower"])
+def test_a_network_of_the_teachers_size_is_the_teacher(kind):
+    teacher = built(kind, 8, hidden_units=(12, 10, 6))
+    student = start_from_teacher(teacher, config(kind, 8, hidden_units=(12, 10, 6)))
+    np.testing.assert_array_equal(scores(student), scores(teacher))
+    assert student is not teacher
+
+
+@pytest.mark.parametrize("kind", ["mlp_ranker", "neumf"])
+def test_dimensions_that_do_not_matter_can_go(kind):
+    teacher = built(kind, 8, hidden_units=(12, 6))
+    weights = named_weights(teacher)
+    for name, table in weights.items():
+        if name.endswith("embeddings"):
+            table[:, 3:] = table[:, :3] @ np.ones((3, 5), np.float32)  # rank 3
+    teacher.set_weights(list(weights.values()))
+    student = start_from_teacher(teacher, config(kind, 3, hidden_units=(12, 6)))
+    np.testing.assert_allclose(scores(student), scores(teacher), atol=2e-3)
+
+
+def test_layers_are_kept_at_even_distances():
+    teacher = built("mlp_ranker", 8, hidden_units=(12, 10, 6))
+    student = start_from_teacher(teacher, config("mlp_ranker", 8, hidden_units=(12, 6)))
+    expected = drop_layer(teacher, LayerRemoval(1)).model
+    np.testing.assert_allclose(scores(student), scores(expected), atol=1e-5)
+    np.testing.assert_array_equal(
+        named_weights(student)["dense_0/kernel"], named_weights(teacher)["dense_0/kernel"]
+    )
+    assert kept_layers(5, 3) == (0, 2, 4)
+
+
+def test_idle_neurons_are_the_first_to_go(data):
+    teacher = built("neumf", 4, hidden_units=(10, 6))
+    weights = named_weights(teacher)
+    weights["dense_1/kernel"][[2, 5, 7]] = 0  # nobody reads these three
+    teacher.set_weights(list(weights.values()))
+    student = start_from_teacher(teacher, config("neumf", 4, hidden_units=(7, 6)), data)
+    np.testing.assert_allclose(scores(student), scores(teacher), atol=1e-4)
+
+
+def test_the_teacher_stays_as_it_is(ials, data):
+    teacher = built("neumf", 8, hidden_units=(12, 6))
+    before = [w.copy() for w in teacher.get_weights()]
+    start_from_teacher(teacher, config("neumf", 4, hidden_units=(6,)), data)
+    for old, new in zip(before, teacher.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    vectors = ials.user_vectors.copy()
+    start_from_teacher(ials, config("dot_product", 4), data)
+    np.testing.assert_array_equal(ials.user_vectors, vectors)
+
+
+def test_the_start_acts(data, ials):
+    """One epoch from the teacher beats the same epoch from a random start."""
+    student = config("dot_product", 4)
+    options = {"objective": "bpr", "epochs": 1, "batch_size": 256, "progress": False}
+    fresh = fit(build_rating_model(student), data, **options)
+    started = fit(start_from_teacher(ials, student, data), data, **options)
+    assert started.loss[0] < 0.7 * fresh.loss[0]
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "message"),
+    [
+        (("mlp_ranker", 8), ("dot_product", 4), "no inner product"),
+        (("mlp_ranker", 8), ("neumf", 4), "expected equal kinds"),
+        (("mlp_ranker", 8), ("mlp_ranker", 16), "at most the 8"),
+        (("dot_product", 8), ("two_tower", 4), "expected equal kinds"),
+    ],
+)
+def test_kinds_and_sizes_must_fit(teacher, student, message):
+    with pytest.raises(ValueError, match=message):
+        start_from_teacher(built(*teacher), config(*student))
+
+
+def test_more_misfits_are_named(ials, data):
+    teacher = built("mlp_ranker", 8, hidden_units=(12, 6))
+    for units in ((16, 6), (12, 8), (12, 6, 4)):
+        with pytest.raises(ValueError, match="at most"):
+            start_from_teacher(teacher, config("mlp_ranker", 8, hidden_units=units))
+    with pytest.raises(ValueError, match="activation"):
+        tanh = config("mlp_ranker", 8, hidden_units=(12, 6), activation="tanh")
+        start_from_teacher(teacher, tanh)
+    with pytest.raises(ValueError, match="last equal"):
+        towers = built("two_tower", 8, hidden_units=(12, 6))
+        start_from_teacher(towers, config("two_tower", 8, hidden_units=(12, 4)))
+    with pytest.raises(ValueError, match="expected the same"):
+        start_from_teacher(ials, RatingModelConfig("dot_product", USERS + 1, ITEMS))
+    with pytest.raises(TypeError, match="student"):
+        start_from_teacher(ials, "dot_product")
+    with pytest.raises(TypeError, match="interactions"):
+        start_from_teacher(ials, config("dot_product"), "data")
+    with pytest.raises(TypeError, match="model is of type EASE"):
+        start_from_teacher(EASE().fit(data), config("dot_product"))
