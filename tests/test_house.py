@@ -120,6 +120,7 @@ def test_import_is_quick_and_light() -> None:
         "compression.quantization",
         "compression.embedding_tables",
         "compression.tfmot",
+        "compression.recipe",
     ],
 )
 def test_rooms_import_without_tensorflow(module: str) -> None:
