@@ -15,6 +15,7 @@ from recsys_lib.compression.quantization.codebooks import (
     CodebookTensor,
     quantize_codebook,
 )
+from recsys_lib.compression.quantization.context_coding import ContextCodedTensor
 from recsys_lib.compression.quantization.convert import convert, quantize_static
 from recsys_lib.compression.quantization.dynamic import (
     dynamic_dense,
@@ -43,6 +44,10 @@ from recsys_lib.compression.quantization.product import (
     quantize_product,
 )
 from recsys_lib.compression.quantization.qat import IntegerQuantization, quantization_aware
+from recsys_lib.compression.quantization.rate_distortion import (
+    RateDistortion,
+    rate_distortion_tables,
+)
 from recsys_lib.compression.quantization.sensitivity import (
     SensitivityCurve,
     score_error,
@@ -63,6 +68,7 @@ __all__ = [
     "BitAllocation",
     "CodebookQuantization",
     "CodebookTensor",
+    "ContextCodedTensor",
     "EntropyCodedTensor",
     "EntropyCoding",
     "GroupedTensor",
@@ -72,6 +78,7 @@ __all__ = [
     "ProductQuantization",
     "ProductTensor",
     "RangeCalibration",
+    "RateDistortion",
     "SensitivityCurve",
     "SteppedTensor",
     "TransformCoding",
@@ -97,6 +104,7 @@ __all__ = [
     "quantize_rows",
     "quantize_static",
     "quantize_uniform",
+    "rate_distortion_tables",
     "score_error",
     "sensitivity",
     "stored_bits",

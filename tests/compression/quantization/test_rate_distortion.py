@@ -1,0 +1,154 @@
+"""Rate-distortion optimised tables rank better than rounded ones of equal bytes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from recsys_lib.compression import read_tensor
+from recsys_lib.compression.quantization.rate_distortion import (
+    RateDistortion,
+    rate_distortion_tables,
+)
+from recsys_lib.compression.quantization.transform import TransformCoding, transform_code
+from recsys_lib.data import Interactions
+from recsys_lib.models import ALS, IALS, Popularity
+
+RANDOM = np.random.default_rng(0)
+TASTE = RANDOM.normal(size=(600, 4)) @ RANDOM.normal(size=(4, 300)) + RANDOM.normal(size=(600, 300))
+TRAIN = Interactions(*np.nonzero(TASTE > 2.5), num_users=600, num_items=300)
+SEEN = TRAIN.to_csr().toarray() > 0
+
+
+@pytest.fixture(scope="module")
+def model() -> IALS:
+    return IALS(embedding_dim=24, epochs=4).fit(TRAIN)
+
+
+def unseen_top(model: object, k: int = 20) -> list[set[int]]:
+    scores = model.score_all_items(np.arange(600))  # type: ignore[attr-defined]
+    ranked = np.argsort(-np.where(SEEN, -np.inf, scores), axis=1)[:, :k]
+    return [set(row) for row in ranked.tolist()]
+
+
+def agreement(model: object, other: object) -> float:
+    """Mean share of the unseen top 20 that two models have in common."""
+    both = zip(unseen_top(model), unseen_top(other), strict=True)
+    return float(np.mean([len(a & b) / 20 for a, b in both]))
+
+
+def test_ranks_better_than_transform_coding_in_fewer_bytes(model: IALS) -> None:
+    coded = transform_code(model, TransformCoding(0.3))
+    ours = rate_distortion_tables(model, RateDistortion(2e-3, epochs=60), TRAIN)
+    assert ours.nbytes < coded.nbytes
+    assert agreement(model, ours) > agreement(model, coded) + 0.02
+
+
+def test_a_higher_price_buys_fewer_bytes_and_less_agreement(model: IALS) -> None:
+    results = [
+        rate_distortion_tables(model, RateDistortion(price, epochs=20), TRAIN)
+        for price in (2e-4, 1e-3, 5e-3)
+    ]
+    for dear, cheap in pairwise(results):
+        assert cheap.nbytes < 0.85 * dear.nbytes
+        assert agreement(model, cheap) < agreement(model, dear)
+
+
+def test_optimising_is_what_helps_and_not_the_start(model: IALS) -> None:
+    short, long = (
+        rate_distortion_tables(model, RateDistortion(2e-3, epochs=epochs), TRAIN)
+        for epochs in (1, 60)
+    )
+    assert long.nbytes < short.nbytes
+    assert agreement(model, long) > agreement(model, short)
+
+
+def test_what_is_stored_is_what_scores_and_parts_make_it_again(model: IALS) -> None:
+    before = model.user_vectors.copy(), model.item_vectors.copy()
+    stored = rate_distortion_tables(model, RateDistortion(epochs=2), TRAIN)
+    for name, tensor in stored.tensors.items():
+        again = read_tensor(tensor.kind, tensor.header(), tensor.arrays())
+        np.testing.assert_array_equal(again.decode(), tensor.decode())
+        np.testing.assert_array_equal(getattr(stored.model, name), tensor.decode())
+    assert stored.nbytes == stored.report.bytes_after
+    assert stored.model.recommend([0], k=3).shape == (1, 3)
+    np.testing.assert_array_equal(before[0], model.user_vectors)
+    np.testing.assert_array_equal(before[1], model.item_vectors)
+
+
+def test_same_seed_same_tables(model: IALS) -> None:
+    config = RateDistortion(epochs=2, seed=3)
+    one, two = (rate_distortion_tables(model, config, TRAIN) for _ in range(2))
+    np.testing.assert_array_equal(one.model.item_vectors, two.model.item_vectors)
+
+
+def test_float_users_leave_items_alone_to_be_coded(model: IALS) -> None:
+    both = rate_distortion_tables(model, RateDistortion(2e-3, epochs=20), TRAIN)
+    items = rate_distortion_tables(model, RateDistortion(2e-3, epochs=20, users="float"), TRAIN)
+    assert items.tensors["user_vectors"].kind == "dense"
+    assert agreement(model, items) > agreement(model, both)
+    histories = [np.flatnonzero(row) for row in SEEN[:5]]
+    vectors = items.model.fold_in(histories)
+    assert vectors.shape == (5, items.model.embedding_dim)
+
+
+def test_other_factor_models_and_users_and_items_without_data() -> None:
+    pairs = TRAIN.take(np.arange(2000))
+    data = Interactions(pairs.user_ids, pairs.item_ids, num_users=610, num_items=310)
+    ratings = Interactions(
+        pairs.user_ids,
+        pairs.item_ids,
+        ratings=TASTE[pairs.user_ids, pairs.item_ids],
+        num_users=610,
+        num_items=310,
+    )
+    models = (
+        IALS(embedding_dim=8, epochs=2).fit(data),
+        ALS(embedding_dim=4, epochs=2).fit(ratings),
+    )
+    for model in models:
+        stored = rate_distortion_tables(model, RateDistortion(epochs=2), data)
+        assert np.isfinite(stored.model.user_vectors).all()
+        assert np.isfinite(stored.score_all_items([609])).all()
+
+
+def test_a_user_who_has_met_everything() -> None:
+    everything = Interactions([0] * 4 + [1, 2], [0, 1, 2, 3, 0, 1])
+    model = IALS(embedding_dim=2, epochs=2).fit(everything)
+    stored = rate_distortion_tables(model, RateDistortion(epochs=2), everything)
+    assert np.isfinite(stored.score_all_items([0, 1, 2])).all()
+
+
+def test_bad_input_is_named(model: IALS) -> None:
+    with pytest.raises(ValueError, match="rate_weight is 0"):
+        RateDistortion(0)
+    with pytest.raises(ValueError, match="users is 'none': expected one of coded, float"):
+        RateDistortion(users="none")
+    with pytest.raises(TypeError, match=r"embedding_dim is 1\.5"):
+        RateDistortion(embedding_dim=1.5)  # type: ignore[arg-type]
+    config = RateDistortion(epochs=1)
+    with pytest.raises(TypeError, match="Popularity"):
+        rate_distortion_tables(Popularity().fit(TRAIN), config, TRAIN)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="float: expected RateDistortion"):
+        rate_distortion_tables(model, 0.1, TRAIN)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="expected Interactions"):
+        rate_distortion_tables(model, config, None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="train counts 2 users and 2 items"):
+        rate_distortion_tables(model, config, Interactions([0, 1], [0, 1]))
+
+
+def test_reading_needs_numpy_alone() -> None:
+    code = (
+        "import sys, numpy as np\n"
+        "from recsys_lib.compression import read_tensor\n"
+        "from recsys_lib.compression.quantization.context_coding import ContextCodedTensor\n"
+        "t = ContextCodedTensor(np.arange(12).reshape(4, 3), np.ones(3))\n"
+        "t = read_tensor(t.kind, t.header(), t.arrays())\n"
+        "print(int(t.decode().sum()), {'tensorflow', 'keras'} & set(sys.modules))"
+    )
+    out = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert out.strip() == "66 set()"
