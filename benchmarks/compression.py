@@ -6,6 +6,7 @@ A NeuMF and an iALS (d = 192) are trained on ncf-ml-1m. Each family of technique
 in a process of its own and writes them to a folder; then each family of runtimes, in a process of
 its own because thread pools disturb each other, measures NDCG@10 and takes turns at scoring 1,000
 candidates of one user. With --folder a run that was stopped goes on from what it has written.
+The last run is stored in benchmarks/results/compression.txt.
 Techniques that train get EPOCHS more epochs, and so does a model that is not compressed. Peers that
 are not installed are left out. Tables are not timed here: see benchmarks/retrieval.py.
 """
@@ -31,6 +32,7 @@ from machine import machine_line
 
 EPOCHS, RATE, NUM_CANDIDATES, USER = 2, 0.002, 1000, 7
 BASELINE = "LiteRT float32"
+LAST = "score/kernel"  # few weights that every score passes: never pruned (chapter 6)
 Run = Callable[[np.ndarray, np.ndarray], Any]
 Row = tuple[str, int, Any, Run]  # name, stored bytes, what has score(users, items), what to time
 
@@ -86,10 +88,16 @@ def make_ours(folder: Path) -> None:
     options = {"epochs": EPOCHS, "optimizer": keras.optimizers.Adam(RATE), "progress": False}
     weights = {name: w for name, w in named_weights(model).items() if w.ndim > 1}
     codebooks = {n: quantize_codebook(w, CodebookQuantization(4)) for n, w in weights.items()}
+    updates = EPOCHS * -(-len(train_data) // model.options["batch_size"])
     made = {
         "ours, trained on": lambda: fit_pruned(model, train_data, WeightPruning(0.0), **options),
         "ours, pruned 80 %": lambda: fit_pruned(
-            model, train_data, WeightPruning(0.8), schedule=PolynomialSchedule(1), **options
+            model,
+            train_data,
+            WeightPruning(0.8, names=tuple(name for name in weights if name != LAST)),
+            schedule=PolynomialSchedule(updates // 2),
+            frequency=updates // 20,
+            **options,
         ),
         "ours, 8-bit rows": lambda: quantize(model, UniformQuantization(8)),
         "ours, 4-bit rows": lambda: quantize(model, UniformQuantization(4, scale_search="mse")),
@@ -122,14 +130,16 @@ def make_qat(folder: Path) -> None:
 def make_tfmot(folder: Path) -> None:
     import tensorflow as tf
 
-    from recsys_lib.compression import tfmot
+    from recsys_lib.compression import named_weights, tfmot
     from recsys_lib.serving.exported_files import append_facts, make_facts
 
     model, train_data = base(folder), load_split().train
     training = tfmot.TwinTraining(epochs=EPOCHS, learning_rate=RATE)
+    matrices = [n for n, w in named_weights(model).items() if w.ndim > 1 and n != LAST]
+    layers = [name.split("/")[0] for name in matrices]
     made = {
         "TFMOT, pruned 80 %": lambda: tfmot.prune_with_tfmot(
-            model, train_data, tfmot.TfmotPruning(0.8, training=training)
+            model, train_data, tfmot.TfmotPruning(0.8, layers=layers, training=training)
         ),
         "TFMOT, 16 clusters": lambda: tfmot.cluster_with_tfmot(
             model, train_data, tfmot.TfmotClustering(16, training=training)
