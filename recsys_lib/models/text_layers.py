@@ -33,19 +33,20 @@ class SelfAttention(keras.layers.Layer):
     def call(self, inputs: list[Any]) -> Any:
         """Take [queries, keys, values (n, t, d), mask (n, t)]; give (n, t, d)."""
         *projections, mask = inputs
-        query, key, value = (self._split(x) for x in projections)  # (n, h, t, d / h)
+        query, key, value = (self._split(x, mask) for x in projections)  # (n, h, t, d / h)
         logits = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))  # (n, h, t, t)
         logits = logits / query.shape[-1] ** 0.5
-        missing = 1.0 - ops.cast(mask, logits.dtype)[:, None, None, :]  # (n, 1, 1, t)
+        missing = 1.0 - ops.cast(mask, logits.dtype)
+        missing = ops.expand_dims(missing, (1, 2))  # (n, 1, 1, t); LiteRT knows no [:, None]
         weights = ops.softmax(logits + _MASKED * missing)
         mixed = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))  # (n, t, h, d / h)
-        return ops.reshape(mixed, ops.shape(projections[0]))
+        # Sizes come from the mask: ONNX's converter confuses those of the projections.
+        return ops.reshape(mixed, (*ops.shape(mask), projections[0].shape[-1]))
 
-    def _split(self, x: Any) -> Any:
+    def _split(self, x: Any, mask: Any) -> Any:
         """(n, t, d) to (n, h, t, d / h)."""
-        num_rows, num_tokens = ops.shape(x)[0], ops.shape(x)[1]
         width = x.shape[-1] // self.num_heads
-        parts = ops.reshape(x, (num_rows, num_tokens, self.num_heads, width))
+        parts = ops.reshape(x, (*ops.shape(mask), self.num_heads, width))
         return ops.transpose(parts, (0, 2, 1, 3))
 
     def compute_output_shape(self, input_shape: list[Any]) -> Any:
@@ -64,7 +65,7 @@ class MeanOfTokens(keras.layers.Layer):
     def call(self, inputs: list[Any]) -> Any:
         """Take [tokens (n, t, d), mask (n, t)]; give (n, d)."""
         tokens, mask = inputs
-        present = ops.cast(mask, tokens.dtype)[:, :, None]  # (n, t, 1)
+        present = ops.expand_dims(ops.cast(mask, tokens.dtype), 2)  # (n, t, 1)
         mean = ops.sum(tokens * present, axis=1) / ops.maximum(ops.sum(present, axis=1), 1e-9)
         length = ops.sqrt(ops.sum(mean * mean, axis=-1, keepdims=True))
         return mean / ops.maximum(length, 1e-12)

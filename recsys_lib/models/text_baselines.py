@@ -1,0 +1,78 @@
+"""What a text model for cold items is compared with: years and weighted words."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys_lib.data import Interactions
+
+_YEAR = re.compile(r"\((\d{4})")
+_WORD = re.compile(r"\w+")
+
+
+def film_years(interactions: Interactions) -> NDArray[np.int64]:
+    """Read the year of release from names such as "Heat (1995)"; 0 where there is none.
+
+    Raises:
+        ValueError: there are no ``item_names``.
+
+    Example:
+        >>> film_years(Interactions([0], [0], item_names=("Heat (1995)",))).tolist()
+        [1995]
+    """
+    if interactions.item_names is None:
+        raise ValueError("interactions has no item_names: expected one for each item")
+    found = [_YEAR.search(name) for name in interactions.item_names]
+    return np.array([int(match.group(1)) if match else 0 for match in found])
+
+
+def year_features(interactions: Interactions, *, width: float = 4.0) -> NDArray[np.float32]:
+    """Give each film's nearness to every fourth year since 1900, (num_items, 32).
+
+    A linear model can then give each period a weight of its own, with neighbours alike.
+
+    Args:
+        interactions: with ``item_names``.
+        width: years after which nearness has fallen to 1/e.
+
+    Raises:
+        ValueError: there are no ``item_names``.
+    """
+    centres = np.arange(1900, 2028, 4)
+    years = film_years(interactions)
+    return np.exp(-(((years[:, None] - centres) / width) ** 2)).astype(np.float32)
+
+
+def tfidf_vectors(texts: Sequence[str]) -> NDArray[np.float32]:
+    """Give (n, num_words) vectors of length 1: counts of words, times the logarithm of rarity.
+
+    ``count * log(n / number of texts that have the word)``. A word that one text alone has tells a
+    linear model nothing about other texts, and is left out.
+
+    Raises:
+        TypeError: not a list of texts.
+
+    Source:
+        Spärck Jones, *A Statistical Interpretation of Term Specificity*, 1972.
+
+    Example:
+        >>> tfidf_vectors(["space war", "space love", "love"]).shape
+        (3, 2)
+    """
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise TypeError("texts: expected a list of str")
+    words = [Counter(_WORD.findall(text.lower())) for text in texts]
+    frequency = Counter(word for counts in words for word in counts)
+    column = {word: n for n, word in enumerate(w for w, f in frequency.items() if f > 1)}
+    vectors = np.zeros((len(texts), max(len(column), 1)), np.float32)
+    for row, counts in enumerate(words):
+        for word, count in counts.items():
+            if word in column:
+                vectors[row, column[word]] = count * np.log(len(texts) / frequency[word])
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.maximum(length, 1e-9)
