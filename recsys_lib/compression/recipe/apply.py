@@ -11,7 +11,9 @@ from recsys_lib.compression.embedding_tables import compress_tables
 from recsys_lib.compression.pruning import DimensionReduction, prune_weights, reduce_dimensions
 from recsys_lib.compression.quantization import (
     EntropyCodedTensor,
+    RateDistortion,
     TransformCoding,
+    rate_distortion_tables,
     transform_code,
 )
 from recsys_lib.compression.recipe.factors import Factors, as_factors
@@ -104,6 +106,8 @@ def _prune(step: Prune, state: State, train: Interactions) -> State:
 def _quantize(step: Quantize, state: State, train: Interactions) -> State:
     if isinstance(step.config, TransformCoding):
         return State(transform_code(state.model, step.config), step.config)
+    if isinstance(step.config, RateDistortion):
+        return State(rate_distortion_tables(state.model, step.config, train), step.config)
     return State(compress_tables(state.model, step.config), step.config)
 
 

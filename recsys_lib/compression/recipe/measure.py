@@ -89,7 +89,8 @@ def measure(model: CompressedModel, account: str, data: Split, k: int) -> Measur
 def evaluate(factors: Factors, data: Split, k: int) -> RankingResult:
     """Rank with users from the file or, where it has none, folded in from the training part."""
     if factors.user_vectors is None:
-        factors = factors.with_folded_users(data.train)
+        judged = np.isin(data.train.user_ids, data.test.user_ids)
+        factors = factors.with_folded_users(data.train.take(judged))
     if data.negatives is None:
         return evaluate_full_ranking(factors, data.train, data.test, k)
     return evaluate_leave_one_out(factors, data, k)

@@ -13,6 +13,7 @@ from recsys_lib.compression.quantization import (
     CodebookQuantization,
     EntropyCoding,
     ProductQuantization,
+    RateDistortion,
     TransformCoding,
     UniformQuantization,
 )
@@ -20,7 +21,7 @@ from recsys_lib.models.checks import check_number
 
 INNER_PRODUCTS = ("dot_product", "matrix_factorization", "two_tower")
 BY_TABLE = (UniformQuantization, CodebookQuantization, ProductQuantization, TableScheme)
-WHOLE_MODEL = (TransformCoding,)
+WHOLE_MODEL = (TransformCoding, RateDistortion)
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,8 @@ class Quantize:
 
     Args:
         config: of :mod:`recsys_lib.compression.quantization` (uniform, codebook, product, transform
-            coding) or a scheme of :mod:`recsys_lib.compression.embedding_tables`; or a mapping of
-            "user_vectors" and "item_vectors" to such, where the two shall differ.
+            coding, rate-distortion) or a scheme of :mod:`recsys_lib.compression.embedding_tables`;
+            or a mapping of "user_vectors" and "item_vectors" to such, where the two shall differ.
 
     Raises:
         TypeError: another type of config.

@@ -16,6 +16,7 @@ from recsys_lib.compression.quantization import (
     CodebookQuantization,
     EntropyCodedTensor,
     ProductQuantization,
+    RateDistortion,
     TransformCoding,
     UniformQuantization,
 )
@@ -38,6 +39,7 @@ CONFIGS = [
     CodebookQuantization(3),
     ProductQuantization(6, bits=4, rotation="none"),
     TransformCoding(0.1),
+    RateDistortion(embedding_dim=12, epochs=2),
     LowRank(4),
 ]
 
