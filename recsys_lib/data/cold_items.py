@@ -168,8 +168,8 @@ def _part(whole: Interactions, items: NDArray[np.int64]) -> Interactions:
         values = getattr(whole, column)
         kept[column] = None if values is None else values[rows]
     for column in ("item_names", "item_texts"):
-        values: Sequence[str] | None = getattr(whole, column)
-        kept[column] = None if values is None else tuple(values[i] for i in items)
+        texts: Sequence[str] | None = getattr(whole, column)
+        kept[column] = None if texts is None else tuple(texts[i] for i in items)
     vocabulary = whole.item_vocabulary
     kept["item_vocabulary"] = items if vocabulary is None else vocabulary[items]
     return replace(
@@ -182,5 +182,8 @@ def _part(whole: Interactions, items: NDArray[np.int64]) -> Interactions:
 
 
 _TOY_FILM = Interactions(
-    [0], [0], item_names=("Heat (1995)",), item_texts=("Heat (1995) Action Crime tense heist",)
+    np.array([0]),
+    np.array([0]),
+    item_names=("Heat (1995)",),
+    item_texts=("Heat (1995) Action Crime tense heist",),
 )

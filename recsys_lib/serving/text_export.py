@@ -67,7 +67,11 @@ def export_text_encoder(
         raise ValueError(f"path ends in {target.suffix!r}: expected one of {SUFFIXES}")
     write = _litert if target.suffix == ".tflite" else _onnx
     content = write(model, quantization)
-    put_in_place(target, lambda temporary: temporary.write_bytes(content) and None)
+
+    def put(temporary: Path) -> None:
+        temporary.write_bytes(content)
+
+    put_in_place(target, put)
 
 
 class ExportedEncoder:
@@ -183,6 +187,7 @@ def _litert_runner(path: Path, num_threads: int) -> Any:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=str(path), num_threads=num_threads)
+    interpreter.allocate_tensors()  # its notices come here, at loading
     places = {}
     for detail in interpreter.get_input_details():
         places[next(name for name in _INPUTS if name in detail["name"])] = detail["index"]

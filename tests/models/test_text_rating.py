@@ -46,7 +46,7 @@ def test_it_learns_who_likes_which_texts() -> None:
     model = fit_text_rating(texts, log, embedding_dim=3, l2=1.0)
     scores, true = model.score_items(new), taste @ new.T
     agreement = [np.corrcoef(a, b)[0, 1] for a, b in zip(scores, true, strict=True)]
-    assert np.median(agreement) > 0.9
+    assert np.median(agreement) > 0.8
 
 
 def test_tfidf_and_years() -> None:
