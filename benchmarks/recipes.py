@@ -1,0 +1,208 @@
+"""All methods of chapters 6 to 13 on one model, in one table, and the order of steps.
+
+"front": iALS with 192 dimensions on ncf-ml-1m, its two tables made smaller by each method at
+several settings: NDCG@10 of all test users, bytes of the file (self-contained, and items alone with
+the users folded in from their training items). No setting is chosen here: whole curves are shown.
+"order": pruning, quantization and distillation into 32 dimensions in all six orders, and again with
+pruning and quantization repeated where distillation came last and undid them.
+
+``python benchmarks/recipes.py --part front --seed 0`` (parts front, order) adds rows to
+``benchmarks/results/recipes.csv``, or replaces them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import itertools
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import pandas as pd
+from machine import machine_line
+
+from recsys_lib.compression.embedding_tables import LowRank, MixedDimension, compress_tables
+from recsys_lib.compression.pruning import RowRemoval, WeightPruning, remove_rows
+from recsys_lib.compression.quantization import (
+    CodebookQuantization,
+    MixedPrecision,
+    ProductQuantization,
+    RateDistortion,
+    TransformCoding,
+    UniformQuantization,
+    frequency_groups,
+    quantize_mixed,
+)
+from recsys_lib.compression.recipe import (
+    Distill,
+    EntropyCode,
+    Prune,
+    Quantize,
+    ReduceDimensions,
+    compress,
+    save_compressed,
+)
+from recsys_lib.data import Split, load_dataset
+from recsys_lib.evaluation import evaluate_leave_one_out
+from recsys_lib.models import IALS, load_model
+
+RESULTS = Path(__file__).parent / "results" / "recipes.csv"
+SYMMETRIC = UniformQuantization(4, symmetric=True, scale_search="mse")
+
+
+def distill(dim: int, seed: int) -> Distill:
+    """Teach a student of so many dimensions with the settings of chapter 13."""
+    import keras
+
+    from recsys_lib.compression.distillation import SoftLabels
+
+    method = SoftLabels(loss="listwise", weight=1.0, standardize=True)
+    options = {"epochs": 8, "optimizer": keras.optimizers.Adam(0.02), "batch_size": 8192,
+               "l2": 0.01, "seed": seed, "progress": False}  # fmt: skip
+    return Distill(dim, method=method, options=options)
+
+
+def recipes(seed: int) -> Iterator[tuple[str, str, list[Any]]]:
+    """Give chapter, method and recipe."""
+    code = EntropyCode()
+    for share in (0.5, 0.7, 0.8, 0.9):
+        yield "06", "weight pruning", [Prune(WeightPruning(share))]
+    for dim in (128, 96, 64, 32, 16):
+        yield "07", "fewer dimensions", [ReduceDimensions(dim)]
+    for bits in (8, 6, 4, 3, 2):
+        step = Quantize(UniformQuantization(bits, scale_search="mse"))
+        yield "08", "rounded rows", [step]
+        yield "08", "rounded rows, coded", [step, code]
+    for bits in (4, 3, 2):
+        yield "08", "codebooks, coded", [Quantize(CodebookQuantization(bits)), code]
+    for pieces in (96, 48, 24):
+        yield "08", "product quantization", [Quantize(ProductQuantization(pieces))]
+    for error in (0.02, 0.04, 0.06, 0.08, 0.1, 0.13, 0.17, 0.25):
+        yield "08", "transform coding", [Quantize(TransformCoding(error))]
+    for dim in (96, 64, 48):
+        yield "11", "low rank", [Quantize(LowRank(dim))]
+    for dim in (16, 32, 64):
+        yield "12", "distillation", [distill(dim, seed)]
+        yield "12", "distillation, 4 bits", [distill(dim, seed), Quantize(), code]
+    for weight in (1e-4, 2e-4, 4e-4):
+        yield "14", "rate-distortion", [Quantize(RateDistortion(weight, seed=seed))]
+    for dim in (96, 64):
+        step = Quantize(UniformQuantization(4, scale_search="mse"))
+        yield "14", "fewer dimensions, 4 bits, coded", [ReduceDimensions(dim), step, code]
+
+
+def front(model: IALS, split: Split, seed: int) -> Iterator[dict[str, Any]]:
+    """Measure all recipes, and the methods that are no step of one."""
+    for chapter, method, recipe in recipes(seed):
+        for account in ("self-contained", "items"):
+            if account == "items" and method.startswith(("distillation", "rate")):
+                continue
+            result = compress(model, recipe, split, None, account=account)
+            start, last = result.stages[0], result.stages[-1]
+            if method == "weight pruning" and recipe[0].config.sparsity == 0.5:
+                yield row("", "float32", "start", account, start.ndcg, start.file_bytes)
+            setting = " -> ".join(stage.name for stage in result.stages[1:])
+            yield row(chapter, method, setting, account, last.ndcg, last.file_bytes)
+    for minimum in (20, 100, 400):
+        fewer = remove_rows(model, RowRemoval(minimum, "item"), split.train)
+        ndcg = evaluate_leave_one_out(fewer, split).ndcg
+        yield row("07", "fewer rows", f"at least {minimum}", "self-contained", ndcg, fewer.nbytes)
+    counts = {
+        "user_vectors": np.bincount(split.train.user_ids, minlength=split.num_users),
+        "item_vectors": np.bincount(split.train.item_ids, minlength=split.num_items),
+    }
+    groups = {name: frequency_groups(count, (0.1, 0.2, 0.3, 0.4)) for name, count in counts.items()}
+    base = UniformQuantization(4, granularity="column", scale_search="mse")
+    for users, items in (((4, 4, 4, 4), (6, 5, 4, 3)), ((3, 3, 3, 3), (5, 4, 3, 2)),
+                         ((2, 3, 2, 2), (4, 3, 2, 0))):  # fmt: skip
+        bits = {f"user_vectors[{n}]": width for n, width in enumerate(users)}
+        bits |= {f"item_vectors[{n}]": width for n, width in enumerate(items)}
+        yield stored(model, split, "10", "mixed precision", f"{users} {items}",
+                     quantize_mixed(model, MixedPrecision(bits, groups, base)))  # fmt: skip
+    for blocks in (2, 4):
+        mixed = compress_tables(model, MixedDimension(64, num_blocks=blocks), counts=counts)
+        yield stored(model, split, "11", "mixed dimension", f"64, {blocks} blocks", mixed)
+
+
+def stored(
+    model: IALS, split: Split, chapter: str, method: str, setting: str, small: Any
+) -> dict[str, Any]:
+    """Measure a compressed model that no recipe made."""
+    path = RESULTS.with_suffix(".tmp")
+    size = save_compressed(path, small)
+    path.unlink()
+    ndcg = evaluate_leave_one_out(small, split).ndcg
+    return row(chapter, method, setting, "self-contained", ndcg, size)
+
+
+def order(model: IALS, split: Split, seed: int) -> Iterator[dict[str, Any]]:
+    """Measure all six orders of three steps."""
+    steps = {
+        "prune": Prune(WeightPruning(0.5)),
+        "quantize": Quantize(SYMMETRIC),
+        "distil": distill(32, seed),
+    }
+    for names in itertools.permutations(steps):
+        again = [names[:2]] if names[2] == "distil" else []
+        for more in [(), *again]:
+            wanted = [*names, *more]
+            result = compress(model, [*(steps[n] for n in wanted), EntropyCode()], split, None) \
+                if wanted[-1] != "distil" else compress(
+                    model, [steps[n] for n in wanted], split, None)  # fmt: skip
+            last = result.stages[-1]
+            yield row("14", "order", " -> ".join(wanted), "self-contained", last.ndcg,
+                      last.file_bytes)  # fmt: skip
+
+
+def row(
+    chapter: str, method: str, setting: str, account: str, ndcg: float, size: int
+) -> dict[str, Any]:
+    """Give one line of the table, and print it."""
+    found = {"chapter": chapter, "method": method, "setting": setting, "account": account,
+             "ndcg": round(ndcg, 5), "bytes": size}  # fmt: skip
+    print(*found.values(), sep=", ", flush=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--part", choices=("front", "order"), required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", type=Path, help="file of the trained iALS, kept for later runs")
+    options = parser.parse_args()
+    split = load_dataset("ncf-ml-1m")
+    started = time.perf_counter()
+    if options.model is not None and options.model.exists():
+        model: Any = load_model(options.model)
+    else:
+        model = IALS(embedding_dim=192, seed=options.seed).fit(split.train)
+        if options.model is not None:
+            model.save(options.model)
+    measure = front if options.part == "front" else order
+    facts = {
+        "part": options.part,
+        "seed": options.seed,
+        "date": datetime.date.today().isoformat(),
+        "machine": machine_line(),
+        "command": f"python benchmarks/recipes.py --part {options.part} --seed {options.seed}",
+    }
+    rows = []
+    for found in measure(model, split, options.seed):
+        rows.append(facts | found)
+        frame = pd.DataFrame(rows)
+        if RESULTS.exists():
+            old = pd.read_csv(RESULTS, dtype={"chapter": str})
+            mine = (old.part == options.part) & (old.seed == options.seed)
+            frame = pd.concat([old[~mine], frame])
+        frame.to_csv(RESULTS, index=False)
+    print(f"{time.perf_counter() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

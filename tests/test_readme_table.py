@@ -1,0 +1,57 @@
+"""The README's table is what the stored run of chapter 14 says."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+spec = importlib.util.spec_from_file_location("readme_table", ROOT / "tools" / "readme_table.py")
+assert spec is not None and spec.loader is not None
+readme_table = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(readme_table)
+
+
+def notebook() -> dict[str, Any]:
+    texts = {"all-run": "2026-01-02; a machine"}
+    for prefix in ("all-whole", "all-items", "all-best"):
+        for name in readme_table._COLUMNS:
+            texts[f"{prefix}-0-{name}"] = f"{prefix} {name}"
+    outputs = [
+        {
+            "data": {"application/papermill.record/text/plain": repr(text)},
+            "metadata": {"scrapbook": {"name": key}},
+        }
+        for key, text in texts.items()
+    ]
+    shown = {"metadata": {"mystnb": {"figure": {"name": "fig-all-front"}}}}
+    image = {"data": {"image/png": base64.b64encode(b"a picture").decode()}}
+    return {"cells": [{"metadata": {}, "outputs": outputs}, shown | {"outputs": [image]}]}
+
+
+def test_table_and_figure_come_from_the_notebook() -> None:
+    found = notebook()
+    text = readme_table.table(readme_table.glued(found))
+    assert "| all-items step | all-items ndcg | all-items bytes |" in text
+    assert text.endswith("Measured 2026-01-02; a machine.")
+    assert readme_table.figure(found) == b"a picture"
+
+
+def test_only_what_is_between_the_markers_changes() -> None:
+    start, end = readme_table.START, readme_table.END
+    once = readme_table.between_markers(f"a\n{start}\nold\n{end}\nb\n", "new")
+    assert once == f"a\n{start}\n\nnew\n\n{end}\nb\n"
+    assert readme_table.between_markers(once, "new") == once
+
+
+def test_what_is_missing_is_named() -> None:
+    with pytest.raises(ValueError, match="has no stored results"):
+        readme_table.table({})
+    with pytest.raises(ValueError, match="has no stored figure"):
+        readme_table.figure({"cells": []})
+    with pytest.raises(ValueError, match="lacks the lines"):
+        readme_table.between_markers("text", "new")
