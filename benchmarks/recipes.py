@@ -152,9 +152,11 @@ def order(model: IALS, split: Split, seed: int) -> Iterator[dict[str, Any]]:
         again = [names[:2]] if names[2] == "distil" else []
         for more in [(), *again]:
             wanted = [*names, *more]
-            result = compress(model, [*(steps[n] for n in wanted), EntropyCode()], split, None) \
-                if wanted[-1] != "distil" else compress(
-                    model, [steps[n] for n in wanted], split, None)  # fmt: skip
+            since = wanted[max(n for n, name in enumerate(wanted) if name == "distil") :]
+            recipe = [*(steps[name] for name in wanted)]
+            if "quantize" in since:  # there is something to code
+                recipe.append(EntropyCode())
+            result = compress(model, recipe, split, None)
             last = result.stages[-1]
             yield row("14", "order", " -> ".join(wanted), "self-contained", last.ndcg,
                       last.file_bytes)  # fmt: skip
