@@ -154,7 +154,8 @@ def one_seed(
         note(name, lambda p, m=model, v=vectors: m.score_items(v[where[p]]))
     for name, texts in (("TF-IDF", films.short), ("TF-IDF, with tags", films.full)):
         vectors = tfidf_vectors(texts)
-        model = fit_text_rating(vectors[train], split.train, embedding_dim=DIM, l2=3.0)
+        rank = min(split.train.num_users, vectors.shape[1])  # cut to 32, TF-IDF would lose
+        model = fit_text_rating(vectors[train], split.train, embedding_dim=rank, l2=10.0)
         note(name, lambda p, m=model, v=vectors: m.score_items(v[where[p]]))
     means = split.train.to_csr() @ frozen[train]
     note("frozen, cosine to the mean", lambda p, m=means: m @ frozen[where[p]].T)

@@ -49,10 +49,11 @@ def year_features(interactions: Interactions, *, width: float = 4.0) -> NDArray[
 
 
 def tfidf_vectors(texts: Sequence[str]) -> NDArray[np.float32]:
-    """Give (n, num_words) vectors of length 1: counts of words, times the logarithm of rarity.
+    """Give (n, num_words) vectors: counts of words, times the logarithm of rarity, over the length.
 
-    ``count * log(n / number of texts that have the word)``. A word that one text alone has tells a
-    linear model nothing about other texts, and is left out.
+    ``count * log(n / number of texts that have the word)``, divided by the length of the whole
+    vector. Columns of words that one text alone has are then left out: they tell a linear model
+    nothing about other texts, but their share of the length says how unlike others a text is.
 
     Raises:
         TypeError: not a list of texts.
@@ -71,8 +72,9 @@ def tfidf_vectors(texts: Sequence[str]) -> NDArray[np.float32]:
     column = {word: n for n, word in enumerate(w for w, f in frequency.items() if f > 1)}
     vectors = np.zeros((len(texts), max(len(column), 1)), np.float32)
     for row, counts in enumerate(words):
-        for word, count in counts.items():
+        weights = {w: c * np.log(len(texts) / frequency[w]) for w, c in counts.items()}
+        length = np.sqrt(sum(weight**2 for weight in weights.values()))
+        for word, weight in weights.items():
             if word in column:
-                vectors[row, column[word]] = count * np.log(len(texts) / frequency[word])
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.maximum(length, 1e-9)
+                vectors[row, column[word]] = weight / max(length, 1e-9)
+    return vectors

@@ -51,9 +51,10 @@ def test_it_learns_who_likes_which_texts() -> None:
 
 def test_tfidf_and_years() -> None:
     vectors = tfidf_vectors(["space war war", "space love", "love peace"])
-    expected = np.log(3 / 2)
+    common, single = np.log(3 / 2), np.log(3)
     assert vectors.shape == (3, 2)  # war and peace have one text each
-    np.testing.assert_allclose(vectors[1], np.full(2, expected) / np.hypot(expected, expected))
+    expected = [[common / np.hypot(common, 2 * single), 0], [0.5**0.5] * 2]
+    np.testing.assert_allclose(vectors[:2], expected, rtol=1e-5)
     log = Interactions([0], [0], num_items=3, item_names=("A (1948)", "B", "C (2001) (1999)"))
     assert film_years(log).tolist() == [1948, 0, 2001]
     near = year_features(log)
