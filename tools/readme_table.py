@@ -49,7 +49,7 @@ def table(texts: dict[str, str]) -> str:
     for prefix, title in (
         ("all-whole", "one file with all users"),
         ("all-items", "items only, users by their history"),
-        ("all-best", "the smallest within one percent"),
+        ("all-best", "the smallest files"),
     ):
         lines.append(f"| **{title}** |" + " |" * (len(_HEADER) - 1))
         row = 0
