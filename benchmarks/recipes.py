@@ -125,9 +125,10 @@ def front(model: IALS, split: Split, seed: int) -> Iterator[dict[str, Any]]:
         bits |= {f"item_vectors[{n}]": width for n, width in enumerate(items)}
         yield stored(model, split, "10", "mixed precision", f"{users} {items}",
                      quantize_mixed(model, MixedPrecision(bits, groups, base)))  # fmt: skip
-    for blocks in (2, 4):
-        mixed = compress_tables(model, MixedDimension(64, num_blocks=blocks), counts=counts)
-        yield stored(model, split, "11", "mixed dimension", f"64, {blocks} blocks", mixed)
+    for temperature in (0.3, 0.6):
+        mixed = compress_tables(model, MixedDimension(4, temperature), counts=counts)
+        setting = f"4 lengths, temperature {temperature}"
+        yield stored(model, split, "11", "mixed dimension", setting, mixed)
 
 
 def stored(

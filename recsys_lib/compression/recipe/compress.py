@@ -282,6 +282,8 @@ def _short(step: Step) -> str:
     words = type(config).__name__.removesuffix("Quantization").removesuffix("Coding").lower()
     if hasattr(config, "sparsity"):
         return f"{name} {config.sparsity:.0%}" if isinstance(config.sparsity, float) else name
+    if hasattr(config, "rank"):
+        return f"{name} low rank {config.rank}"
     if hasattr(config, "rate_weight"):
         return f"{name} rate-distortion {config.rate_weight:g}"
     if hasattr(config, "relative_error"):
