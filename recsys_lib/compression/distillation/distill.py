@@ -9,7 +9,8 @@ from typing import Any
 from recsys_lib.compression.distillation.methods import Method, SoftLabels
 from recsys_lib.compression.distillation.student import look_at_student
 from recsys_lib.compression.distillation.teacher import MAX_CACHE_BYTES, TeacherScores
-from recsys_lib.compression.distillation.terms import WeightedTerms, make_term
+from recsys_lib.compression.distillation.term import WeightedTerms
+from recsys_lib.compression.distillation.terms import make_term
 from recsys_lib.compression.pruning.rating_models import read_config
 from recsys_lib.compression.weights import with_weights
 from recsys_lib.data import Interactions
