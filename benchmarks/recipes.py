@@ -3,11 +3,12 @@
 "front": iALS with 192 dimensions on ncf-ml-1m, its two tables made smaller by each method at
 several settings: NDCG@10 of all test users, bytes of the file (self-contained, and items alone with
 the users folded in from their training items). No setting is chosen here: whole curves are shown.
+Methods that train and are no step of a recipe are in ``recipes_trained.py``.
 "order": pruning, quantization and distillation into 32 dimensions in all six orders, and again with
 pruning and quantization repeated where distillation came last and undid them.
 
-``python benchmarks/recipes.py --part front --seed 0`` (parts front, order) adds rows to
-``benchmarks/results/recipes.csv``, or replaces them.
+``python benchmarks/recipes.py --part front --seed 0`` (parts front, order; ``--chapter 09`` for one
+of the front's chapters alone) adds rows to ``benchmarks/results/recipes.csv``, or replaces them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import datetime
 import itertools
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +28,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import pandas as pd
 from machine import machine_line
+from recipes_trained import model_distillation, quantization_aware_tables
 
+from recsys_lib.compression import CompressedModel
 from recsys_lib.compression.embedding_tables import LowRank, MixedDimension, compress_tables
 from recsys_lib.compression.pruning import RowRemoval, WeightPruning, remove_rows
 from recsys_lib.compression.quantization import (
@@ -97,54 +101,84 @@ def recipes(seed: int) -> Iterator[tuple[str, str, list[Any]]]:
         yield "14", "fewer dimensions, 4 bits, coded", [ReduceDimensions(dim), step, code]
 
 
-def front(model: IALS, split: Split, seed: int) -> Iterator[dict[str, Any]]:
+def front(
+    model: IALS, split: Split, seed: int, chapter: str | None = None
+) -> Iterator[dict[str, Any]]:
     """Measure all recipes, and the methods that are no step of one."""
-    for chapter, method, recipe in recipes(seed):
+    for number, method, recipe in recipes(seed):
+        if chapter not in (None, number):
+            continue
         for account in ("self-contained", "items"):
             if account == "items" and method.startswith(("distillation", "rate")):
                 continue
             result = compress(model, recipe, split, None, account=account)
             start, last = result.stages[0], result.stages[-1]
             if method == "weight pruning" and recipe[0].config.sparsity == 0.5:
-                yield row("", "float32", "start", account, start.ndcg, start.file_bytes)
+                yield row(number, "float32", "start", account, start.ndcg, start.file_bytes)
             setting = " -> ".join(stage.name for stage in result.stages[1:])
-            yield row(chapter, method, setting, account, last.ndcg, last.file_bytes)
+            yield row(number, method, setting, account, last.ndcg, last.file_bytes)
+    others = {
+        "07": fewer_rows,
+        "09": quantization_aware_tables,
+        "10": mixed_precision,
+        "11": mixed_dimensions,
+        "13": model_distillation,
+    }
+    for number, measure in others.items():
+        if chapter in (None, number):
+            for _, method, setting, small in measure(model, split, seed):
+                yield stored(split, number, method, setting, small)
+
+
+def fewer_rows(model: IALS, split: Split, seed: int) -> Iterator[tuple[str, str, str, Any]]:
+    """Leave out the vectors of items that few have chosen."""
     for minimum in (20, 100, 400):
         fewer = remove_rows(model, RowRemoval(minimum, "item"), split.train)
-        ndcg = evaluate_leave_one_out(fewer, split).ndcg
-        yield row("07", "fewer rows", f"at least {minimum}", "self-contained", ndcg, fewer.nbytes)
-    counts = {
+        yield "07", "fewer rows", f"at least {minimum}", fewer
+
+
+def counts_of(split: Split) -> dict[str, Any]:
+    """Give how often each user and each item occurs."""
+    return {
         "user_vectors": np.bincount(split.train.user_ids, minlength=split.num_users),
         "item_vectors": np.bincount(split.train.item_ids, minlength=split.num_items),
     }
-    groups = {name: frequency_groups(count, (0.1, 0.2, 0.3, 0.4)) for name, count in counts.items()}
+
+
+def mixed_precision(model: IALS, split: Split, seed: int) -> Iterator[tuple[str, str, str, Any]]:
+    """Give frequent rows more bits than rare ones."""
+    shares = (0.1, 0.2, 0.3, 0.4)
+    groups = {name: frequency_groups(count, shares) for name, count in counts_of(split).items()}
     base = UniformQuantization(4, granularity="column", scale_search="mse")
     for users, items in (((4, 4, 4, 4), (6, 5, 4, 3)), ((3, 3, 3, 3), (5, 4, 3, 2)),
                          ((2, 3, 2, 2), (4, 3, 2, 0))):  # fmt: skip
         bits = {f"user_vectors[{n}]": width for n, width in enumerate(users)}
         bits |= {f"item_vectors[{n}]": width for n, width in enumerate(items)}
-        yield stored(model, split, "10", "mixed precision", f"{users} {items}",
-                     quantize_mixed(model, MixedPrecision(bits, groups, base)))  # fmt: skip
+        mixed = quantize_mixed(model, MixedPrecision(bits, groups, base))
+        yield "10", "mixed precision", f"{users} {items}", mixed
+
+
+def mixed_dimensions(model: IALS, split: Split, seed: int) -> Iterator[tuple[str, str, str, Any]]:
+    """Give frequent rows more dimensions than rare ones."""
     for temperature in (0.3, 0.6):
-        mixed = compress_tables(model, MixedDimension(4, temperature), counts=counts)
-        setting = f"4 lengths, temperature {temperature}"
-        yield stored(model, split, "11", "mixed dimension", setting, mixed)
+        mixed = compress_tables(model, MixedDimension(4, temperature), counts=counts_of(split))
+        yield "11", "mixed dimension", f"4 lengths, temperature {temperature}", mixed
 
 
-def stored(
-    model: IALS, split: Split, chapter: str, method: str, setting: str, small: Any
-) -> dict[str, Any]:
+def stored(split: Split, chapter: str, method: str, setting: str, small: Any) -> dict[str, Any]:
     """Measure a compressed model that no recipe made."""
-    path = RESULTS.with_suffix(".tmp")
-    size = save_compressed(path, small)
-    path.unlink()
+    if isinstance(small, CompressedModel):
+        with tempfile.TemporaryDirectory() as folder:
+            size = save_compressed(Path(folder) / "model", small)
+    else:
+        size = small.nbytes  # rows and the list of those that are left
     ndcg = evaluate_leave_one_out(small, split).ndcg
     return row(chapter, method, setting, "self-contained", ndcg, size)
 
 
 def order(model: IALS, split: Split, seed: int) -> Iterator[dict[str, Any]]:
     """Measure all six orders of three steps."""
-    steps = {
+    steps: dict[str, Any] = {
         "prune": Prune(WeightPruning(0.5)),
         "quantize": Quantize(SYMMETRIC),
         "distil": distill(32, seed),
@@ -177,6 +211,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--part", choices=("front", "order"), required=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--chapter", help="of the front, such as 09; all without it")
     parser.add_argument("--model", type=Path, help="file of the trained iALS, kept for later runs")
     options = parser.parse_args()
     split = load_dataset("ncf-ml-1m")
@@ -187,21 +222,28 @@ def main() -> None:
         model = IALS(embedding_dim=192, seed=options.seed).fit(split.train)
         if options.model is not None:
             model.save(options.model)
-    measure = front if options.part == "front" else order
+    found_rows = (
+        front(model, split, options.seed, options.chapter)
+        if options.part == "front"
+        else order(model, split, options.seed)
+    )
     facts = {
         "part": options.part,
         "seed": options.seed,
         "date": datetime.date.today().isoformat(),
         "machine": machine_line(),
-        "command": f"python benchmarks/recipes.py --part {options.part} --seed {options.seed}",
+        "command": f"python benchmarks/recipes.py --part {options.part} --seed {options.seed}"
+        + (f" --chapter {options.chapter}" if options.chapter else ""),
     }
     rows = []
-    for found in measure(model, split, options.seed):
+    for found in found_rows:
         rows.append(facts | found)
         frame = pd.DataFrame(rows)
         if RESULTS.exists():
             old = pd.read_csv(RESULTS, dtype={"chapter": str})
             mine = (old.part == options.part) & (old.seed == options.seed)
+            if options.chapter is not None:
+                mine &= old.chapter == options.chapter
             frame = pd.concat([old[~mine], frame])
         frame.to_csv(RESULTS, index=False)
     print(f"{time.perf_counter() - started:.0f} s")
