@@ -53,7 +53,9 @@ four_bits = Quantize(UniformQuantization(bits=4, scale_search="mse"))
 families: dict[str, Any] = {
     "rounding": [[Quantize(UniformQuantization(8))]],
     "fewer dimensions": [[ReduceDimensions(d), four_bits, EntropyCode()] for d in (160, 96, 64)],
-    "transform coding": [[Quantize(TransformCoding(round(0.03 * 1.12**n, 4)))] for n in range(24)],
+    "transform coding": [
+        [Quantize(TransformCoding(round(0.03 * 1.12**n, 4), contexts="size"))] for n in range(24)
+    ],
 }
 
 

@@ -87,14 +87,16 @@ def recipes(seed: int) -> Iterator[tuple[str, str, list[Any]]]:
         yield "08", "codebooks, coded", [Quantize(CodebookQuantization(bits)), code]
     for pieces in (96, 48, 24):
         yield "08", "product quantization", [Quantize(ProductQuantization(pieces))]
-    for error in (0.02, 0.04, 0.06, 0.08, 0.1, 0.13, 0.17, 0.25):
+    for error in (0.02, 0.04, 0.06, 0.08, 0.1, 0.13, 0.15, 0.17, 0.2, 0.25):
         yield "08", "transform coding", [Quantize(TransformCoding(error))]
+        by_size = TransformCoding(error, contexts="size")
+        yield "08", "transform coding, coded by size", [Quantize(by_size)]
     for dim in (96, 64, 48):
         yield "11", "low rank", [Quantize(LowRank(dim))]
     for dim in (16, 32, 64):
         yield "12", "distillation", [distill(dim, seed)]
         yield "12", "distillation, 4 bits", [distill(dim, seed), Quantize(), code]
-    for weight in (1e-4, 2e-4, 4e-4):
+    for weight in (1e-4, 1.5e-4, 2e-4, 4e-4):
         yield "14", "rate-distortion", [Quantize(RateDistortion(weight, seed=seed))]
     for dim in (96, 64):
         step = Quantize(UniformQuantization(4, scale_search="mse"))

@@ -67,6 +67,7 @@ class ContextCodedTensor(EncodedTensor):
     Args:
         whole: (rows, columns) integers from -1000 to 1000.
         steps: (columns,) positive numbers; stored as float16 of the largest.
+        row_scale: (rows,) positive numbers, stored in 8 bits each, or None for 1.
 
     Raises:
         TypeError: ``whole`` is not of integers.
@@ -84,7 +85,12 @@ class ContextCodedTensor(EncodedTensor):
 
     kind = "context"
 
-    def __init__(self, whole: NDArray[np.integer], steps: NDArray[np.floating]) -> None:
+    def __init__(
+        self,
+        whole: NDArray[np.integer],
+        steps: NDArray[np.floating],
+        row_scale: NDArray[np.floating] | None = None,
+    ) -> None:
         if whole.dtype.kind not in "iu":
             raise TypeError(f"whole is of type {whole.dtype}: expected integers")
         if whole.ndim != 2 or whole.size == 0:
@@ -102,13 +108,22 @@ class ContextCodedTensor(EncodedTensor):
         tries = [_encode(self.whole, by_row=by_row) for by_row in (False, True)]
         coded = min(tries, key=lambda parts: sum(array.nbytes for array in parts.values()))
         self._arrays = coded | {"steps": (steps / self._unit).astype(np.float16)}
+        self._scale_range = [0.0, 0.0]
+        if row_scale is not None:
+            check_shape("row_scale", row_scale, (len(whole),))
+            self._arrays["row_scale"], self._scale_range = scale_codes(row_scale)
 
     def header(self) -> dict[str, Any]:
-        """Give the shape and the largest step."""
-        return {"shape": list(self.shape), "unit": self._unit}
+        """Give the shape, the largest step, and the range of row scales if there are any."""
+        header = {"shape": list(self.shape), "unit": self._unit}
+        return header | {"scale_range": self._scale_range} if self._has_scale else header
+
+    @property
+    def _has_scale(self) -> bool:
+        return "row_scale" in self._arrays
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Give streams, counts, levels and steps."""
+        """Give streams, counts, levels, steps and row scales."""
         return dict(self._arrays)
 
     @classmethod
@@ -118,14 +133,43 @@ class ContextCodedTensor(EncodedTensor):
         result = cls.__new__(cls)
         result.shape, result._unit = (rows, columns), header["unit"]
         result._arrays = dict(arrays)
+        result._scale_range = list(header.get("scale_range", [0.0, 0.0]))
         check_shape("steps", arrays["steps"], (columns,))
+        if result._has_scale:
+            check_shape("row_scale", arrays["row_scale"], (rows,))
         result.whole = _decode(arrays, rows, columns)
         return result
 
     def decode(self) -> NDArray[np.float32]:
-        """Multiply whole numbers by steps."""
+        """Multiply whole numbers by steps and row scales."""
         steps = self._arrays["steps"].astype(np.float32) * np.float32(self._unit)
-        return self.whole.astype(np.float32) * steps
+        values = self.whole.astype(np.float32) * steps
+        return values * self.row_scale[:, None] if self._has_scale else values
+
+    @property
+    def row_scale(self) -> NDArray[np.float32]:
+        """The scales of rows as they are stored, (rows,); ones if there are none."""
+        if not self._has_scale:
+            return np.ones(self.shape[0], np.float32)
+        return scales_of_codes(self._arrays["row_scale"], self._scale_range)
+
+
+def scale_codes(row_scale: NDArray[np.floating]) -> tuple[NDArray[np.uint8], list[float]]:
+    """Round logarithms of positive numbers to 256 levels: codes, lowest logarithm and step.
+
+    Example:
+        >>> codes, span = scale_codes(np.array([0.5, 1.0, 2.0]))
+        >>> codes.tolist(), scales_of_codes(codes, span)[[0, 2]].tolist()
+        ([0, 128, 255], [0.5, 2.0])
+    """
+    logs = np.log2(row_scale)
+    span = [float(logs.min()), float(np.ptp(logs)) / 255]
+    return np.rint((logs - span[0]) / max(span[1], 1e-30)).astype(np.uint8), span
+
+
+def scales_of_codes(codes: NDArray[np.uint8], span: list[float]) -> NDArray[np.float32]:
+    """Give what :func:`scale_codes` rounded."""
+    return np.exp2(span[0] + span[1] * codes).astype(np.float32)
 
 
 def _encode(whole: NDArray[np.int16], *, by_row: bool) -> dict[str, NDArray[Any]]:

@@ -8,8 +8,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_lib.compression.checks import check_choice
 from recsys_lib.compression.compressed import CompressedModel, store_weights
 from recsys_lib.compression.pruning.dimensions import rotate_to_principal_axes
+from recsys_lib.compression.quantization.context_coding import (
+    ContextCodedTensor,
+    scale_codes,
+    scales_of_codes,
+)
 from recsys_lib.compression.quantization.entropy import EntropyCodedTensor, EntropyCoding
 from recsys_lib.compression.tensors import EncodedTensor
 from recsys_lib.compression.weights import with_weights
@@ -33,9 +39,12 @@ class TransformCoding:
         round_up_from: 0.5 to 1, the part of a step from which a number is rounded up. More than
             .5 makes more zeros, which are cheapest to code: at equal bytes the finer step that
             this pays for is worth more.
+        contexts: "column" codes each column with frequencies of its own; "size" each number with
+            those of numbers of about its size (:class:`ContextCodedTensor`): equal vectors, fewer
+            bytes.
 
-    The defaults of the last two were chosen on held-out training interactions of ncf-ml-1m, by
-    ``benchmarks/embedding_tables.py``; neighbouring values are as good within its noise.
+    ``user_exponent`` and ``round_up_from`` were chosen on held-out training interactions of
+    ncf-ml-1m, by ``benchmarks/embedding_tables.py``; neighbours are as good within its noise.
 
     Raises:
         TypeError, ValueError: a number out of range.
@@ -50,8 +59,10 @@ class TransformCoding:
     scale_users: bool = True
     user_exponent: float = 0.75
     round_up_from: float = 0.55
+    contexts: str = "column"
 
     def __post_init__(self) -> None:
+        check_choice("contexts", self.contexts, ("column", "size"))
         check_number("relative_error", self.relative_error, 0, include_low=False)
         for name, low in (("user_exponent", 0.0), ("round_up_from", 0.5)):
             if check_number(name, getattr(self, name), low) > 1:
@@ -104,10 +115,7 @@ class SteppedTensor(EncodedTensor):
         self._scale_range = [0.0, 0.0]
         if row_scale is not None:
             check_shape("row_scale", row_scale, (rows,))
-            logs = np.log2(row_scale)
-            self._scale_range = [float(logs.min()), float(np.ptp(logs)) / 255]
-            distance = (logs - logs.min()) / max(self._scale_range[1], 1e-30)
-            self._scale_codes = np.rint(distance).astype(np.uint8)
+            self._scale_codes, self._scale_range = scale_codes(row_scale)
 
     def header(self) -> dict[str, Any]:
         """Give bits (of a code before it is entropy coded), shape, unit of steps, row scales."""
@@ -149,8 +157,7 @@ class SteppedTensor(EncodedTensor):
         """The scales of rows as they are stored, (rows,); ones if there are none."""
         if self._scale_codes is None:
             return np.ones(self.shape[0], np.float32)
-        low, width = self._scale_range
-        return np.exp2(low + width * self._scale_codes).astype(np.float32)
+        return scales_of_codes(self._scale_codes, self._scale_range)
 
 
 def transform_code(model: FactorModel, config: TransformCoding) -> CompressedModel:
@@ -218,28 +225,26 @@ def transform_code(model: FactorModel, config: TransformCoding) -> CompressedMod
         "user_vectors": unit * ratio**0.5 / np.sqrt(energy / len(items)),
         "item_vectors": unit / ratio**0.5 / np.sqrt(energy / len(users)),
     }
-    up = config.round_up_from
-    tensors = {
-        "user_vectors": _round(users, steps["user_vectors"], row_scale, up),
-        "item_vectors": _round(items, steps["item_vectors"], None, up),
-    }
     rotated = with_weights(model, {"user_vectors": users, "item_vectors": items})
     coded = {
-        name: EntropyCodedTensor(tensor, EntropyCoding(contexts="column"))
-        for name, tensor in tensors.items()
+        "user_vectors": _code(users, steps["user_vectors"], row_scale, config),
+        "item_vectors": _code(items, steps["item_vectors"], None, config),
     }
     return store_weights("transform coding", config, rotated, coded)
 
 
-def _round(
+def _code(
     table: NDArray[np.float32],
     steps: NDArray[np.float64],
     row_scale: NDArray[np.float64] | None,
-    round_up_from: float,
-) -> SteppedTensor:
+    config: TransformCoding,
+) -> EncodedTensor:
     scaled = table if row_scale is None else table / row_scale[:, None]
     in_steps = scaled / steps
-    whole = np.sign(in_steps) * np.floor(np.abs(in_steps) + 1 - round_up_from)
+    whole = np.sign(in_steps) * np.floor(np.abs(in_steps) + 1 - config.round_up_from)
     whole = whole.astype(np.int64)
+    if config.contexts == "size":
+        return ContextCodedTensor(whole, steps, row_scale)
     lowest = whole.min(axis=0)
-    return SteppedTensor(whole - lowest, lowest, steps, row_scale)
+    tensor = SteppedTensor(whole - lowest, lowest, steps, row_scale)
+    return EntropyCodedTensor(tensor, EntropyCoding(contexts="column"))

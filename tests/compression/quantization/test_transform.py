@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from recsys_lib.compression import read_tensor, with_weights
+from recsys_lib.compression.quantization.context_coding import ContextCodedTensor
 from recsys_lib.compression.quantization.models import quantize
 from recsys_lib.compression.quantization.transform import (
     SteppedTensor,
@@ -87,6 +88,21 @@ def test_rounding_up_later_makes_zeros_and_fewer_bytes(model: IALS) -> None:
     flat = transform_code(model, TransformCoding(0.1, user_exponent=0.0))
     none = transform_code(model, TransformCoding(0.1, scale_users=False))
     np.testing.assert_allclose(flat.model.user_vectors, none.model.user_vectors, rtol=1e-5)
+
+
+def test_sizes_as_contexts_give_equal_vectors_in_fewer_bytes(model: IALS) -> None:
+    by_column, by_size = (
+        transform_code(model, TransformCoding(0.2, contexts=one)) for one in ("column", "size")
+    )
+    for name in ("user_vectors", "item_vectors"):
+        before, after = (getattr(one.model, name) for one in (by_column, by_size))
+        np.testing.assert_allclose(after, before, rtol=1e-6, atol=0)
+        tensor = by_size.tensors[name]
+        again = ContextCodedTensor.from_parts(tensor.header(), dict(tensor.arrays()))
+        np.testing.assert_array_equal(again.decode(), after)
+    assert by_size.nbytes < by_column.nbytes
+    with pytest.raises(ValueError, match="contexts is 'row': expected"):
+        TransformCoding(contexts="row")
 
 
 def test_users_and_items_without_data_stay_zero() -> None:
