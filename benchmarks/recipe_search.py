@@ -7,8 +7,9 @@ then the default ``RateDistortion`` on the users that report. They are asked onc
 
 - ncf-ml-1m, seeds 1, 2, 3: other models and other divisions than the chapter's, whose seed is 0.
   Its test users are those of the whole book, so they are not untouched.
-- citeulike-derrd, seed 0: no setting of any chapter of Part III was chosen on it, and nothing was
-  looked at before this run. All papers that a user does not have are ranked.
+- citeulike-derrd, seed 0: no setting of any chapter of Part III was chosen on it, and no figure was
+  seen before this run. (A first one ended in an error before any figure: a table needed more steps
+  than the coder allowed, which then was raised.) All papers that a user does not have are ranked.
 
 ``python benchmarks/recipe_search.py --data ncf-ml-1m --seed 1`` adds rows to
 ``benchmarks/results/recipe_search.csv``, or replaces them.

@@ -17,7 +17,7 @@ from recsys_lib.models.checks import check_shape
 
 _PER_OCTAVE = 4  # levels of columns; rows have half as many
 _CONTEXTS = 40
-_MOST = 1000  # largest number of steps
+_MOST = 2000  # largest number of steps: signed, less than the 4096 symbols of the coder
 # What a byte in a table of counts stands for; whole numbers, equal on every machine.
 _COUNT_OF_BYTE = np.array([0, *(round(64 * 2 ** (byte / 8)) for byte in range(255))], np.int64)
 _ROW_NAMES = {"row_words": "words", "row_states": "states", "row_counts": "counts"}
@@ -65,7 +65,7 @@ class ContextCodedTensor(EncodedTensor):
     reads the same contexts.
 
     Args:
-        whole: (rows, columns) integers from -1000 to 1000.
+        whole: (rows, columns) integers from -2000 to 2000.
         steps: (columns,) positive numbers; stored as float16 of the largest.
         row_scale: (rows,) positive numbers, stored in 8 bits each, or None for 1.
 

@@ -116,7 +116,7 @@ def rate_distortion_tables(
     Raises:
         TypeError: no factor model, or no Interactions.
         ValueError: other numbers of users or items, a model that scores 0 everywhere, or a
-            rate weight so small that a table needs more than 1000 steps.
+            rate weight so small that a table needs more than 2000 steps.
 
     Source:
         Balle, Laparra & Simoncelli, *End-to-end Optimized Image Compression*, ICLR 2017, for

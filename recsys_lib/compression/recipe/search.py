@@ -148,7 +148,8 @@ def search_recipe(
     Some of the test users become validation users. Each family of recipes is bisected on them for
     its last member within the budget; the best of all recipes that were tried and are within it is
     chosen. Only then, and only once, it is judged on the other users, by :func:`compress`. The loss
-    found there may be a little above the budget, as it may be below: read its interval.
+    found there may be a little above the budget, as it may be below: read its interval. A recipe
+    that the model refuses (too fine a step for its tables) counts as beyond the budget, -inf.
 
     Args:
         model: as for :func:`compress`.
@@ -243,9 +244,12 @@ class _Judge:
                 break
             shared += 1
         self.states = self.states[: shared + 1]
-        for step in recipe[shared:]:
-            state = apply_step(step, self.states[-1][1], self.data.train)
-            self.states.append((step, state))
+        try:
+            for step in recipe[shared:]:
+                state = apply_step(step, self.states[-1][1], self.data.train)
+                self.states.append((step, state))
+        except ValueError:  # too fine a step for the tables of this model, for example
+            return Trial(family, tuple(recipe), float("-inf"), 0, float("nan"))
         one = measure(self.states[-1][1].compressed, self.account, self.data, self.k)
         times = time_all([one], self.data, self.k, self.timer, self.seed)[0]
         return Trial(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recsys_lib.compression.quantization import UniformQuantization
+from recsys_lib.compression.quantization import TransformCoding, UniformQuantization
 from recsys_lib.compression.recipe import (
     EntropyCode,
     Quantize,
@@ -101,6 +101,16 @@ def test_bisection_finds_what_trying_all_finds() -> None:
     whole, apart = search(recipes={"all": family}), search(recipes=single)
     assert whole.best.recipe == apart.best.recipe
     assert len(whole.trials) < len(apart.trials) == 7
+
+
+def test_a_recipe_that_the_model_refuses_is_beyond_the_budget(tmp_path: Path) -> None:
+    too_fine = [Quantize(TransformCoding(1e-7))]
+    eight = [Quantize(UniformQuantization(8))]
+    families = {"fine": [too_fine], "bits": [eight]}
+    for _ in range(2):  # the second time from the file
+        found = search(recipes=families, checkpoint=tmp_path / "trials")
+        assert [trial.change == -np.inf for trial in found.trials] == [True, False]
+        assert found.best is not None and list(found.best.recipe) == eight
 
 
 def test_latency_as_the_objective() -> None:
