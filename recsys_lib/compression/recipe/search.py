@@ -121,7 +121,8 @@ def default_recipes(embedding_dim: int) -> dict[str, list[Recipe]]:
         "fewer dimensions": [[ReduceDimensions(w), four_bits, code] for w in reversed(widths)],
         "product quantization": [[Quantize(ProductQuantization(n)), code] for n in pieces],
         "transform coding": [
-            [Quantize(TransformCoding(round(0.02 * 1.15**n, 4)))] for n in range(28)
+            [Quantize(TransformCoding(round(0.02 * 1.15**n, 4), contexts="size"))]
+            for n in range(28)
         ],
     }
     return {name: recipes for name, recipes in families.items() if recipes}
