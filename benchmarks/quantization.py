@@ -2,14 +2,18 @@
 
 "tables": iALS with 192 dimensions, both tables in 8, 4, 3 and 2 bits with a scale for each row
 (range of the row, "minmax", or the range of least squared error, "mse"), and the item table alone
-in 4 bits with the users folded in from it. "ranker": a NeuMF with hidden layers 256-128-64, trained
-for two epochs, as LiteRT file in float32, full int8, and int8 up to the last product, and as
+in 4 bits with the users folded in from it, judged by the users of the test. "validation": the same
+for a model that has not seen the last training item of each user either, judged by that item
+against 99 negatives drawn at random. "ranker": a NeuMF with hidden layers 256-128-64, trained
+for two epochs, as LiteRT file in float32, full int8 (equal scores count against it, or are put in a
+random order of the items, the same for all users), and int8 up to the last product, and as
 CandidateScorer in float32 and int8; times are for 1,000 candidates of one user, one thread, each
 family in turns with its own float32.
 
-``python benchmarks/quantization.py --part tables --seed 0`` (parts tables, ranker; seeds 0, 1, 2;
-a minute each on two quiet cores) adds rows to ``benchmarks/results/quantization.csv``, or replaces
-them, and prints means and standard errors over the seeds that are there; ``--summary`` only prints.
+``python benchmarks/quantization.py --part tables --seed 0`` (parts tables, validation, ranker;
+seeds 0, 1, 2; a minute each on two quiet cores) adds rows to
+``benchmarks/results/quantization.csv``, or replaces them, and prints means and standard errors over
+the seeds that are there; ``--summary`` only prints.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ from machine import machine_line
 from threadpoolctl import threadpool_limits
 
 from recsys_lib.compression.quantization import UniformQuantization, quantize
-from recsys_lib.data import Split, load_dataset
+from recsys_lib.data import Split, load_dataset, sample_negatives
 from recsys_lib.evaluation import evaluate_leave_one_out
 from recsys_lib.models import IALS, RatingModelConfig, build_rating_model
 from recsys_lib.notebook import quiet
@@ -75,6 +79,12 @@ def measure_tables(split: Split, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
+def measure_validation(split: Split, seed: int) -> list[dict[str, Any]]:
+    """Quantize the tables of a model that has not seen each user's last training item."""
+    train, held = split.train.split_leave_one_out(seed=seed)
+    return measure_tables(Split(train, held, sample_negatives(train, held, seed=seed)), seed)
+
+
 class FloatEnd:
     """A LiteRT file of all layers but the last, and the last in NumPy."""
 
@@ -85,6 +95,24 @@ class FloatEnd:
     def score(self, users: Any, items: Any) -> Any:
         """Score pairs (n,), (n,) to (n,)."""
         return (self.body.score(users, items) @ self.kernel)[:, 0] + self.bias
+
+
+class TieOrder:
+    """A LiteRT file in int8 whose equal scores are put in a random order of the items.
+
+    What is added is less than half a step of the output, so no two different scores change places.
+    """
+
+    def __init__(self, path: Path, num_items: int) -> None:
+        self.whole = load_scorer(path, num_threads=1)
+        items = np.arange(num_items)
+        scores = [self.whole.score(np.full(num_items, user), items) for user in range(20)]
+        step = np.diff(np.unique(np.concatenate(scores))).min()
+        self.order = step * np.random.default_rng(0).uniform(-0.4, 0.4, num_items)
+
+    def score(self, users: Any, items: Any) -> Any:
+        """Score pairs (n,), (n,) to (n,)."""
+        return self.whole.score(users, items) + self.order[items]
 
 
 def measure_ranker(split: Split, seed: int) -> list[dict[str, Any]]:
@@ -103,11 +131,12 @@ def measure_ranker(split: Split, seed: int) -> list[dict[str, Any]]:
         export_litert(model, paths[0])
         export_litert(model, paths[1], "int8", train)
         export_litert(keras.Model(model.inputs, last.input), paths[2], "int8", train)
-        sizes = [path.stat().st_size for path in paths]
+        sizes = [path.stat().st_size for path in (paths[0], paths[1], paths[1], paths[2])]
         families: list[dict[str, Any]] = [
             {
                 "LiteRT float32": load_scorer(paths[0], num_threads=1),
                 "LiteRT int8": load_scorer(paths[1], num_threads=1),
+                "LiteRT int8, ties in random order": TieOrder(paths[1], train.num_items),
                 "LiteRT int8, float end": FloatEnd(paths[2], last),
             },
             {
@@ -139,7 +168,7 @@ def measure_ranker(split: Split, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-PARTS = {"tables": measure_tables, "ranker": measure_ranker}
+PARTS = {"tables": measure_tables, "validation": measure_validation, "ranker": measure_ranker}
 
 
 def main() -> None:
