@@ -30,7 +30,6 @@ import pandas as pd
 from machine import machine_line
 from recipes_trained import model_distillation, quantization_aware_tables
 
-from recsys_lib.compression import CompressedModel
 from recsys_lib.compression.embedding_tables import LowRank, MixedDimension, compress_tables
 from recsys_lib.compression.pruning import RowRemoval, WeightPruning, remove_rows
 from recsys_lib.compression.quantization import (
@@ -169,11 +168,11 @@ def mixed_dimensions(model: IALS, split: Split, seed: int) -> Iterator[tuple[str
 
 def stored(split: Split, chapter: str, method: str, setting: str, small: Any) -> dict[str, Any]:
     """Measure a compressed model that no recipe made."""
-    if isinstance(small, CompressedModel):
+    if set(getattr(small, "tensors", ())) == {"user_vectors", "item_vectors"}:
         with tempfile.TemporaryDirectory() as folder:
             size = save_compressed(Path(folder) / "model", small)
     else:
-        size = small.nbytes  # rows and the list of those that are left
+        size = small.nbytes  # rows that are left and the lists of them
     ndcg = evaluate_leave_one_out(small, split).ndcg
     return row(chapter, method, setting, "self-contained", ndcg, size)
 
