@@ -75,6 +75,8 @@ def fit(
         objective: "sigmoid_cross_entropy" (label 1 for each interaction, 0 for each drawn item),
             "bpr", "sampled_softmax", or "squared_error" on the ratings.
         optimizer: name or instance of a Keras optimizer; a given instance is copied, not changed.
+            With ``use_ema=True`` the model has the averages of its weights at the end, as after
+            Keras' ``fit``; validation and checkpoints see the weights that are being trained.
         epochs: passes over the data in all, with those of a resumed run.
         batch_size: interactions per update.
         negatives_per_positive: items drawn per interaction; "squared_error" needs none.
@@ -147,6 +149,12 @@ def fit(
         None if validation is None else make_validator(validation, metric, model, interactions)
     )
     optimizer = own_optimizer(optimizer)
+    averages = getattr(optimizer, "inner_optimizer", optimizer).use_ema
+    if averages and patience is not None:
+        raise ValueError(
+            f"patience is {patience} and optimizer has use_ema=True: expected one of them, for the "
+            "weights of the best epoch and the averages at the end exclude each other"
+        )
     loop: dict[str, Any] = {
         "objective": objective,
         "batch_size": int(batch_size),
@@ -234,6 +242,12 @@ def fit(
                 on_epoch_end(epoch + 1, logs)
     if patience is not None and state.best:
         _assign(variables, state.best)
+    if averages:
+        trained = trained_variables(model, extra_loss)
+        optimizer.finalize_variable_values(trained)
+        for variable in trained:  # the mean of weights that fulfil a constraint may not
+            if variable.constraint is not None:
+                variable.assign(variable.constraint(variable))
     return history(stopped_early=len(state.loss) < epochs)
 
 

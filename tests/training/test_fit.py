@@ -274,3 +274,49 @@ def test_progress_bar_shows_epochs(capsys):
     assert "2/2" in capsys.readouterr().err
     fit(toy_model(), toy_data(), **options(epochs=2))
     assert capsys.readouterr().err == ""
+
+
+def test_use_ema_ends_with_the_averages_as_keras_fit_does(tmp_path):
+    """Keras' own fit() on the same batches is the reference; a resumed run ends the same."""
+    data, size = toy_data(), 300  # one batch an epoch, so that order plays no role
+
+    def sgd(**averaging):  # for Adam, Keras' fit() handles repeated ids in another way
+        return keras.optimizers.SGD(2.0, **averaging)
+
+    averaged = {"use_ema": True, "ema_momentum": 0.8}
+
+    run = {"objective": "squared_error", "batch_size": size, "l2": 0.0}
+    plain, ours, theirs, resumed = (toy_model() for _ in range(4))
+    fit(plain, data, **options(**run, optimizer=sgd()))
+    fit(ours, data, **options(**run, optimizer=sgd(**averaged)))
+    theirs.compile(sgd(**averaged), "mean_squared_error")
+    inputs = [data.user_ids, data.item_ids]
+    theirs.fit(inputs, data.ratings, batch_size=size, epochs=6, verbose=0)
+    moved = 0.0
+    for a, b, last in zip(*(m.get_weights() for m in (ours, theirs, plain)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+        moved = max(moved, float(np.abs(a - last).max()))
+    assert moved > 1e-2
+    for epochs in (3, 6):
+        path = tmp_path / "run.npz"
+        fit(
+            resumed,
+            data,
+            **options(**run, optimizer=sgd(**averaged), epochs=epochs, checkpoint=path),
+        )
+    assert_same_weights(resumed, ours)
+
+
+def test_use_ema_and_patience_exclude_each_other():
+    model, optimizer = toy_model(), keras.optimizers.Adam(use_ema=True)
+    before = model.get_weights()
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(use_ema=True))
+    for given in (optimizer, scaled):
+        with pytest.raises(ValueError, match="patience is 2 and optimizer has use_ema=True"):
+            fit(
+                model,
+                toy_data(),
+                **options(optimizer=given, patience=2, validation=lambda m: 0.0, metric="loss"),
+            )
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
