@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +56,29 @@ def test_what_is_missing_is_named() -> None:
         readme_table.figure({"cells": []})
     with pytest.raises(ValueError, match="lacks the lines"):
         readme_table.between_markers("text", "new")
+
+
+def test_what_is_shown_is_what_the_stored_run_says() -> None:
+    stored = json.loads(readme_table.CHAPTER.read_text(encoding="utf-8"))
+    text = readme_table.README.read_text(encoding="utf-8")
+    content = readme_table.table(readme_table.glued(stored))
+    assert content.count("\n|") > 10, "the cumulative tables are missing"
+    assert readme_table.between_markers(text, content) == text, "run tools/readme_table.py"
+    assert readme_table.figure(stored) == readme_table.FIGURE.read_bytes(), "run the same"
+    shown = readme_table.FIGURE.relative_to(ROOT).as_posix()
+    first_screen = text[: text.index("```bash")]
+    assert f"]({shown})" in first_screen and readme_table.START in first_screen
+
+
+def test_the_search_of_the_benchmark_is_that_of_the_chapter() -> None:
+    stored = json.loads(readme_table.CHAPTER.read_text(encoding="utf-8"))
+    code = "\n".join(
+        "".join(cell["source"]) for cell in stored["cells"] if cell["cell_type"] == "code"
+    )
+    script = (ROOT / "benchmarks" / "recipe_search.py").read_text(encoding="utf-8")
+    start = script.index('    "rounding":')
+    families = script[start : script.index("\n}\n", start)]
+    assert "TransformCoding" in families and families in code
+    assert next(line for line in script.splitlines() if line.startswith("four_bits")) in code
+    for call in (code, script):
+        assert "model, split, 0.005, timer=" in call and "seed" in call

@@ -94,10 +94,10 @@ def main() -> int:
     notebook = json.loads(CHAPTER.read_text(encoding="utf-8"))
     try:
         content, image = table(glued(notebook)), figure(notebook)
+        text = between_markers(README.read_text(encoding="utf-8"), content)
         FIGURE.write_bytes(image)
+        README.write_text(text, encoding="utf-8")
         print(content)
-        text = README.read_text(encoding="utf-8")
-        README.write_text(between_markers(text, content), encoding="utf-8")
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1
