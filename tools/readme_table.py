@@ -59,7 +59,8 @@ def table(texts: dict[str, str]) -> str:
             )
             row += 1
     run = texts["all-run"]
-    return "\n".join([*lines, "", f"NDCG@10 with 95 % intervals over users. Measured {run}."])
+    note = "NDCG@10 with 95 % intervals over users; p99 holds what else the machine did."
+    return "\n".join([*lines, "", f"{note} Measured {run}."])
 
 
 def figure(notebook: dict[str, Any]) -> bytes:
