@@ -71,7 +71,7 @@ def test_while_warming_up_it_is_the_plain_mean():
 
 
 def test_without_warm_up_it_is_what_keras_computes():
-    """Keras keeps such an average too, in the optimizer; fit() has no use for it."""
+    """Keras keeps such an average too, in the optimizer."""
     from recsys_lib.training.loop import compile_epoch
     from recsys_lib.training.sampling import epoch_order
 
