@@ -59,7 +59,7 @@ def table(texts: dict[str, str]) -> str:
             )
             row += 1
     run = texts["all-run"]
-    note = "NDCG@10 with 95 % intervals over users; p99 holds what else the machine did."
+    note = "NDCG@10 with 95 % intervals over users."
     return "\n".join([*lines, "", f"{note} Measured {run}."])
 
 
