@@ -8,7 +8,9 @@ Settings (five frozen blocks, four epochs, l2) were chosen on the validation fil
 
 Part ``quality`` computes three seeds (about ten minutes on one core), part ``latency`` times one
 text from string to item vector, one thread, all runtimes in turns (about three minutes; wants a
-quiet machine). Results go to ``results/large_model.csv`` and ``results/large_model_latency.csv``.
+quiet machine). ``--students-only`` leaves out what needs neither fine-tuned encoder nor student:
+baselines, dropped blocks, pruned neurons; their stored rows stay. Results go to
+``results/large_model.csv`` and ``results/large_model_latency.csv``.
 
 Run: ``python benchmarks/large_model.py --part quality`` and ``--part latency``.
 """
@@ -60,6 +62,7 @@ DIM, L2, FROZEN, MAX_TOKENS = 32, 10.0, 5, 48
 TRAINING = TextTraining(epochs=4)
 RECOVERY = TextTraining(epochs=3, l2=1.0)
 STUDENT = HashedText(2**14, l2=0.03)
+NUM_OTHER = 4000  # unrated texts that the teacher labels too: of films with fewer than five ratings
 QUIET = {"date": datetime.date.today().isoformat(), "machine": machine_line()}
 
 
@@ -76,7 +79,7 @@ class Films:
         short, full = texts_without_tags(self.data), self.data.item_texts
         self.short = [short[item] for item in self.items]
         self.full = [full[item] for item in self.items]
-        self.other = [short[item] for item in np.flatnonzero(counts < 5)]
+        self.other = [short[item] for item in np.flatnonzero(counts < 5)][:NUM_OTHER]
 
     def rows(self, part: Any) -> np.ndarray:
         """Rows of a part's items among those kept."""
@@ -86,22 +89,23 @@ class Films:
 def quality(arguments: argparse.Namespace) -> None:
     films = Films(arguments.fallback)
     encoder = films.encoder
-    halved = prune_text_neurons(encoder.model, 0.5)
     cached = {
         "6 blocks": cache_tokens(encoder, films.short, FROZEN),
-        "half the neurons": cache_tokens(
-            TextEncoder(halved, films.tokenizer, MAX_TOKENS), films.short, FROZEN
-        ),
-        "3 blocks": cache_tokens(encoder, films.short, 2),
-        "1 block": cache_tokens(encoder, films.short, 0),
+        "others": cache_tokens(encoder, films.other, FROZEN),
     }
-    bases = {
-        "half the neurons": (halved, FROZEN),
-        "3 blocks": (keep_blocks(encoder.model, 3), 2),
-        "1 block": (keep_blocks(encoder.model, 1), 0),
-    }
+    bases: dict[str, tuple[Any, int]] = {}
+    tagged = np.empty(0)
+    if not arguments.students_only:
+        bases = {
+            "half the neurons": (prune_text_neurons(encoder.model, 0.5), FROZEN),
+            "3 blocks": (keep_blocks(encoder.model, 3), 2),
+            "1 block": (keep_blocks(encoder.model, 1), 0),
+        }
+        for name, (base, blocks) in bases.items():
+            part = TextEncoder(base, films.tokenizer, MAX_TOKENS)
+            cached[name] = cache_tokens(part, films.short, blocks)
+        tagged = encoder.encode(films.full)
     frozen = encode_cached(upper_blocks(encoder.model, FROZEN), cached["6 blocks"])
-    tagged = encoder.encode(films.full)
     print("cached", flush=True)
     rows: list[dict[str, Any]] = []
     for seed in arguments.seeds:
@@ -148,18 +152,8 @@ def one_seed(
         print(row, flush=True)
 
     where = {"validation": validation, "test": test}
-    baselines(split, note)
-    for name, vectors in (("frozen", frozen), ("frozen, with tags", tagged)):
-        model = fit_text_rating(vectors[train], split.train, embedding_dim=DIM, l2=L2)
-        note(name, lambda p, m=model, v=vectors: m.score_items(v[where[p]]))
-    for name, texts in (("TF-IDF", films.short), ("TF-IDF, with tags", films.full)):
-        vectors = tfidf_vectors(texts)
-        rank = min(split.train.num_users, vectors.shape[1])  # cut to 32, TF-IDF would lose
-        model = fit_text_rating(vectors[train], split.train, embedding_dim=rank, l2=10.0)
-        note(name, lambda p, m=model, v=vectors: m.score_items(v[where[p]]))
-    means = split.train.to_csr() @ frozen[train]
-    note("frozen, cosine to the mean", lambda p, m=means: m @ frozen[where[p]].T)
-
+    if bases:
+        untuned(films, frozen, tagged, split, note)
     ratings = split.train.to_csr().T.toarray()
     tokens = cached["6 blocks"]
     tuned, losses = fit_upper_blocks(
@@ -173,10 +167,12 @@ def one_seed(
 
     whole = replace_upper_blocks(encoder.model, tuned)
     parts = {"fine-tuned": (whole, lambda v: teacher.item_vectors(v))}
-    cut = prune_text_neurons(whole, 0.5)
-    pruned = encode_cached(upper_blocks(cut, FROZEN), cached["half the neurons"])
-    note("half the neurons", lambda p: teacher.score_items(pruned[where[p]]))
-    for name, (base, blocks) in (bases | {"half the neurons": (cut, FROZEN)}).items():
+    if bases:
+        cut = prune_text_neurons(whole, 0.5)
+        pruned = encode_cached(upper_blocks(cut, FROZEN), cached["half the neurons"])
+        note("half the neurons", lambda p: teacher.score_items(pruned[where[p]]))
+        bases = bases | {"half the neurons": (cut, FROZEN)}
+    for name, (base, blocks) in bases.items():
         small, _ = fit_upper_blocks(
             upper_blocks(base, blocks), cached[name].take(train), wanted[train], RECOVERY
         )
@@ -217,9 +213,65 @@ def one_seed(
                 f"student, {name}, {bits} bits",
                 lambda p, s=student: users @ s.encode(list(texts[where[p]])).T,
             )
+    others = teacher.item_vectors(encode_cached(tuned, cached["others"]))
+    more = [*texts[train], *films.other], np.concatenate([wanted[train], others])
+    settings = {"training films' texts": (list(texts[train]), wanted[train])}
+    settings["training and unrated texts"] = more
+    for name, (chosen, targets) in settings.items():
+        for l2 in (0.01, 0.1) if name.startswith("training f") else (0.01, 0.03, 0.1):
+            student = fit_hashed_text(chosen, targets, HashedText(STUDENT.num_buckets, l2))
+            note(
+                f"student, {name}, l2 {l2:g}",
+                lambda p, s=student: users @ s.encode(list(texts[where[p]])).T,
+            )
+    known_means, new_means = (token_means(encoder, t) for t in (more[0], films.short))
+    for l2 in (100.0,):
+        kernel, bias = ridge(known_means, more[1], l2)
+        start = known_means @ kernel + bias
+        student = fit_hashed_text(more[0], more[1] - start, HashedText(STUDENT.num_buckets, 0.3))
+        found = new_means @ kernel + bias
+        note(
+            f"student, token vectors, l2 {l2:g}",
+            lambda p, f=found: users @ f[where[p]].T,
+        )
+        note(
+            f"student, token vectors and words, l2 {l2:g}",
+            lambda p, f=found, s=student: users @ (f[where[p]] + s.encode(list(texts[where[p]]))).T,
+        )
     direct = fit_hashed_text(list(texts[train]), ratings, HashedText(2**14, l2=3.0))
     note("same table, no teacher", lambda p: direct.encode(list(texts[where[p]])).T)
     return rows
+
+
+def token_means(encoder: TextEncoder, texts: list[str]) -> np.ndarray:
+    """Average the encoder's input vectors of a text's tokens, (n, d), in units of their spread."""
+    table = encoder.model.get_layer("tokens").get_weights()[0]
+    ids, mask = encoder.tokenize(texts)
+    total = np.stack([table[i[m > 0]].sum(axis=0) for i, m in zip(ids, mask, strict=True)])
+    return total / np.sqrt(mask.sum(axis=1, keepdims=True)) / table.std()
+
+
+def untuned(
+    films: Films,
+    frozen: np.ndarray,
+    tagged: np.ndarray,
+    split: ColdItemSplit,
+    note: Callable[[str, Any], None],
+) -> None:
+    """Rows of what needs no fine-tuning."""
+    train = films.rows(split.train)
+    where = {"validation": films.rows(split.validation), "test": films.rows(split.test)}
+    baselines(split, note)
+    for name, vectors in (("frozen", frozen), ("frozen, with tags", tagged)):
+        model = fit_text_rating(vectors[train], split.train, embedding_dim=DIM, l2=L2)
+        note(name, lambda p, m=model, v=vectors: m.score_items(v[where[p]]))
+    for name, texts in (("TF-IDF", films.short), ("TF-IDF, with tags", films.full)):
+        vectors = tfidf_vectors(texts)
+        rank = min(split.train.num_users, vectors.shape[1])  # cut to 32, TF-IDF would lose
+        model = fit_text_rating(vectors[train], split.train, embedding_dim=rank, l2=10.0)
+        note(name, lambda p, m=model, v=vectors: m.score_items(v[where[p]]))
+    means = split.train.to_csr() @ frozen[train]
+    note("frozen, cosine to the mean", lambda p, m=means: m @ frozen[where[p]].T)
 
 
 def baselines(split: ColdItemSplit, note: Callable[[str, Any], None]) -> None:
@@ -307,6 +359,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--part", choices=["quality", "latency"], default="quality")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--students-only", action="store_true")
     parser.add_argument("--without-onnx", action="store_true")
     parser.add_argument("--fallback", choices=["synthetic"], default=None)
     arguments = parser.parse_args()
