@@ -96,7 +96,7 @@ def citeulike(seed: int) -> list[dict[str, Any]]:
         adam = keras.optimizers.Adam(rate)
         return shared | {"optimizer": adam, "batch_size": batch_size, "epochs": epochs}
 
-    def note(name: str, model: Any, start: float) -> Any:
+    def note(name: str, model: Any, start: float) -> None:
         row = {"model": name, "seconds": round(time.perf_counter() - start, 1)}
         for k, metrics in ((5, ("hit_rate", "ndcg")), (10, ("hit_rate",))):
             result = evaluate_leave_one_out(model, test, k=k)
@@ -108,7 +108,6 @@ def citeulike(seed: int) -> list[dict[str, Any]]:
             row["overlap@10"] = round(agreement(teacher, model, users, exclude=train).overlap, 4)
         rows.append(row)
         print(row, flush=True)
-        return model
 
     def taught(name: str, student: Any, method: Any, options: dict[str, Any]) -> None:
         start = time.perf_counter()

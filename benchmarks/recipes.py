@@ -28,7 +28,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import pandas as pd
 from machine import machine_line
-from recipes_trained import model_distillation, quantization_aware_tables
+from recipes_trained import Found, model_distillation, quantization_aware_tables
 
 from recsys_lib.compression.embedding_tables import LowRank, MixedDimension, compress_tables
 from recsys_lib.compression.pruning import RowRemoval, WeightPruning, remove_rows
@@ -127,15 +127,15 @@ def front(
     }
     for number, measure in others.items():
         if chapter in (None, number):
-            for _, method, setting, small in measure(model, split, seed):
+            for method, setting, small in measure(model, split, seed):
                 yield stored(split, number, method, setting, small)
 
 
-def fewer_rows(model: IALS, split: Split, seed: int) -> Iterator[tuple[str, str, str, Any]]:
+def fewer_rows(model: IALS, split: Split, seed: int) -> Iterator[Found]:
     """Leave out the vectors of items that few have chosen."""
     for minimum in (20, 100, 400):
         fewer = remove_rows(model, RowRemoval(minimum, "item"), split.train)
-        yield "07", "fewer rows", f"at least {minimum}", fewer
+        yield "fewer rows", f"at least {minimum}", fewer
 
 
 def counts_of(split: Split) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def counts_of(split: Split) -> dict[str, Any]:
     }
 
 
-def mixed_precision(model: IALS, split: Split, seed: int) -> Iterator[tuple[str, str, str, Any]]:
+def mixed_precision(model: IALS, split: Split, seed: int) -> Iterator[Found]:
     """Give frequent rows more bits than rare ones."""
     shares = (0.1, 0.2, 0.3, 0.4)
     groups = {name: frequency_groups(count, shares) for name, count in counts_of(split).items()}
@@ -156,14 +156,14 @@ def mixed_precision(model: IALS, split: Split, seed: int) -> Iterator[tuple[str,
         bits = {f"user_vectors[{n}]": width for n, width in enumerate(users)}
         bits |= {f"item_vectors[{n}]": width for n, width in enumerate(items)}
         mixed = quantize_mixed(model, MixedPrecision(bits, groups, base))
-        yield "10", "mixed precision", f"{users} {items}", mixed
+        yield "mixed precision", f"{users} {items}", mixed
 
 
-def mixed_dimensions(model: IALS, split: Split, seed: int) -> Iterator[tuple[str, str, str, Any]]:
+def mixed_dimensions(model: IALS, split: Split, seed: int) -> Iterator[Found]:
     """Give frequent rows more dimensions than rare ones."""
     for temperature in (0.3, 0.6):
         mixed = compress_tables(model, MixedDimension(4, temperature), counts=counts_of(split))
-        yield "11", "mixed dimension", f"4 lengths, temperature {temperature}", mixed
+        yield "mixed dimension", f"4 lengths, temperature {temperature}", mixed
 
 
 def stored(split: Split, chapter: str, method: str, setting: str, small: Any) -> dict[str, Any]:

@@ -30,7 +30,7 @@ _TABLES = {
     "user_vectors": "user_embedding/embeddings",
     "item_vectors": "item_embedding/embeddings",
 }
-Found = tuple[str, str, str, Any]
+Found = tuple[str, str, Any]  # method, setting, compressed model
 
 
 def quantization_aware_tables(model: IALS, split: Split, seed: int) -> Iterator[Found]:
@@ -59,10 +59,10 @@ def quantization_aware_tables(model: IALS, split: Split, seed: int) -> Iterator[
         ).model  # fmt: skip
         integers = convert(student).tensors
         tables = {name: integers[layer] for name, layer in _TABLES.items()}
-        yield "09", "quantization-aware training", f"{bits} bits, 1 epoch", stored_as(model, tables)
+        yield "quantization-aware training", f"{bits} bits, 1 epoch", stored_as(model, tables)
         coded = {name: EntropyCodedTensor(table, EntropyCoding()) for name, table in tables.items()}
         setting = f"{bits} bits, 1 epoch, coded"
-        yield "09", "quantization-aware training, coded", setting, stored_as(model, coded)
+        yield "quantization-aware training, coded", setting, stored_as(model, coded)
 
 
 def model_distillation(model: IALS, split: Split, seed: int) -> Iterator[Found]:
@@ -85,14 +85,14 @@ def model_distillation(model: IALS, split: Split, seed: int) -> Iterator[Found]:
         ).model  # fmt: skip
         for name, one in (("start from the teacher", student), ("start, then average", trained)):
             factors = as_factors(one)
-            yield "13", name, f"{dim} dimensions", stored_as(factors, {})
+            yield name, f"{dim} dimensions", stored_as(factors, {})
             four = quantize(factors, UniformQuantization(4, scale_search="mse"))
             coded = {
                 key: EntropyCodedTensor(table, EntropyCoding())
                 for key, table in four.tensors.items()
             }
             setting = f"{dim} dimensions, 4 bits, coded"
-            yield "13", f"{name}, 4 bits", setting, stored_as(factors, coded)
+            yield f"{name}, 4 bits", setting, stored_as(factors, coded)
 
 
 def stored_as(model: Any, tensors: dict[str, Any]) -> Any:

@@ -59,8 +59,7 @@ def table(texts: dict[str, str]) -> str:
             )
             row += 1
     run = texts["all-run"]
-    note = "NDCG@10 with 95 % intervals over users."
-    return "\n".join([*lines, "", f"{note} Measured {run}."])
+    return "\n".join([*lines, "", f"NDCG@10 with 95 % intervals over users. Measured {run}."])
 
 
 def figure(notebook: dict[str, Any]) -> bytes:
