@@ -9,7 +9,8 @@ Settings (five frozen blocks, four epochs, l2) were chosen on the validation fil
 Part ``quality`` computes three seeds (about ten minutes on one core), part ``latency`` times one
 text from string to item vector, one thread, all runtimes in turns (about three minutes; wants a
 quiet machine). ``--students-only`` leaves out what needs neither fine-tuned encoder nor student:
-baselines, dropped blocks, pruned neurons; their stored rows stay. Results go to
+baselines, dropped blocks, pruned neurons; ``--without-runtimes`` leaves out the int8 files. Stored
+rows of what is left out stay. Results go to
 ``results/large_model.csv`` and ``results/large_model_latency.csv``.
 
 Run: ``python benchmarks/large_model.py --part quality`` and ``--part latency``.
@@ -33,6 +34,7 @@ import pandas as pd
 from machine import machine_line
 from threadpoolctl import threadpool_limits
 
+from recsys_lib.compression.fact_text import FactText, fit_fact_text
 from recsys_lib.compression.hashed_text import HashedText, fit_hashed_text
 from recsys_lib.compression.pruning.text_encoder import prune_text_neurons
 from recsys_lib.data import load_dataset
@@ -109,7 +111,7 @@ def quality(arguments: argparse.Namespace) -> None:
     print("cached", flush=True)
     rows: list[dict[str, Any]] = []
     for seed in arguments.seeds:
-        rows += one_seed(films, frozen, tagged, cached, bases, seed, arguments.without_onnx)
+        rows += one_seed(films, frozen, tagged, cached, bases, seed, arguments.without_runtimes)
         if not films.data.is_synthetic:
             store(RESULTS / "large_model.csv", pd.DataFrame([row | QUIET for row in rows]))
     print(pd.DataFrame(rows).groupby("model")["test_ndcg"].agg(["mean", "std", "count"]).round(4))
@@ -131,7 +133,7 @@ def one_seed(
     cached: dict[str, CachedTokens],
     bases: dict[str, tuple[Any, int]],
     seed: int,
-    without_onnx: bool,
+    without_runtimes: bool,
 ) -> list[dict[str, Any]]:
     """All rows of one seed."""
     encoder = films.encoder
@@ -189,8 +191,8 @@ def one_seed(
             )
     with tempfile.TemporaryDirectory() as folder:
         for name, (model, project) in parts.items():
-            for runtime in ("tflite", "onnx"):
-                if runtime == "onnx" and (without_onnx or name != "fine-tuned"):
+            for runtime in () if without_runtimes else ("tflite", "onnx"):
+                if runtime == "onnx" and name != "fine-tuned":
                     continue
                 path = Path(folder, f"{name}.{runtime}".replace(" ", "_"))
                 export_text_encoder(model, path, "int8")
@@ -224,6 +226,14 @@ def one_seed(
                 f"student, {name}, l2 {l2:g}",
                 lambda p, s=student: users @ s.encode(list(texts[where[p]])).T,
             )
+    for l2 in (1.0, 3.0):
+        knowing = fit_fact_text(
+            list(texts[train]), wanted[train], FactText(HashedText(STUDENT.num_buckets, l2), 3.0)
+        )
+        note(
+            f"student, training films' texts, facts and words, l2 {l2:g}",
+            lambda p, s=knowing: users @ s.encode(list(texts[where[p]])).T,
+        )
     known_means, new_means = (token_means(encoder, t) for t in (more[0], films.short))
     for l2 in (100.0,):
         kernel, bias = ridge(known_means, more[1], l2)
@@ -310,6 +320,7 @@ def latency(arguments: argparse.Namespace) -> None:
     texts = films.short[:: len(films.short) // 40]
     vectors = encoder.encode(films.short[:300])[:, :DIM].copy()
     student = fit_hashed_text(films.short[:300], vectors, STUDENT)
+    knowing = fit_fact_text(films.short[:300], vectors, FactText(STUDENT, 3.0))
     table, user = vectors.copy(), vectors[0]
     kernel = np.random.default_rng(0).normal(size=(encoder.embedding_dim, DIM)).astype(np.float32)
     models = {
@@ -342,8 +353,12 @@ def latency(arguments: argparse.Namespace) -> None:
                 functions[label] = request
         functions["tokenizer alone"] = lambda: encoder.tokenize([texts[next(turn) % len(texts)]])
         functions["student"] = lambda: student.encode_one(texts[next(turn) % len(texts)]) @ user
+        functions["student with facts"] = lambda: (
+            knowing.encode_one(texts[next(turn) % len(texts)]) @ user
+        )
         functions["precomputed vectors"] = lambda: table[next(turn) % len(table)] @ user
-        sizes |= {"student": student.nbytes, "precomputed vectors": 4 * DIM * len(films.short)}
+        sizes |= {"student": student.nbytes, "student with facts": knowing.nbytes}
+        sizes |= {"precomputed vectors": 4 * DIM * len(films.short)}
         with threadpool_limits(1):
             found = compare_latency(
                 functions, baseline="fine-tuned, float32 LiteRT", rounds=20, calls_per_round=20
@@ -360,7 +375,7 @@ def main() -> None:
     parser.add_argument("--part", choices=["quality", "latency"], default="quality")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--students-only", action="store_true")
-    parser.add_argument("--without-onnx", action="store_true")
+    parser.add_argument("--without-runtimes", action="store_true")
     parser.add_argument("--fallback", choices=["synthetic"], default=None)
     arguments = parser.parse_args()
     {"quality": quality, "latency": latency}[arguments.part](arguments)

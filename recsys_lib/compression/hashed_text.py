@@ -109,7 +109,7 @@ class HashedTextEncoder:
         Raises:
             TypeError: not a list of texts.
         """
-        _check_texts(texts)
+        check_texts(texts)
         return np.stack([self.encode_one(text) for text in texts])
 
 
@@ -144,34 +144,40 @@ def fit_hashed_text(
         array([[1. , 0. ],
                [0.2, 0.8]], dtype=float32)
     """
-    import scipy.sparse
-
     config = HashedText() if config is None else config
-    _check_texts(texts)
+    check_texts(texts)
     y = check_vectors("vectors", vectors)
     if len(y) != len(texts):
         raise ValueError(f"vectors has {len(y)} rows: expected {len(texts)}, one a text")
-    found = [hash_text(text, config.num_buckets) for text in texts]
-    rows = np.repeat(np.arange(len(texts)), [len(some) for some in found])
-    values = np.concatenate([np.full(len(some), max(len(some), 1) ** -0.5) for some in found])
-    shape = (len(texts), config.num_buckets)
-    x: Any = scipy.sparse.coo_matrix((values, (rows, np.concatenate(found))), shape).tocsr()
+    x = hash_matrix(texts, config.num_buckets)
     bias = y.mean(axis=0)
     gram = (x @ x.T).toarray() + config.l2 * np.eye(len(texts))
-    table = x.T @ np.linalg.solve(gram, y - bias)  # (num_buckets, d)
+    return round_table(x.T @ np.linalg.solve(gram, y - bias), bias, config.bits)
+
+
+def hash_matrix(texts: Sequence[str], num_buckets: int) -> Any:
+    """Give the sparse (n, num_buckets) matrix of texts and buckets, ``1 / sqrt(r)`` for each."""
+    import scipy.sparse
+
+    found = [hash_text(text, num_buckets) for text in texts]
+    rows = np.repeat(np.arange(len(texts)), [len(some) for some in found])
+    values = np.concatenate([np.full(len(some), max(len(some), 1) ** -0.5) for some in found])
+    shape = (len(texts), num_buckets)
+    return scipy.sparse.coo_matrix((values, (rows, np.concatenate(found))), shape).tocsr()
+
+
+def round_table(table: NDArray[Any], bias: NDArray[np.float32], bits: int) -> HashedTextEncoder:
+    """Round a (num_buckets, d) table to ``bits`` bits, each row with a scale of its own."""
     stored = quantize_uniform(
-        table.astype(np.float32), UniformQuantization(config.bits, "row", symmetric=True)
+        table.astype(np.float32), UniformQuantization(bits, "row", symmetric=True)
     )
     return HashedTextEncoder(
-        stored.codes,
-        stored.scale.ravel(),
-        2 ** (config.bits - 1) - 1,
-        bias,
-        stored.nbytes + bias.nbytes,
+        stored.codes, stored.scale.ravel(), 2 ** (bits - 1) - 1, bias, stored.nbytes + bias.nbytes
     )
 
 
-def _check_texts(texts: Sequence[str]) -> None:
+def check_texts(texts: Sequence[str]) -> None:
+    """Refuse what is not a list of texts, and an empty one."""
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
         raise TypeError("texts: expected a list of str")
     if not len(texts):
