@@ -250,6 +250,8 @@ def one_seed(
         )
     direct = fit_hashed_text(list(texts[train]), ratings, HashedText(2**14, l2=3.0))
     note("same table, no teacher", lambda p: direct.encode(list(texts[where[p]])).T)
+    plain = fit_fact_text(list(texts[train]), ratings, FactText(HashedText(2**14, 10.0), 3.0))
+    note("same facts and words, no teacher", lambda p: plain.encode(list(texts[where[p]])).T)
     return rows
 
 
