@@ -50,10 +50,14 @@ class SoftLabels(Method):
         standardize: subtract the mean of each user's teacher scores and divide by their standard
             deviation, so that one temperature suits teachers of any scale.
         users_per_update: users drawn for each update.
+        items_per_update: None, or so many items of the catalogue, drawn anew for each update and
+            the same for all its users. An update then takes so much less time, and every item has
+            its turn, where ``num_candidates`` stays with one choice. 2 or more.
 
     Raises:
         TypeError: an argument is not of the type named.
-        ValueError: an argument is out of range.
+        ValueError: an argument is out of range, or both ``num_candidates`` and
+            ``items_per_update`` are given.
 
     Source:
         Hinton, Vinyals & Dean, *Distilling the Knowledge in a Neural Network*, 2015, section 2.
@@ -69,19 +73,28 @@ class SoftLabels(Method):
     num_candidates: int | None = None
     standardize: bool = False
     users_per_update: int = 64
+    items_per_update: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("loss", self.loss, SOFT_LOSSES)
         self._check(0, "temperature", integer=False, above=True)
         self._check(1, "users_per_update")
-        if self.num_candidates is not None:
-            self._check(1, "num_candidates")
-            if self.num_candidates < 2:
+        for name in ("num_candidates", "items_per_update"):
+            count = getattr(self, name)
+            if count is None:
+                continue
+            self._check(1, name)
+            if count < 2:
                 raise ValueError(
-                    f"num_candidates is {self.num_candidates}: a softmax over one item is always 1 "
-                    "and teaches nothing; expected 2 or more"
+                    f"{name} is {count}: a softmax over one item is always 1 and teaches nothing; "
+                    "expected 2 or more"
                 )
+        if None not in (self.num_candidates, self.items_per_update):
+            raise ValueError(
+                f"items_per_update is {self.items_per_update} beside num_candidates: expected one "
+                "of them, since the candidates are drawn once"
+            )
 
 
 @dataclass(frozen=True)

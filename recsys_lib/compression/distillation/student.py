@@ -13,13 +13,13 @@ class Student(NamedTuple):
 
     Args:
         score: (b,) user ids and (b, c) item ids to (b, c) logits.
-        score_all: (b,) user ids to (b, num_items) logits.
+        score_all: (b,) user ids to (b, num_items) logits; given (c,) item ids too, to (b, c).
         user_vectors: (b,) user ids to (b, d); None where the score is no inner product.
         item_vectors: (b,) item ids to (b, d); None likewise.
     """
 
     score: Callable[[Any, Any], Any]
-    score_all: Callable[[Any], Any]
+    score_all: Callable[..., Any]
     user_vectors: Callable[[Any], Any] | None
     item_vectors: Callable[[Any], Any] | None
 
@@ -47,24 +47,21 @@ def look_at_student(model: Any, num_items: int) -> Student:
     parts = split_at_dot(model)
     all_items = tf.range(num_items, dtype=tf.int32)
 
-    def all_pairs(user_ids: Any) -> Any:
-        rows = tf.shape(user_ids)[0]
-        return score(user_ids, tf.broadcast_to(all_items[None, :], [rows, num_items]))
+    def all_pairs(user_ids: Any, item_ids: Any = all_items) -> Any:
+        shape = [tf.shape(user_ids)[0], tf.shape(item_ids)[0]]
+        return score(user_ids, tf.broadcast_to(item_ids[None, :], shape))
 
     if parts is None:
         return Student(score, all_pairs, None, None)
 
-    def one_product(user_ids: Any) -> Any:
+    def one_product(user_ids: Any, item_ids: Any = all_items) -> Any:
+        rows, columns = tf.shape(user_ids)[0], tf.shape(item_ids)[0]
         users = parts.user_side(user_ids, training=True)  # (b, d)
-        items = parts.item_side(all_items, training=True)  # (num_items, d)
-        dots = tf.reshape(tf.matmul(users, items, transpose_b=True), [-1, 1])  # (b num_items, 1)
-        pairs = [
-            dots,
-            tf.repeat(user_ids, num_items),
-            tf.tile(all_items, [tf.shape(user_ids)[0]]),
-        ]
+        items = parts.item_side(item_ids, training=True)  # (c, d)
+        dots = tf.reshape(tf.matmul(users, items, transpose_b=True), [-1, 1])  # (b c, 1)
+        pairs = [dots, tf.repeat(user_ids, columns), tf.tile(item_ids, [rows])]
         logits = parts.rest(pairs, training=True)
-        return tf.reshape(tf.cast(logits, tf.float32), [-1, num_items])
+        return tf.reshape(tf.cast(logits, tf.float32), [rows, columns])
 
     return Student(
         score,

@@ -64,6 +64,11 @@ class _SoftLabelTerm(UserTerm):
 
         super().__init__(teacher.num_users, method.users_per_update, seed)
         self._student, self._loss = student, _soft_loss(method)
+        self._num_items, self._drawn = teacher.num_items, method.items_per_update
+        if self._drawn is not None and self._drawn > teacher.num_items:
+            raise ValueError(
+                f"items_per_update is {self._drawn}: expected at most the {teacher.num_items} items"
+            )
         count = method.num_candidates
         self._items: Any = None
         if count is None or count >= teacher.num_items:
@@ -77,9 +82,21 @@ class _SoftLabelTerm(UserTerm):
         import tensorflow as tf
 
         wanted = tf.gather(self._scores, users)  # (b, c)
+        if self._drawn is not None:
+            items = self._draw(step)  # (items_per_update,)
+            wanted = tf.gather(wanted, items, axis=1)
+            return self._loss(wanted, self._student.score_all(users, items))
         if self._items is None:
             return self._loss(wanted, self._student.score_all(users))
         return self._loss(wanted, self._student.score(users, tf.gather(self._items, users)))
+
+    def _draw(self, step: Any) -> Any:
+        """Give different items, drawn anew for each update."""
+        import tensorflow as tf
+
+        stream = tf.stack([tf.constant(self._seed + 1, tf.int64), tf.cast(step, tf.int64)])
+        keys = tf.random.stateless_uniform([self._num_items], stream)
+        return tf.math.top_k(keys, self._drawn, sorted=False).indices
 
 
 def _soft_loss(method: methods.SoftLabels) -> Callable[[Any, Any], Any]:

@@ -30,6 +30,7 @@ PLAIN = {"objective": "bpr", "epochs": 8, "batch_size": 256, "progress": False, 
 METHODS = {
     "listwise": SoftLabels(weight=0.8, temperature=2.0, standardize=True),
     "listwise over candidates": SoftLabels(weight=0.8, num_candidates=40, standardize=True),
+    "listwise over drawn items": SoftLabels(weight=0.8, items_per_update=40, standardize=True),
     "binary": SoftLabels(weight=0.8, loss="binary", standardize=True),
     "regression": SoftLabels(weight=0.8, loss="regression", standardize=True),
     "RD": RankingDistillation(weight=0.8),
@@ -108,6 +109,23 @@ def test_weight_one_ignores_the_labels():
     np.testing.assert_allclose(*scores, atol=1e-6)
 
 
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_items_drawn_for_each_update_are_other_ones_and_all_are_the_catalogue(jit_compile):
+    def moved(items, users=32, epochs=1):
+        sgd = keras.optimizers.SGD(1.0)
+        method = SoftLabels(weight=1.0, users_per_update=users, items_per_update=items)
+        settings = options(optimizer=sgd, epochs=epochs, batch_size=len(DATA))
+        settings |= {"jit_compile": jit_compile}
+        taught = distill(TEACHER, CONFIG, DATA, method, **settings).model
+        start = build_rating_model(CONFIG).get_weights()[1]
+        return taught.keras_model.get_weights()[1] - start  # of the items
+
+    np.testing.assert_allclose(moved(90), moved(None), atol=1e-6)
+    touched = [(np.abs(moved(10, epochs=n)) > 0).any(axis=1).sum() for n in (1, 4)]
+    assert touched[0] == 10
+    assert 10 < touched[1] <= 40
+
+
 @pytest.mark.parametrize("kind", ["matrix_factorization", "two_tower", "neumf"])
 def test_any_keras_student_is_taught_over_the_whole_catalogue(kind):
     config = RatingModelConfig(kind, DATA.num_users, DATA.num_items, embedding_dim=4)
@@ -172,6 +190,8 @@ def test_scores_are_computed_once_for_several_students():
         (lambda: SoftLabels(temperature=0), "temperature is 0"),
         (lambda: CollaborativeDistillation(temperature=-1.0), "temperature is -1.0"),
         (lambda: SoftLabels(num_candidates=1), "always 1 and teaches nothing"),
+        (lambda: SoftLabels(items_per_update=1), "items_per_update is 1: a softmax"),
+        (lambda: SoftLabels(num_candidates=5, items_per_update=5), "beside num_candidates"),
         (lambda: SoftLabels(loss="hinge"), "loss is 'hinge'"),
         (lambda: RelaxedRankingDistillation(pool=10), "pool is 10"),
         (lambda: DistillationExperts(last_temperature=2.0), "last_temperature is 2.0"),
@@ -207,5 +227,7 @@ def test_what_does_not_fit_is_refused():
             SoftLabels(weight=1.0),
             **options(),
         )
+    many = SoftLabels(items_per_update=91)
+    refusal(ValueError, "items_per_update is 91: expected at most the 90", method=many)
     neumf = RatingModelConfig("neumf", 120, 90)
     refusal(TypeError, "inner product", student=neumf, method=DistillationExperts())
