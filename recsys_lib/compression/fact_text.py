@@ -13,17 +13,19 @@ from numpy.typing import ArrayLike, NDArray
 from recsys_lib.compression.hashed_text import (
     HashedText,
     HashedTextEncoder,
+    TextStudent,
+    check_pairs,
     check_texts,
     hash_matrix,
     round_table,
 )
 from recsys_lib.compression.quantization import UniformQuantization, quantize_uniform
 from recsys_lib.models.checks import check_number
-from recsys_lib.models.text_rating import check_vectors
+from recsys_lib.models.text_baselines import year_nearness
 
 _DATED = re.compile(r"\((\d{4})[^)]*\)")
 _YEARS = np.arange(1900, 2036)
-_FINE, _COARSE = np.arange(1900, 2036, 4), np.arange(1900, 2036, 10)
+_FINE, _COARSE = range(1900, 2036, 4), range(1900, 2036, 10)
 
 
 @dataclass(frozen=True)
@@ -87,11 +89,10 @@ def fact_features(texts: Sequence[str], genres: Sequence[str]) -> NDArray[np.flo
 
 
 def _nearness(years: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    column = years[:, None]
-    return np.exp(-(((column - _FINE) / 4) ** 2)), np.exp(-(((column - _COARSE) / 8) ** 2))
+    return year_nearness(years, _FINE, 4), year_nearness(years, _COARSE, 8)
 
 
-class FactTextEncoder:
+class FactTextEncoder(TextStudent):
     """Texts to vectors: a row for the year, rows for its genres in that year, rows for words.
 
     Args:
@@ -132,15 +133,6 @@ class FactTextEncoder:
             vector += self._crossed[at, rows].sum(axis=0) * np.float32(len(rows) ** -0.5)
         return vector
 
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Give the (n, d) vectors of n texts.
-
-        Raises:
-            TypeError: not a list of texts.
-        """
-        check_texts(texts)
-        return np.stack([self.encode_one(text) for text in texts])
-
 
 def fit_fact_text(
     texts: Sequence[str], vectors: ArrayLike, config: FactText | None = None
@@ -175,10 +167,7 @@ def fit_fact_text(
         True
     """
     config = FactText() if config is None else config
-    check_texts(texts)
-    y = check_vectors("vectors", vectors)
-    if len(y) != len(texts):
-        raise ValueError(f"vectors has {len(y)} rows: expected {len(texts)}, one a text")
+    y = check_pairs(texts, vectors)
     counts = Counter(word for text in texts for word in set(read_facts(text)[1]))
     genres = sorted(word for word, count in counts.items() if count >= config.min_count)
     hashed = hash_matrix(texts, config.words.num_buckets)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -66,7 +67,24 @@ def hash_text(text: str, num_buckets: int) -> list[int]:
     return found
 
 
-class HashedTextEncoder:
+class TextStudent(ABC):
+    """What students of a text encoder share."""
+
+    @abstractmethod
+    def encode_one(self, text: str) -> NDArray[np.float32]:
+        """Give the (d,) vector of one text."""
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Give the (n, d) vectors of n texts.
+
+        Raises:
+            TypeError: not a list of texts.
+        """
+        check_texts(texts)
+        return np.stack([self.encode_one(text) for text in texts])
+
+
+class HashedTextEncoder(TextStudent):
     """Texts to vectors by a few rows of one table.
 
     Args:
@@ -103,15 +121,6 @@ class HashedTextEncoder:
         total -= self._zero_point * weights.sum()
         return total / np.float32(len(rows) ** 0.5) + self._bias
 
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Give the (n, d) vectors of n texts.
-
-        Raises:
-            TypeError: not a list of texts.
-        """
-        check_texts(texts)
-        return np.stack([self.encode_one(text) for text in texts])
-
 
 def fit_hashed_text(
     texts: Sequence[str], vectors: ArrayLike, config: HashedText | None = None
@@ -145,10 +154,7 @@ def fit_hashed_text(
                [0.2, 0.8]], dtype=float32)
     """
     config = HashedText() if config is None else config
-    check_texts(texts)
-    y = check_vectors("vectors", vectors)
-    if len(y) != len(texts):
-        raise ValueError(f"vectors has {len(y)} rows: expected {len(texts)}, one a text")
+    y = check_pairs(texts, vectors)
     x = hash_matrix(texts, config.num_buckets)
     bias = y.mean(axis=0)
     gram = (x @ x.T).toarray() + config.l2 * np.eye(len(texts))
@@ -182,3 +188,12 @@ def check_texts(texts: Sequence[str]) -> None:
         raise TypeError("texts: expected a list of str")
     if not len(texts):
         raise ValueError("texts is empty: expected at least one text")
+
+
+def check_pairs(texts: Sequence[str], vectors: ArrayLike) -> NDArray[Any]:
+    """Give the (n, d) vectors of n texts; refuse another number, NaN, and what are no texts."""
+    check_texts(texts)
+    found = check_vectors("vectors", vectors)
+    if len(found) != len(texts):
+        raise ValueError(f"vectors has {len(found)} rows: expected {len(texts)}, one a text")
+    return found

@@ -43,9 +43,19 @@ def year_features(interactions: Interactions, *, width: float = 4.0) -> NDArray[
     Raises:
         ValueError: there are no ``item_names``.
     """
-    centres = np.arange(1900, 2028, 4)
-    years = film_years(interactions)
-    return np.exp(-(((years[:, None] - centres) / width) ** 2)).astype(np.float32)
+    return year_nearness(film_years(interactions), range(1900, 2028, 4), width).astype(np.float32)
+
+
+def year_nearness(
+    years: NDArray[np.int64], centres: Sequence[int], width: float
+) -> NDArray[np.float64]:
+    """Give ``exp(-((year - centre) / width)^2)`` for n years and c centres, (n, c).
+
+    Example:
+        >>> year_nearness(np.array([1995]), [1995, 1999], 4.0).round(3).tolist()
+        [[1.0, 0.368]]
+    """
+    return np.exp(-(((years[:, None] - np.asarray(centres)) / width) ** 2))
 
 
 def tfidf_vectors(texts: Sequence[str]) -> NDArray[np.float32]:

@@ -52,7 +52,9 @@ def distill(
     What is minimised, with w the weight of the method, is ``(1 - w)`` times the objective of
     :func:`recsys_lib.training.fit` plus ``w`` times the method's loss; with several methods, their
     weighted sum, and 1 minus all weights for the labels. With weight 0 the student is trained as
-    without a teacher, to the bit.
+    without a teacher, to the bit. The option ``l2`` of ``fit`` is not weighed. Beside a teacher the
+    labels have less to set against it, so a fair comparison with a student of labels alone takes
+    ``(1 - w)`` times its ``l2``.
 
     Args:
         teacher: any scorer, or an array of scores; see
