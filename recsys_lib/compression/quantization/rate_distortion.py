@@ -22,10 +22,14 @@ from recsys_lib.models.checks import check_interactions, check_number
 from recsys_lib.models.factors import FactorModel, epochs_with_progress
 from recsys_lib.models.least_squares import one_blas_thread
 
-# At a rate weight of .0002 the first steps make an error of scores of 8 %. Distortion goes with
+# At a rate weight of .0002 the first steps make an error of scores of 17 %. Distortion goes with
 # the square of a step, so the step goes with the root of the rate weight.
-_FIRST_ERROR, _AT_WEIGHT = 0.08, 2e-4
+_FIRST_ERROR, _AT_WEIGHT = 0.17, 2e-4
+_USER_SPEED = 4  # a user moves once an epoch, an item with each batch
 _BATCH = 600
+
+
+Wanted = Callable[[NDArray[np.int64]], NDArray[np.float32]]  # (b,) users to (b, items) scores
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class RateDistortion:
         sharpness: of what is imitated: scores of a user's unseen items are divided by their
             standard deviation, times this, before the softmax.
         epochs: passes over the users.
-        learning_rate: of Adam, in steps of the tables; falls to 0 in the second half.
+        learning_rate: of Adam, in steps of the item table, four times as large for users; falls to
+            0 in the second half.
         users: "coded" stores both tables; "float" leaves user vectors in float32 and optimises the
             items alone, for a service that folds its users in.
         seed: of the order of users.
@@ -56,9 +61,9 @@ class RateDistortion:
         ValueError: rate_weight is -1: expected a finite number above 0
     """
 
-    rate_weight: float = 2e-4
-    embedding_dim: int = 96
-    sharpness: float = 1.0
+    rate_weight: float = 5e-5
+    embedding_dim: int = 80
+    sharpness: float = 0.8
     epochs: int = 60
     learning_rate: float = 0.02
     users: str = "coded"
@@ -83,7 +88,7 @@ class _Latents(NamedTuple):
 
 
 def rate_distortion_tables(
-    model: FactorModel, config: RateDistortion, train: Interactions
+    model: FactorModel, config: RateDistortion, train: Interactions, teacher: Any = None
 ) -> CompressedModel:
     """Store a factor model in the tables that rank most like it at a price for each bit.
 
@@ -92,31 +97,37 @@ def rate_distortion_tables(
 
         mean over u of KL(softmax(a_u s_u) || softmax(b_u s'_u)) + rate_weight * bits / num_users
 
-    where s_u are the old scores of the items that the user has not met, s'_u the new ones, a_u
-    divides by the standard deviation of s_u, and b_u is learned and then forgotten: a positive
-    factor does not change a ranking. Bits are those of an ideal coder under a geometric law whose
-    mean is a product of a factor of the row and one of the column. Rounding is straight-through:
-    whole numbers forward, the identity backward. It starts from principal axes, as
-    :func:`transform_code`. What is gained over rounding: items already met, whose large scores
-    take most of the capacity, cost nothing; errors that change no order are allowed; and numbers
-    that are worth less than their bits become zeros. Measure before choosing it: on the test users
-    of ncf-ml-1m it is about level with :func:`transform_code`, which gives users steps of their
-    own (``benchmarks/results/codec.csv``).
+    where s_u are the teacher's scores of the items that the user has not met (the old scores, if
+    no teacher is given), s'_u the new ones, a_u divides by the standard deviation of s_u, and b_u
+    is learned and then forgotten: a positive factor does not change a ranking. Bits are those of an
+    ideal coder under a geometric law whose mean is a product of a factor of the row and one of the
+    column. Rounding is straight-through: whole numbers forward, the identity backward. It starts
+    from principal axes, as :func:`transform_code`. What is gained over rounding: items already met,
+    whose large scores take most of the capacity, cost nothing; errors that change no order are
+    allowed; and numbers that are worth less than their bits become zeros. A teacher that ranks
+    better than the model pays for a part of what rounding loses. Measure before choosing it:
+    ``benchmarks/results/codec.csv`` compares it with :func:`transform_code`, which gives users
+    steps of their own.
 
     Args:
         model: IALS or ALS, fitted; it stays as it is.
         config: choices.
         train: what users have met: not imitated, since it is not recommended.
+        teacher: another model of the same users and items to imitate, such as
+            :class:`recsys_lib.compression.distillation.Ensemble`: anything with
+            ``score_all_items(user_ids)``, ``num_users`` and ``num_items``. Its scores are kept in
+            memory, 4 bytes each. None for the model itself.
 
     Returns:
         A new model with shorter vectors (axes without energy are left out), which ranks like the
-        old one. Its scores have the order of the old ones for each user, not their size, and
+        teacher. Its scores have the order of the old ones for each user, not their size, and
         scores of items already met mean little.
 
     Raises:
-        TypeError: no factor model, or no Interactions.
-        ValueError: other numbers of users or items, a model that scores 0 everywhere, or a
-            rate weight so small that a table needs more than 2000 steps.
+        TypeError: no factor model, no Interactions, or a teacher without ``score_all_items``.
+        ValueError: other numbers of users or items, a model that scores 0 everywhere, scores of
+            the teacher that are not finite, or a rate weight so small that a table needs more than
+            2000 steps.
 
     Source:
         Balle, Laparra & Simoncelli, *End-to-end Optimized Image Compression*, ICLR 2017, for
@@ -145,8 +156,14 @@ def rate_distortion_tables(
             f"train counts {train.num_users} users and {train.num_items} items: expected those of "
             f"the model, {counts[0]} and {counts[1]}"
         )
+    start = _start(model, config)
+    known = None if teacher is None else _scores_of(teacher, counts)
+
+    def wanted(users: NDArray[np.int64]) -> NDArray[np.float32]:
+        return _scores(model, users) if known is None else known[users]
+
     with one_blas_thread():
-        tables = _optimise(_start(model, config), model, config, train)
+        tables = _optimise(start, model, wanted, config, train)
     tensors: dict[str, EncodedTensor] = {
         "user_vectors": ContextCodedTensor(_round(tables.users).astype(int), tables.user_steps)
         if config.users == "coded"
@@ -179,8 +196,28 @@ def _start(model: FactorModel, config: RateDistortion) -> _Latents:
     )
 
 
+def _scores_of(teacher: Any, counts: tuple[int, int]) -> NDArray[np.float32]:
+    """Ask a teacher once for all scores, (users, items) = ``counts``."""
+    if not hasattr(teacher, "score_all_items"):
+        raise TypeError(
+            f"teacher is of type {type(teacher).__name__}: expected a model with score_all_items()"
+        )
+    if (teacher.num_users, teacher.num_items) != counts:
+        raise ValueError(
+            f"teacher counts {teacher.num_users} users and {teacher.num_items} items: expected "
+            f"those of the model, {counts[0]} and {counts[1]}"
+        )
+    scores = np.empty(counts, np.float32)
+    for first in range(0, counts[0], _BATCH):
+        users = np.arange(first, min(first + _BATCH, counts[0]))
+        scores[users] = teacher.score_all_items(users)
+    if not np.isfinite(scores).all():
+        raise ValueError("teacher gives scores that are NaN or infinite: expected finite ones")
+    return scores
+
+
 def _optimise(
-    start: _Latents, model: FactorModel, config: RateDistortion, train: Interactions
+    start: _Latents, model: FactorModel, wanted: Wanted, config: RateDistortion, train: Interactions
 ) -> _Latents:
     users, items = start.users, start.items
     seen = train.to_csr("binary")
@@ -188,10 +225,11 @@ def _optimise(
     batches = np.array_split(rng.permutation(len(users)), max(1, len(users) // _BATCH))
     first = np.log(start.user_steps * start.item_steps)
     logs = first.copy()  # of c
-    temper = np.concatenate([_temper(model, seen, batch, config) for batch in batches])
-    teacher = np.empty_like(temper)
-    teacher[np.concatenate(batches)] = temper
-    student = np.log(teacher)  # of b
+    teacher, student = (np.empty(len(users), np.float32) for _ in range(2))
+    for batch in batches:
+        unseen = seen[batch].toarray() == 0
+        teacher[batch] = _temper(wanted(batch), unseen, config.sharpness)
+        student[batch] = np.log(_temper(_scores(model, batch), unseen, config.sharpness))  # of b
     moves = [(_adam(len(b)), _adam((len(b), len(first)))) for b in batches]
     move_items, move_logs = _adam(items.shape), _adam(len(first))
     coded, total, step = config.users == "coded", config.epochs * len(batches), 0
@@ -205,9 +243,9 @@ def _optimise(
             n, m = _round(users[batch]) if coded else users[batch], _round(items)
             scaled, b = n * np.exp(logs), np.exp(student[batch])[:, None]
             unseen = seen[batch].toarray() == 0
-            wanted = _softmax(_scores(model, batch) * teacher[batch][:, None], unseen)
+            target = _softmax(wanted(batch) * teacher[batch][:, None], unseen)
             scores = scaled @ m.T
-            error = (_softmax(scores * b, unseen) - wanted) * b  # gradient for scores
+            error = (_softmax(scores * b, unseen) - target) * b  # gradient for scores
             by_user, by_item = error @ m, error.T @ scaled
             by_log = np.exp(logs) * (by_user * n).sum(axis=0)
             student[batch] -= move_student(np.einsum("ui,ui->u", error, scores), rate)
@@ -215,7 +253,7 @@ def _optimise(
             if user_price is not None:
                 by_user += user_price[batch] * np.clip(2 * users[batch], -1, 1)
             by_item += len(batch) / len(users) * item_price * np.clip(2 * items, -1, 1)
-            users[batch] -= move_users(by_user, rate)
+            users[batch] -= move_users(by_user, _USER_SPEED * rate)
             items -= move_items(by_item, rate)
             logs -= move_logs(by_log, rate / 5)
     grown = np.exp((logs - first) / 2)  # shared by both tables
@@ -227,14 +265,13 @@ def _scores(model: FactorModel, users: NDArray[np.int64]) -> NDArray[np.float32]
 
 
 def _temper(
-    model: FactorModel, seen: Any, users: NDArray[np.int64], config: RateDistortion
+    scores: NDArray[np.float32], unseen: NDArray[np.bool_], sharpness: float
 ) -> NDArray[np.float32]:
     """Give sharpness over the standard deviation of a user's unseen items' scores, (b,)."""
-    scores, unseen = _scores(model, users), seen[users].toarray() == 0
     count = np.maximum(unseen.sum(axis=1), 1)
     mean = (scores * unseen).sum(axis=1) / count
     variance = ((scores - mean[:, None]) ** 2 * unseen).sum(axis=1) / count
-    return (config.sharpness / np.sqrt(np.maximum(variance, 1e-12))).astype(np.float32)
+    return (sharpness / np.sqrt(np.maximum(variance, 1e-12))).astype(np.float32)
 
 
 def _softmax(logits: NDArray[np.float32], allowed: NDArray[np.bool_]) -> NDArray[np.float32]:

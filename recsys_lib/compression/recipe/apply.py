@@ -107,7 +107,9 @@ def _quantize(step: Quantize, state: State, train: Interactions) -> State:
     if isinstance(step.config, TransformCoding):
         return State(transform_code(state.model, step.config), step.config)
     if isinstance(step.config, RateDistortion):
-        return State(rate_distortion_tables(state.model, step.config, train), step.config)
+        return State(
+            rate_distortion_tables(state.model, step.config, train, step.teacher), step.config
+        )
     return State(compress_tables(state.model, step.config), step.config)
 
 

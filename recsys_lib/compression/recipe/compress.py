@@ -285,7 +285,8 @@ def _short(step: Step) -> str:
     if hasattr(config, "rank"):
         return f"{name} low rank {config.rank}"
     if hasattr(config, "rate_weight"):
-        return f"{name} rate-distortion {config.rate_weight:g}"
+        taught = "" if getattr(step, "teacher", None) is None else ", taught"
+        return f"{name} rate-distortion {config.rate_weight:g}{taught}"
     if hasattr(config, "relative_error"):
         return f"{name} {words} {config.relative_error:g}"
     if hasattr(config, "num_subspaces"):

@@ -95,9 +95,11 @@ class Quantize:
         config: of :mod:`recsys_lib.compression.quantization` (uniform, codebook, product, transform
             coding, rate-distortion) or a scheme of :mod:`recsys_lib.compression.embedding_tables`;
             or a mapping of "user_vectors" and "item_vectors" to such, where the two shall differ.
+        teacher: for rate-distortion, another model to imitate; None for the one that is stored.
 
     Raises:
         TypeError: another type of config.
+        ValueError: a teacher for a quantizer that imitates none.
 
     Example:
         >>> Quantize(UniformQuantization(bits=4)).config.bits
@@ -105,6 +107,7 @@ class Quantize:
     """
 
     config: Any = field(default_factory=lambda: UniformQuantization(bits=4))
+    teacher: Any = None
 
     def __post_init__(self) -> None:
         if isinstance(self.config, Mapping):
@@ -113,6 +116,11 @@ class Quantize:
                 _check_type(f"config[{name!r}]", config, BY_TABLE)
         else:
             _check_type("config", self.config, (*BY_TABLE, *WHOLE_MODEL))
+        if self.teacher is not None and not isinstance(self.config, RateDistortion):
+            raise ValueError(
+                f"teacher is given with {type(self.config).__name__}: expected RateDistortion, the "
+                "others round and imitate nobody"
+            )
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import pytest
 from recsys_lib.compression.pruning import WeightPruning
 from recsys_lib.compression.quantization import (
     ProductQuantization,
+    RateDistortion,
     TransformCoding,
     UniformQuantization,
 )
@@ -228,3 +229,16 @@ def test_the_same_call_on_ml_100k(real_data: Any) -> None:
     start, last = result.stages
     assert start.ndcg == pytest.approx(evaluate_full_ranking(model, data.train, data.test).ndcg)
     assert last.ratio > 6 and last.change > -0.1
+
+
+def test_a_teacher_goes_through_a_recipe_and_only_where_somebody_imitates(
+    model: IALS, split: Split
+) -> None:
+    config = RateDistortion(1e-3, epochs=10)
+    alone, taught = (
+        compress(model, [Quantize(config, teacher=one)], split, None).compressed.model.item_vectors
+        for one in (None, EASE(l2=50.0).fit(split.train))
+    )
+    assert alone.shape != taught.shape or not np.allclose(alone, taught)
+    with pytest.raises(ValueError, match="teacher is given with UniformQuantization: expected Rat"):
+        Quantize(SYMMETRIC, teacher=model)
