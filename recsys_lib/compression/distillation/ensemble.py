@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.models.checks import check_number
+from recsys_lib.data import Interactions
+from recsys_lib.models.checks import check_interactions, check_number
 
 
 class Ensemble:
@@ -16,11 +17,15 @@ class Ensemble:
 
     Scores of different models have different units. Each model's scores of a user are therefore
     standardised over the catalogue (mean 0, standard deviation 1) before they are averaged; a user
-    to whom a model gives the same score for every item gets zeros from it.
+    to whom a model gives the same score for every item gets zeros from it. Items that the user has
+    met score far above all others in most models, each in its own way, and are not recommended:
+    with ``exclude`` mean and deviation are those of the other items.
 
     Args:
         members: fitted models with ``score_all_items(user_ids)``, of the same users and items.
         weights: one number per member, not below 0, not all 0; None for equal ones.
+        exclude: what users have met, left out of mean and deviation (not of the scores); None for
+            the whole catalogue.
 
     Attributes:
         num_users: of the first member.
@@ -28,7 +33,8 @@ class Ensemble:
 
     Raises:
         TypeError: a member without ``score_all_items``.
-        ValueError: no members, other users or items, or weights that do not fit.
+        ValueError: no members, other users or items (of ``exclude``, too), or weights that do not
+            fit.
 
     Example:
         >>> from recsys_lib.data import Interactions
@@ -39,7 +45,12 @@ class Ensemble:
         1
     """
 
-    def __init__(self, members: Sequence[Any], weights: Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        members: Sequence[Any],
+        weights: Sequence[float] | None = None,
+        exclude: Interactions | None = None,
+    ) -> None:
         if len(members) == 0:
             raise ValueError("members is empty: expected at least one model")
         for number, member in enumerate(members):
@@ -60,12 +71,22 @@ class Ensemble:
         self.members = tuple(members)
         self.weights = tuple(weight / sum(checked) for weight in checked)
         self.num_users, self.num_items = shapes[0]
+        self._seen = None
+        if exclude is not None:
+            check_interactions(exclude)
+            if (exclude.num_users, exclude.num_items) != shapes[0]:
+                raise ValueError(
+                    f"exclude counts {exclude.num_users} users and {exclude.num_items} items: "
+                    f"expected those of the members, {shapes[0][0]} and {shapes[0][1]}"
+                )
+            self._seen = exclude.to_csr("binary")
 
     def score_all_items(self, user_ids: ArrayLike) -> NDArray[np.float32]:
         """Score every item for each user: (b,) ids to (b, num_items) float32."""
         total: Any = 0.0
+        counted = None if self._seen is None else self._seen[np.asarray(user_ids)].toarray() == 0
         for weight, member in zip(self.weights, self.members, strict=True):
-            total = total + weight * standardized(member.score_all_items(user_ids))
+            total = total + weight * standardized(member.score_all_items(user_ids), counted)
         return np.asarray(total, np.float32)
 
     def score(self, user_ids: ArrayLike, item_ids: ArrayLike) -> NDArray[np.float32]:
@@ -83,13 +104,26 @@ class Ensemble:
         return scores
 
 
-def standardized(scores: NDArray[Any]) -> NDArray[np.float32]:
+def standardized(
+    scores: NDArray[Any], counted: NDArray[np.bool_] | None = None
+) -> NDArray[np.float32]:
     """Bring each row to mean 0 and standard deviation 1; a constant row becomes zeros.
+
+    Args:
+        scores: (b, n).
+        counted: (b, n), which of them make up mean and deviation; None for all.
 
     Example:
         >>> standardized(np.array([[1.0, 3.0], [2.0, 2.0]])).tolist()
         [[-1.0, 1.0], [0.0, 0.0]]
+        >>> standardized(np.array([[1.0, 3.0, 6.0]]), np.array([[True, True, False]])).tolist()
+        [[-1.0, 1.0, 4.0]]
     """
-    centred = scores - scores.mean(axis=1, keepdims=True)
-    spread = centred.std(axis=1, keepdims=True)
+    if counted is None:
+        centred = scores - scores.mean(axis=1, keepdims=True)
+        spread = centred.std(axis=1, keepdims=True)
+    else:
+        number = np.maximum(counted.sum(axis=1, keepdims=True), 1)
+        centred = scores - (scores * counted).sum(axis=1, keepdims=True) / number
+        spread = np.sqrt((centred**2 * counted).sum(axis=1, keepdims=True) / number)
     return np.asarray(np.divide(centred, spread, where=spread > 0, out=np.zeros_like(centred)))

@@ -26,7 +26,7 @@ from recsys_lib.models.least_squares import one_blas_thread
 # the square of a step, so the step goes with the root of the rate weight.
 _FIRST_ERROR, _AT_WEIGHT = 0.17, 2e-4
 _USER_SPEED = 4  # a user moves once an epoch, an item with each batch
-_BATCH = 600
+_BATCH = 300
 
 
 Wanted = Callable[[NDArray[np.int64]], NDArray[np.float32]]  # (b,) users to (b, items) scores

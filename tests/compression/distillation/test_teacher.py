@@ -99,6 +99,20 @@ def test_an_ensemble_is_the_mean_of_standardised_scores():
     pairs = np.array([9, 3, 9]), np.array([0, 5, 19])
     rows = both.score_all_items(pairs[0])
     np.testing.assert_allclose(both.score(*pairs), rows[np.arange(3), pairs[1]], atol=1e-6)
+    unseen = DATA.to_csr().toarray()[users] == 0
+    parts = [m.score_all_items(users).astype(np.float64) for m in members]
+    scaled = [
+        np.stack(
+            [(row - row[ok].mean()) / row[ok].std() for row, ok in zip(p, unseen, strict=True)]
+        )
+        for p in parts
+    ]
+    of_unseen = Ensemble(members, weights=[1, 3], exclude=DATA)
+    np.testing.assert_allclose(
+        of_unseen.score_all_items(users), 0.25 * scaled[0] + 0.75 * scaled[1], atol=1e-4
+    )
+    with pytest.raises(ValueError, match=r"exclude counts 1 users and 1 items: expected those"):
+        Ensemble(members, exclude=Interactions([0], [0]))
     with pytest.raises(ValueError, match="at least one"):
         Ensemble([])
     with pytest.raises(ValueError, match="not all 0"):
