@@ -30,6 +30,7 @@ import pandas as pd
 from machine import machine_line
 from recipes_trained import Found, model_distillation, quantization_aware_tables
 
+from recsys_lib.compression.distillation import Ensemble
 from recsys_lib.compression.embedding_tables import LowRank, MixedDimension, compress_tables
 from recsys_lib.compression.pruning import RowRemoval, WeightPruning, remove_rows
 from recsys_lib.compression.quantization import (
@@ -53,7 +54,7 @@ from recsys_lib.compression.recipe import (
 )
 from recsys_lib.data import Split, load_dataset
 from recsys_lib.evaluation import evaluate_leave_one_out
-from recsys_lib.models import IALS, load_model
+from recsys_lib.models import EASE, IALS, load_model
 
 RESULTS = Path(__file__).parent / "results" / "recipes.csv"
 SYMMETRIC = UniformQuantization(4, symmetric=True, scale_search="mse")
@@ -71,7 +72,7 @@ def distill(dim: int, seed: int) -> Distill:
     return Distill(dim, method=method, options=options)
 
 
-def recipes(seed: int) -> Iterator[tuple[str, str, list[Any]]]:
+def recipes(seed: int, teacher: Ensemble) -> Iterator[tuple[str, str, list[Any]]]:
     """Give chapter, method and recipe."""
     code = EntropyCode()
     for share in (0.5, 0.7, 0.8, 0.9):
@@ -95,8 +96,10 @@ def recipes(seed: int) -> Iterator[tuple[str, str, list[Any]]]:
     for dim in (16, 32, 64):
         yield "12", "distillation", [distill(dim, seed)]
         yield "12", "distillation, 4 bits", [distill(dim, seed), Quantize(), code]
-    for weight in (1e-4, 1.5e-4, 2e-4, 4e-4):
-        yield "14", "rate-distortion", [Quantize(RateDistortion(weight, seed=seed))]
+    for weight in (3e-5, 5e-5, 1e-4, 2e-4):
+        config = RateDistortion(weight, seed=seed)
+        yield "14", "rate-distortion", [Quantize(config)]
+        yield "14", "rate-distortion, taught", [Quantize(config, teacher=teacher)]
     for dim in (96, 64):
         step = Quantize(UniformQuantization(4, scale_search="mse"))
         yield "14", "fewer dimensions, 4 bits, coded", [ReduceDimensions(dim), step, code]
@@ -106,7 +109,9 @@ def front(
     model: IALS, split: Split, seed: int, chapter: str | None = None
 ) -> Iterator[dict[str, Any]]:
     """Measure all recipes, and the methods that are no step of one."""
-    for number, method, recipe in recipes(seed):
+    ease = EASE(l2=200.0).fit(split.train)
+    teacher = Ensemble([model, ease], [0.8, 0.2], exclude=split.train)
+    for number, method, recipe in recipes(seed, teacher):
         if chapter not in (None, number):
             continue
         for account in ("self-contained", "items"):
