@@ -38,9 +38,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import pandas as pd
 from machine import machine_line
+from teachers import model_and_ease
 
 from recsys_lib.compression import CompressedModel
-from recsys_lib.compression.distillation import Ensemble
 from recsys_lib.compression.quantization.rate_distortion import (
     RateDistortion,
     rate_distortion_tables,
@@ -48,7 +48,7 @@ from recsys_lib.compression.quantization.rate_distortion import (
 from recsys_lib.compression.quantization.transform import TransformCoding, transform_code
 from recsys_lib.data import Interactions, Split, load_dataset, sample_negatives
 from recsys_lib.evaluation import evaluate_leave_one_out
-from recsys_lib.models import EASE, IALS
+from recsys_lib.models import IALS
 
 RESULTS = Path(__file__).parent / "results" / "codec.csv"
 DIM = 192
@@ -133,7 +133,7 @@ def measure(part: str, seed: int) -> pd.DataFrame:
     note("items only", "float32", 4 * model.item_vectors.size, alone)
     for error in ERRORS:
         note_both("transform", transform_code(model, TransformCoding(error)), setting=error)
-    both = Ensemble([model, EASE(l2=200.0).fit(train)], [0.8, 0.2], exclude=train)
+    both = model_and_ease(model, train)
     note("self-contained", "float32, iALS and EASE", whole + 4 * train.num_items**2, both)
     tries: list[dict[str, Any]] = [{"rate_weight": weight} for weight in WEIGHTS]
     tries += [{"rate_weight": weight, "users": "float"} for weight in ITEM_WEIGHTS]

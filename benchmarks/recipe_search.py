@@ -34,8 +34,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pandas as pd
 from machine import machine_line
+from teachers import model_and_ease
 
-from recsys_lib.compression.distillation import Ensemble
 from recsys_lib.compression.quantization import (
     RateDistortion,
     TransformCoding,
@@ -52,7 +52,7 @@ from recsys_lib.compression.recipe import (
     search_recipe,
 )
 from recsys_lib.data import Split, load_dataset
-from recsys_lib.models import EASE, IALS
+from recsys_lib.models import IALS
 
 RESULTS = Path(__file__).parent / "results" / "recipe_search.csv"
 
@@ -102,7 +102,7 @@ def measure(name: str, seed: int, trained_alone: bool) -> Iterator[dict[str, Any
         )  # fmt: skip
         if found.best is not None and found.result is not None:
             yield note(account, "searched", found.result, found.best.change)
-    teacher = Ensemble([model, EASE(l2=200.0).fit(split.train)], [0.8, 0.2], exclude=split.train)
+    teacher = model_and_ease(model, split.train)
     trained = compress(model, [Quantize(RateDistortion(), teacher=teacher)], reports, None)
     yield note("self-contained", "trained for the file", trained, None)
 

@@ -29,6 +29,7 @@ import numpy as np
 import pandas as pd
 from machine import machine_line
 from recipes_trained import Found, model_distillation, quantization_aware_tables
+from teachers import model_and_ease
 
 from recsys_lib.compression.distillation import Ensemble
 from recsys_lib.compression.embedding_tables import LowRank, MixedDimension, compress_tables
@@ -54,7 +55,7 @@ from recsys_lib.compression.recipe import (
 )
 from recsys_lib.data import Split, load_dataset
 from recsys_lib.evaluation import evaluate_leave_one_out
-from recsys_lib.models import EASE, IALS, load_model
+from recsys_lib.models import IALS, load_model
 
 RESULTS = Path(__file__).parent / "results" / "recipes.csv"
 SYMMETRIC = UniformQuantization(4, symmetric=True, scale_search="mse")
@@ -109,9 +110,7 @@ def front(
     model: IALS, split: Split, seed: int, chapter: str | None = None
 ) -> Iterator[dict[str, Any]]:
     """Measure all recipes, and the methods that are no step of one."""
-    ease = EASE(l2=200.0).fit(split.train)
-    teacher = Ensemble([model, ease], [0.8, 0.2], exclude=split.train)
-    for number, method, recipe in recipes(seed, teacher):
+    for number, method, recipe in recipes(seed, model_and_ease(model, split.train)):
         if chapter not in (None, number):
             continue
         for account in ("self-contained", "items"):

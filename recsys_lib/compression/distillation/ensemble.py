@@ -119,11 +119,8 @@ def standardized(
         >>> standardized(np.array([[1.0, 3.0, 6.0]]), np.array([[True, True, False]])).tolist()
         [[-1.0, 1.0, 4.0]]
     """
-    if counted is None:
-        centred = scores - scores.mean(axis=1, keepdims=True)
-        spread = centred.std(axis=1, keepdims=True)
-    else:
-        number = np.maximum(counted.sum(axis=1, keepdims=True), 1)
-        centred = scores - (scores * counted).sum(axis=1, keepdims=True) / number
-        spread = np.sqrt((centred**2 * counted).sum(axis=1, keepdims=True) / number)
+    counted = np.ones(scores.shape, bool) if counted is None else counted
+    counted = counted | ~counted.any(axis=1, keepdims=True)  # who has met everything: of all
+    centred = scores - scores.mean(axis=1, keepdims=True, where=counted)
+    spread = centred.std(axis=1, keepdims=True, where=counted)
     return np.asarray(np.divide(centred, spread, where=spread > 0, out=np.zeros_like(centred)))

@@ -156,8 +156,8 @@ def rate_distortion_tables(
             f"train counts {train.num_users} users and {train.num_items} items: expected those of "
             f"the model, {counts[0]} and {counts[1]}"
         )
-    start = _start(model, config)
     known = None if teacher is None else _scores_of(teacher, counts)
+    start = _start(model, config)
 
     def wanted(users: NDArray[np.int64]) -> NDArray[np.float32]:
         return _scores(model, users) if known is None else known[users]
