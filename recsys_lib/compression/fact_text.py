@@ -1,11 +1,12 @@
-"""The student of a sentence encoder for new texts: facts as numbers, beside the hashed words."""
+"""The student of a sentence encoder for new texts: year as a number, words crossed with facts."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import combinations, product
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,18 +15,18 @@ from recsys_lib.compression.hashed_text import (
     HashedText,
     HashedTextEncoder,
     TextStudent,
+    bucket_matrix,
     check_pairs,
-    check_texts,
-    hash_matrix,
+    hash_words,
     round_table,
 )
 from recsys_lib.compression.quantization import UniformQuantization, quantize_uniform
 from recsys_lib.models.checks import check_number
 from recsys_lib.models.text_baselines import year_nearness
 
+_WORD = re.compile(r"\w+")
 _DATED = re.compile(r"\((\d{4})[^)]*\)")
-_YEARS = np.arange(1900, 2036)
-_FINE, _COARSE = range(1900, 2036, 4), range(1900, 2036, 10)
+_YEARS, _CENTRES, _WIDTH = np.arange(1900, 2036), range(1900, 2036, 4), 4
 
 
 @dataclass(frozen=True)
@@ -33,151 +34,170 @@ class FactText:
     """How the student is built and fitted.
 
     Args:
-        words: of the table of hashed words; its ``l2`` holds for the facts as well.
-        word_weight: variance of the words against that of the facts, above 0: the penalty of a
+        words: of the table of hashed words and crosses; its ``l2`` holds for the year as well.
+        word_weight: variance of the words against that of the year, above 0: the penalty of a
             word's row is ``words.l2 / word_weight``.
-        min_count: a word after the year is a genre if so many texts have it there.
+        embedding_dim: d, length of a vector, at most the number of targets, which it is if None.
 
     Raises:
         TypeError, ValueError: an argument out of range.
     """
 
     words: HashedText = field(default_factory=lambda: HashedText(l2=1.0))
-    word_weight: float = 1.0
-    min_count: int = 10
+    word_weight: float = 4.0
+    embedding_dim: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.words, HashedText):
             raise TypeError(f"words is {type(self.words).__name__}: expected HashedText")
         check_number("word_weight", self.word_weight, 0, include_low=False)
-        check_number("min_count", self.min_count, 1, integer=True)
+        if self.embedding_dim is not None:
+            check_number("embedding_dim", self.embedding_dim, 1, integer=True)
 
 
-def read_facts(text: str) -> tuple[int, list[str]]:
-    """Give the year of a text, 0 if it names none, and the words after it.
+def read_facts(text: str) -> tuple[str, int, list[str]]:
+    """Cut a text into its title, its year and the words after it; without a year it is all title.
 
     Example:
         >>> read_facts("Heat (1995) Action Crime")
-        (1995, ['Action', 'Crime'])
+        ('Heat ', 1995, ['Action', 'Crime'])
+        >>> read_facts("Heat")
+        ('Heat', 0, [])
     """
     found = _DATED.search(text)
-    return (int(found[1]), text[found.end() :].split()) if found else (0, [])
+    if not found:
+        return text, 0, []
+    return text[: found.start()], int(found[1]), text[found.end() :].split()
 
 
-def fact_features(texts: Sequence[str], genres: Sequence[str]) -> NDArray[np.float32]:
-    """Give (n, 34 + g + 14 g) features of n texts for g genres.
+def hash_facts(text: str, num_buckets: int) -> list[int]:
+    """Give the buckets of a text: words, beginnings, neighbours, and crosses with its facts.
 
-    Nearness to every fourth year; each genre, 0 or 1; and nearness to every tenth year for each
-    genre, over the square root of the number of genres. Nearness is ``exp(-(distance / width)^2)``
-    with 4 and 8 years as widths, so that neighbouring years share what is learned of them.
+    Facts are the decade and the words after the year, for a film its genres. A cross stands for
+    two things together: a word of the title and a fact, or two facts. So "comedy" has a row for
+    each decade, and "star" one for each genre.
 
-    Raises:
-        TypeError, ValueError: not a list of texts, or an empty one.
+    Args:
+        text: any; one without a year has no facts.
+        num_buckets: number of buckets.
+
+    Source:
+        Cheng et al., *Wide & Deep Learning for Recommender Systems*, DLRS 2016, equation 1 (the
+        cross-product transformation); hashed: Weinberger et al., ICML 2009.
 
     Example:
-        >>> fact_features(["Heat (1995) Action Crime"], ["Crime", "Drama"]).shape
-        (1, 64)
+        >>> len(hash_facts("Heat (1995) Crime", 1000))  # 3 words, 3 beginnings; Heat and Crime, ...
+        9
     """
-    check_texts(texts)
-    found = [read_facts(text) for text in texts]
-    near, wide = _nearness(np.array([year for year, _ in found]))
-    has = np.array([[genre in words for genre in genres] for _, words in found], np.float32)
-    has = has.reshape(len(texts), len(genres))
-    shared = has / np.sqrt(np.maximum(has.sum(axis=1, keepdims=True), 1))
-    crossed = (shared[:, :, None] * wide[:, None]).reshape(len(texts), -1)
-    return np.hstack([near, has, crossed]).astype(np.float32)
+    title, year, after = read_facts(text.lower())
+    words = [word.encode() for word in _WORD.findall(title)]
+    genres = [word.encode() for word in dict.fromkeys(after)]
+    dated = [str(year).encode()] if year else []
+    found = hash_words([*words, *genres, *dated], words, num_buckets)
+    facts = [*genres, *(year[:3] for year in dated)]
+    crossed = [*product(words, facts), *combinations(facts, 2)]
+    crc = zlib.crc32
+    return found + [crc(fact, crc(word, 3)) % num_buckets for word, fact in crossed]
 
 
-def _nearness(years: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    return year_nearness(years, _FINE, 4), year_nearness(years, _COARSE, 8)
+def near_years(years: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Give the (n, 34) nearness of n years to every fourth year from 1900; 0 is far from all.
+
+    Nearness is ``exp(-(distance / 4)^2)``: neighbouring years share what is learned of them.
+
+    Example:
+        >>> near_years(np.array([1904]))[0, :3].round(3)
+        array([0.368, 1.   , 0.368])
+    """
+    return year_nearness(years, _CENTRES, _WIDTH)
 
 
 class FactTextEncoder(TextStudent):
-    """Texts to vectors: a row for the year, rows for its genres in that year, rows for words.
+    """Texts to vectors: a row for the year, and rows of words and crosses over the root.
 
     Args:
-        words: the table of hashed words.
-        facts: (34 + 15 g, d), the weights of :func:`fact_features`.
-        genres: g words.
-        nbytes: what is stored, in bytes.
+        words: the table of hashed words and crosses.
+        years: (34, d), the weights of :func:`near_years`.
+        axes: (c, d), see ``axes`` below.
+        nbytes: what is stored, in bytes, ``axes`` not included.
 
     Attributes:
+        axes: (c, d) orthonormal columns; ``encode(texts) @ axes.T`` is near the targets.
         nbytes, embedding_dim: sizes.
-        genres: as given.
     """
 
     def __init__(
         self,
         words: HashedTextEncoder,
-        facts: NDArray[np.float32],
-        genres: Sequence[str],
+        years: NDArray[np.float32],
+        axes: NDArray[np.float32],
         nbytes: int,
     ) -> None:
-        self.nbytes, self.embedding_dim, self.genres = nbytes, words.embedding_dim, tuple(genres)
-        self._words, self._row = words, {genre: n for n, genre in enumerate(genres)}
-        near, wide = _nearness(np.append(_YEARS, 0))  # the last row: no year
-        fine, count = len(_FINE), len(genres)
-        self._year = (near @ facts[:fine]).astype(np.float32)  # (y, d)
-        self._genre = facts[fine : fine + count]  # (g, d)
-        crossed = facts[fine + count :].reshape(count, len(_COARSE), facts.shape[1])
-        self._crossed = np.einsum("yc,gcd->ygd", wide, crossed).astype(np.float32)
+        self.axes, self.nbytes, self.embedding_dim = axes, nbytes, words.embedding_dim
+        self._words = words
+        self._year = (near_years(_YEARS) @ years).astype(np.float32)  # (y, d)
 
     def encode_one(self, text: str) -> NDArray[np.float32]:
         """Give the (d,) vector of one text."""
-        year, words = read_facts(text)
-        at = year - _YEARS[0] if _YEARS[0] <= year <= _YEARS[-1] else len(_YEARS)
-        vector = self._words.encode_one(text) + self._year[at]
-        rows = list({self._row[word] for word in words if word in self._row})
-        if rows:
-            vector += self._genre[rows].sum(axis=0)
-            vector += self._crossed[at, rows].sum(axis=0) * np.float32(len(rows) ** -0.5)
-        return vector
+        vector = self._words.average(hash_facts(text, self._words.num_buckets))
+        at = read_facts(text)[1] - int(_YEARS[0])
+        return vector + self._year[at] if 0 <= at < len(self._year) else vector
 
 
 def fit_fact_text(
-    texts: Sequence[str], vectors: ArrayLike, config: FactText | None = None
+    texts: Sequence[str], targets: ArrayLike, config: FactText | None = None
 ) -> FactTextEncoder:
-    """Distil an encoder into facts and words: one ridge regression of its vectors on both.
+    """Distil an encoder into year, words and crosses: one ridge regression, then its best low rank.
 
     A table of hashed words knows 1994 and 1996 as two words that have nothing to do with each
-    other. Here the year is a number and a genre is weighted by its period (:func:`fact_features`),
-    so that a title of new words still gets what the teacher thinks of such films. With F the facts
-    and H the words of :func:`recsys_lib.compression.hashed_text.fit_hashed_text`, the solution is
-    ``X' (X X' + l2 I)^-1 Y`` with ``X = [F, sqrt(word_weight) H]``, centred Y. Both parts are
-    rounded to ``words.bits`` bits, each row with a scale of its own.
+    other, and has one row for "comedy", be it of 1940 or of 2015. Here the year is a number
+    (:func:`near_years`), and words are crossed with genres and decade (:func:`hash_facts`). With F
+    the first and H the second, ``1 / sqrt(r)`` for each of r buckets, the solution is
+    ``X' (X X' + l2 I)^-1 Y`` with ``X = [F, sqrt(word_weight) H]``, centred Y. The first d right
+    singular vectors of what it predicts are the axes; the rest is left out. Both parts are rounded
+    to ``words.bits`` bits, each row with a scale of its own.
 
     Args:
         texts: n texts of the form "Title (year) Genre Genre"; other texts have no facts.
-        vectors: (n, d), what the teacher gives for them.
+        targets: (n, c), what the teacher gives for them: vectors, or its scores for c users, which
+            may be mixed with the users' ratings (soft and hard labels).
         config: how.
 
     Raises:
         TypeError: not a list of texts.
-        ValueError: another number of vectors, or NaN.
+        ValueError: another number of targets, NaN, or more dimensions than targets.
 
     Source:
-        Hinton, Vinyals & Dean, *Distilling the Knowledge in a Neural Network*, 2015; products of
-        features beside hashed words: Cheng et al., *Wide & Deep Learning*, DLRS 2016.
+        Hinton, Vinyals & Dean, *Distilling the Knowledge in a Neural Network*, 2015, section 2
+        (soft and hard labels); reduced rank: Izenman, *Reduced-rank regression for the
+        multivariate linear model*, 1975.
 
     Example:
         >>> texts = [f"Word{n} ({1960 + n}) Drama" for n in range(60)]
         >>> teacher = np.arange(60.0)[:, None] / 60  # the later, the larger
         >>> student = fit_fact_text(texts, teacher)
-        >>> bool(student.encode_one("New (1965) Drama") < student.encode_one("New (2015) Drama"))
+        >>> old, new = student.encode(["New (1965) Drama", "New (2015) Drama"]) @ student.axes.T
+        >>> bool(old < new)
         True
     """
     config = FactText() if config is None else config
-    y = check_pairs(texts, vectors)
-    counts = Counter(word for text in texts for word in set(read_facts(text)[1]))
-    genres = sorted(word for word, count in counts.items() if count >= config.min_count)
-    hashed = hash_matrix(texts, config.words.num_buckets)
-    facts, bias = fact_features(texts, genres), y.mean(axis=0)
-    gram = facts @ facts.T + config.word_weight * (hashed @ hashed.T).toarray()
+    y = check_pairs(texts, targets, "targets")
+    dim = y.shape[1] if config.embedding_dim is None else config.embedding_dim
+    if dim > y.shape[1]:
+        raise ValueError(
+            f"embedding_dim is {dim}: expected at most {y.shape[1]}, the number of targets"
+        )
+    num_buckets, bits = config.words.num_buckets, config.words.bits
+    hashed = bucket_matrix([hash_facts(text, num_buckets) for text in texts], num_buckets)
+    years = near_years(np.array([read_facts(text)[1] for text in texts]))
+    gram = years @ years.T + config.word_weight * (hashed @ hashed.T).toarray()
+    bias = y.mean(axis=0)
     dual = np.linalg.solve(gram + config.words.l2 * np.eye(len(texts)), y - bias)
-    words = round_table(config.word_weight * (hashed.T @ dual), bias, config.words.bits)
+    fitted = (gram @ dual + bias).astype(np.float64)
+    axes = np.linalg.eigh(fitted.T @ fitted)[1][:, ::-1][:, :dim].astype(np.float32)
+    dual = dual @ axes  # (n, d)
+    words = round_table(config.word_weight * (hashed.T @ dual), bias @ axes, bits)
     stored = quantize_uniform(
-        (facts.T @ dual).astype(np.float32),
-        UniformQuantization(config.words.bits, "row", symmetric=True),
+        (years.T @ dual).astype(np.float32), UniformQuantization(bits, "row", symmetric=True)
     )
-    nbytes = words.nbytes + stored.nbytes + len(" ".join(genres).encode())
-    return FactTextEncoder(words, stored.decode(), genres, nbytes)
+    return FactTextEncoder(words, stored.decode(), axes, words.nbytes + stored.nbytes)

@@ -60,11 +60,15 @@ def hash_text(text: str, num_buckets: int) -> list[int]:
         8
     """
     words = [word.encode() for word in _WORD.findall(text.lower())]
+    return hash_words(words, words, num_buckets)
+
+
+def hash_words(words: list[bytes], sequence: list[bytes], num_buckets: int) -> list[int]:
+    """Give the buckets of words, of their first three bytes, and of neighbours in a sequence."""
     crc = zlib.crc32
     found = [crc(word) % num_buckets for word in words]
     found += [crc(word[:_PREFIX], 1) % num_buckets for word in words]
-    found += [crc(b, crc(a, 2)) % num_buckets for a, b in pairwise(words)]
-    return found
+    return found + [crc(b, crc(a, 2)) % num_buckets for a, b in pairwise(sequence)]
 
 
 class TextStudent(ABC):
@@ -112,8 +116,11 @@ class HashedTextEncoder(TextStudent):
         self.num_buckets, self.embedding_dim = codes.shape
 
     def encode_one(self, text: str) -> NDArray[np.float32]:
-        """Give the (d,) vector of one text, in as few steps as possible."""
-        rows = hash_text(text, self.num_buckets)
+        """Give the (d,) vector of one text."""
+        return self.average(hash_text(text, self.num_buckets))
+
+    def average(self, rows: list[int]) -> NDArray[np.float32]:
+        """Give the (d,) sum of r rows over the root of r, plus the bias, in few steps."""
         if not rows:
             return self._bias.copy()
         weights = self._scale[rows]  # (r,)
@@ -155,20 +162,19 @@ def fit_hashed_text(
     """
     config = HashedText() if config is None else config
     y = check_pairs(texts, vectors)
-    x = hash_matrix(texts, config.num_buckets)
+    x = bucket_matrix([hash_text(text, config.num_buckets) for text in texts], config.num_buckets)
     bias = y.mean(axis=0)
     gram = (x @ x.T).toarray() + config.l2 * np.eye(len(texts))
     return round_table(x.T @ np.linalg.solve(gram, y - bias), bias, config.bits)
 
 
-def hash_matrix(texts: Sequence[str], num_buckets: int) -> Any:
-    """Give the sparse (n, num_buckets) matrix of texts and buckets, ``1 / sqrt(r)`` for each."""
+def bucket_matrix(found: Sequence[Sequence[int]], num_buckets: int) -> Any:
+    """Give the sparse (n, num_buckets) matrix of n texts' buckets, ``1 / sqrt(r)`` for each."""
     import scipy.sparse
 
-    found = [hash_text(text, num_buckets) for text in texts]
-    rows = np.repeat(np.arange(len(texts)), [len(some) for some in found])
+    rows = np.repeat(np.arange(len(found)), [len(some) for some in found])
     values = np.concatenate([np.full(len(some), max(len(some), 1) ** -0.5) for some in found])
-    shape = (len(texts), num_buckets)
+    shape = (len(found), num_buckets)
     return scipy.sparse.coo_matrix((values, (rows, np.concatenate(found))), shape).tocsr()
 
 
@@ -190,10 +196,10 @@ def check_texts(texts: Sequence[str]) -> None:
         raise ValueError("texts is empty: expected at least one text")
 
 
-def check_pairs(texts: Sequence[str], vectors: ArrayLike) -> NDArray[Any]:
+def check_pairs(texts: Sequence[str], vectors: ArrayLike, name: str = "vectors") -> NDArray[Any]:
     """Give the (n, d) vectors of n texts; refuse another number, NaN, and what are no texts."""
     check_texts(texts)
-    found = check_vectors("vectors", vectors)
+    found = check_vectors(name, vectors)
     if len(found) != len(texts):
-        raise ValueError(f"vectors has {len(found)} rows: expected {len(texts)}, one a text")
+        raise ValueError(f"{name} has {len(found)} rows: expected {len(texts)}, one a text")
     return found
