@@ -196,8 +196,8 @@ def _start(model: FactorModel, config: RateDistortion) -> _Latents:
     )
 
 
-def _scores_of(teacher: Any, counts: tuple[int, int]) -> NDArray[np.float32]:
-    """Ask a teacher once for all scores, (users, items) = ``counts``."""
+def check_teacher(teacher: Any, counts: tuple[int, int]) -> None:
+    """Refuse a teacher that cannot score, or that counts other users and items than ``counts``."""
     if not hasattr(teacher, "score_all_items"):
         raise TypeError(
             f"teacher is of type {type(teacher).__name__}: expected a model with score_all_items()"
@@ -207,6 +207,11 @@ def _scores_of(teacher: Any, counts: tuple[int, int]) -> NDArray[np.float32]:
             f"teacher counts {teacher.num_users} users and {teacher.num_items} items: expected "
             f"those of the model, {counts[0]} and {counts[1]}"
         )
+
+
+def _scores_of(teacher: Any, counts: tuple[int, int]) -> NDArray[np.float32]:
+    """Ask a teacher once for all scores, (users, items) = ``counts``."""
+    check_teacher(teacher, counts)
     scores = np.empty(counts, np.float32)
     for first in range(0, counts[0], _BATCH):
         users = np.arange(first, min(first + _BATCH, counts[0]))

@@ -10,6 +10,7 @@ import numpy as np
 
 from recsys_lib.compression.checks import check_choice
 from recsys_lib.compression.compressed import CompressedModel
+from recsys_lib.compression.quantization.rate_distortion import check_teacher
 from recsys_lib.compression.recipe.apply import apply_step, start
 from recsys_lib.compression.recipe.factors import Factors, as_factors
 from recsys_lib.compression.recipe.files import ACCOUNTS, save_compressed
@@ -22,7 +23,7 @@ from recsys_lib.compression.recipe.measure import (
     measure,
     requests,
 )
-from recsys_lib.compression.recipe.steps import Recipe, Step, check_recipe
+from recsys_lib.compression.recipe.steps import Distill, Quantize, Recipe, Step, check_recipe
 from recsys_lib.data import Split
 
 if TYPE_CHECKING:
@@ -153,9 +154,9 @@ def compress(
         seed: of the bootstrap and of the users that are timed.
 
     Raises:
-        TypeError: a wrong type of model, step or data.
-        ValueError: steps that cannot follow each other, or data that count other users or items
-            than the model. All of this before anything runs.
+        TypeError: a wrong type of model, step, teacher or data.
+        ValueError: steps that cannot follow each other, or data or a step's teacher that count
+            other users or items than the model. All of this before anything runs.
 
     Example:
         >>> from recsys_lib.compression.recipe import Quantize, ReduceDimensions
@@ -201,14 +202,15 @@ def check_arguments(
             f"{counts[0]} and {counts[1]}: expected the same"
         )
     steps = check_recipe(recipe, factors.embedding_dim)
-    if account == "items":
-        from recsys_lib.compression.recipe.steps import Distill
-
-        if factors.how_to_fold_in is None or any(isinstance(step, Distill) for step in steps):
-            raise TypeError(
-                "account is 'items': expected a model that folds users in, such as IALS, and no "
-                "Distill, whose students cannot"
-            )
+    for step in steps:
+        if isinstance(step, Quantize) and step.teacher is not None:
+            check_teacher(step.teacher, counts)
+    distils = any(isinstance(step, Distill) for step in steps)
+    if account == "items" and (factors.how_to_fold_in is None or distils):
+        raise TypeError(
+            "account is 'items': expected a model that folds users in, such as IALS, and no "
+            "Distill, whose students cannot"
+        )
     return factors, steps
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -242,3 +243,15 @@ def test_a_teacher_goes_through_a_recipe_and_only_where_somebody_imitates(
     assert alone.shape != taught.shape or not np.allclose(alone, taught)
     with pytest.raises(ValueError, match="teacher is given with UniformQuantization: expected Rat"):
         Quantize(SYMMETRIC, teacher=model)
+
+
+def test_a_wrong_teacher_is_found_before_any_step_runs(
+    model: IALS, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[compress.__module__], "start", None)  # nothing may start
+    other = IALS(4, epochs=1).fit(make_split(make_synthetic("music")).train)
+    steps = [ReduceDimensions(8), Quantize(RateDistortion(), teacher=other)]
+    with pytest.raises(ValueError, match=r"teacher counts .* expected those of the model"):
+        compress(model, steps, split, None)
+    with pytest.raises(TypeError, match="teacher is of type int: expected a model with score_all"):
+        compress(model, [Quantize(RateDistortion(), teacher=3)], split, None)
