@@ -19,14 +19,14 @@ from recsys_lib.compression.hashed_text import (
     check_pairs,
     hash_words,
     round_table,
+    words_of,
 )
 from recsys_lib.compression.quantization import UniformQuantization, quantize_uniform
 from recsys_lib.models.checks import check_number
 from recsys_lib.models.text_baselines import year_nearness
 
-_WORD = re.compile(r"\w+")
 _DATED = re.compile(r"\((\d{4})[^)]*\)")
-_YEARS, _CENTRES, _WIDTH = np.arange(1900, 2036), range(1900, 2036, 4), 4
+_YEARS = np.arange(1900, 2036)
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class FactText:
     """
 
     words: HashedText = field(default_factory=lambda: HashedText(l2=1.0))
-    word_weight: float = 4.0
+    word_weight: float = 3.0
     embedding_dim: int | None = None
 
     def __post_init__(self) -> None:
@@ -86,15 +86,14 @@ def hash_facts(text: str, num_buckets: int) -> list[int]:
         cross-product transformation); hashed: Weinberger et al., ICML 2009.
 
     Example:
-        >>> len(hash_facts("Heat (1995) Crime", 1000))  # 3 words, 3 beginnings; Heat and Crime, ...
+        >>> len(hash_facts("Heat (1995) Crime", 1000))  # 3 words, 3 beginnings, 3 crosses
         9
     """
     title, year, after = read_facts(text.lower())
-    words = [word.encode() for word in _WORD.findall(title)]
-    genres = [word.encode() for word in dict.fromkeys(after)]
+    words, genres = words_of(title), [word.encode() for word in dict.fromkeys(after)]
     dated = [str(year).encode()] if year else []
     found = hash_words([*words, *genres, *dated], words, num_buckets)
-    facts = [*genres, *(year[:3] for year in dated)]
+    facts = [*genres, *(date[:3] for date in dated)]  # three digits: the decade
     crossed = [*product(words, facts), *combinations(facts, 2)]
     crc = zlib.crc32
     return found + [crc(fact, crc(word, 3)) % num_buckets for word, fact in crossed]
@@ -109,7 +108,7 @@ def near_years(years: NDArray[np.int64]) -> NDArray[np.float64]:
         >>> near_years(np.array([1904]))[0, :3].round(3)
         array([0.368, 1.   , 0.368])
     """
-    return year_nearness(years, _CENTRES, _WIDTH)
+    return year_nearness(years, range(1900, 2036, 4), 4)
 
 
 class FactTextEncoder(TextStudent):

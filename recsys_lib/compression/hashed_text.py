@@ -59,8 +59,13 @@ def hash_text(text: str, num_buckets: int) -> list[int]:
         >>> len(hash_text("Heat (1995) Crime", 1000))  # 3 words, 3 beginnings, 2 pairs
         8
     """
-    words = [word.encode() for word in _WORD.findall(text.lower())]
+    words = words_of(text)
     return hash_words(words, words, num_buckets)
+
+
+def words_of(text: str) -> list[bytes]:
+    """Cut a text into its words, in lower case."""
+    return [word.encode() for word in _WORD.findall(text.lower())]
 
 
 def hash_words(words: list[bytes], sequence: list[bytes], num_buckets: int) -> list[int]:
