@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Literal
 
 _GROUPLENS = "research use; no redistribution without separate permission (GroupLens)"
+_NAMED = ("user_vocabulary", "item_vocabulary", "item_names", "item_texts")
 _HARPER = (
     "Harper and Konstan, The MovieLens Datasets: History and Context, ACM TiiS 5(4), 2015, "
     "doi:10.1145/2827872"
@@ -24,7 +25,7 @@ class DatasetInfo:
         domain: "video", "e-commerce", "news", "music" or "papers".
         kind: what ``load_dataset`` gives: "split" or "interactions".
         files: what must be in the folder ``<data home>/<name>/``; each plain or gzipped.
-        columns: what a row or an item has besides its ids.
+        columns: fields of the data that are not None, besides the ids.
         licence: terms, in short; read the source before you use the data for anything else.
         citation: what to cite.
         source: where it is downloaded from.
@@ -76,7 +77,7 @@ DATASETS: Mapping[str, DatasetInfo] = MappingProxyType(
                 domain="video",
                 kind="interactions",
                 files=("u.data", "u.item"),
-                columns=("ratings", "timestamps", "item_names", "item_texts"),
+                columns=("ratings", "timestamps", *_NAMED),
                 licence=_GROUPLENS,
                 citation=_HARPER,
                 source="https://files.grouplens.org/datasets/movielens/ml-100k.zip",
@@ -89,7 +90,7 @@ DATASETS: Mapping[str, DatasetInfo] = MappingProxyType(
                 domain="video",
                 kind="interactions",
                 files=("ratings.csv", "movies.csv", "tags.csv"),
-                columns=("ratings", "timestamps", "item_names", "item_texts"),
+                columns=("ratings", "timestamps", *_NAMED),
                 licence="research use; may be redistributed under the same terms (GroupLens)",
                 citation=_HARPER,
                 source="https://files.grouplens.org/datasets/movielens/ml-latest-small.zip",
@@ -108,7 +109,7 @@ DATASETS: Mapping[str, DatasetInfo] = MappingProxyType(
                 domain="e-commerce",
                 kind="interactions",
                 files=("online_retail.csv",),
-                columns=("ratings", "timestamps", "item_names", "item_texts"),
+                columns=("ratings", "timestamps", *_NAMED),
                 licence="CC BY 4.0 (UCI)",
                 citation=(
                     "Chen, Sain and Guo, Data mining for the online retail industry, Journal of "
@@ -153,7 +154,7 @@ DATASETS: Mapping[str, DatasetInfo] = MappingProxyType(
                 domain="music",
                 kind="interactions",
                 files=("artists.dat", "tags.dat", "user_artists.dat", "user_taggedartists.dat"),
-                columns=("ratings", "item_names", "item_texts"),
+                columns=("ratings", *_NAMED),
                 licence="non-commercial use (readme.txt); cite Last.fm and HetRec 2011",
                 citation="Cantador, Brusilovsky and Kuflik, HetRec 2011, RecSys 2011",
                 source="https://files.grouplens.org/datasets/hetrec2011/hetrec2011-lastfm-2k.zip",

@@ -103,7 +103,13 @@ def stand_in_frame(seed: int = 0) -> pd.DataFrame:
 
 
 def _keep(part: Interactions, columns: tuple[str, ...]) -> Interactions:
-    """Drop the columns that are not named."""
-    optional = ("ratings", "timestamps", "item_names", "item_texts")
-    dropped: dict[str, Any] = {column: None for column in optional if column not in columns}
-    return replace(part, **dropped)
+    """Number users and items from 1, and drop the columns that are not named."""
+    have: dict[str, Any] = {
+        "ratings": part.ratings,
+        "timestamps": part.timestamps,
+        "user_vocabulary": np.arange(1, part.num_users + 1),
+        "item_vocabulary": np.arange(1, part.num_items + 1),
+        "item_names": part.item_names,
+        "item_texts": part.item_texts,
+    }
+    return replace(part, **{c: value if c in columns else None for c, value in have.items()})

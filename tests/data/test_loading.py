@@ -26,6 +26,7 @@ NCF = {
     "ml-1m.test.rating": b"0\t2\t5\t978824351\n1\t3\t3\t978300174\n",
     "ml-1m.test.negative": b"(0,2)\t1\t4\n(1,3)\t0\t3\n",
 }
+FIELDS = ("ratings", "timestamps", "user_vocabulary", "item_vocabulary", "item_names", "item_texts")
 RETAIL_HEADER = (
     "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n"
 )
@@ -121,7 +122,7 @@ def test_fallback_gives_the_same_kind_and_columns(nowhere, name):
     assert data.name == f"synthetic (for {name})"
     assert isinstance(data, Split if info.kind == "split" else Interactions)
     rows = data.train if isinstance(data, Split) else data
-    for column in ("ratings", "timestamps", "item_names", "item_texts"):
+    for column in FIELDS:
         assert (getattr(rows, column) is not None) == (column in info.columns), column
     if isinstance(data, Split):
         assert (data.validation is not None) == ("validation" in info.columns)

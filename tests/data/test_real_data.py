@@ -10,6 +10,9 @@ from recsys_lib.data.files import path_of
 from recsys_lib.data.tables import read_columns, read_numbers
 
 
+FIELDS = ("ratings", "timestamps", "user_vocabulary", "item_vocabulary", "item_names", "item_texts")
+
+
 @pytest.mark.parametrize("name", DATASETS)
 def test_kind_and_columns_are_those_of_the_card(real_data, name):
     info, data = DATASETS[name], real_data(name)
@@ -21,7 +24,7 @@ def test_kind_and_columns_are_those_of_the_card(real_data, name):
         info.statistics.get("items", data.num_items),
     )
     rows = data.train if isinstance(data, Split) else data
-    for column in ("ratings", "timestamps", "item_names", "item_texts"):
+    for column in FIELDS:
         assert (getattr(rows, column) is not None) == (column in info.columns), column
     if isinstance(data, Split):
         assert (data.validation is not None) == ("validation" in info.columns)
