@@ -9,7 +9,6 @@ from recsys_lib.data import DATASETS, Interactions, Split, data_home, load_folds
 from recsys_lib.data.files import path_of
 from recsys_lib.data.tables import read_columns, read_numbers
 
-
 FIELDS = ("ratings", "timestamps", "user_vocabulary", "item_vocabulary", "item_names", "item_texts")
 
 
