@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from recsys_lib.checks import check_range
+
 if TYPE_CHECKING:
     import pandas as pd
     import scipy.sparse
@@ -316,13 +318,6 @@ def _count(name: str, given: int, ids: NDArray[np.int64]) -> int:
     count = int(given) or int(ids.max()) + 1
     check_range(singular, ids, count)
     return count
-
-
-def check_range(name: str, ids: NDArray[Any], count: int) -> None:
-    """Raise unless all ids are in [0, count)."""
-    if ids.size and (ids.min() < 0 or ids.max() >= count):
-        bad = ids[(ids < 0) | (ids >= count)].flat[0]
-        raise ValueError(f"{name} holds {bad}: expected ids in [0, {count})")
 
 
 def _last_of_each_pair(data: Interactions) -> NDArray[np.int64]:

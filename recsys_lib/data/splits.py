@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.data.interactions import Interactions, check_range
+from recsys_lib.checks import check_range
+from recsys_lib.data.interactions import Interactions
 
 
 @dataclass(frozen=True, eq=False, repr=False)
