@@ -37,9 +37,6 @@ import pandas as pd
 from machine import machine_line
 from threadpoolctl import threadpool_limits
 
-from recsys_lib.compression.fact_text import FactText, fit_fact_text
-from recsys_lib.compression.hashed_text import HashedText, fit_hashed_text
-from recsys_lib.compression.pruning.text_encoder import prune_text_neurons
 from recsys_lib.data import load_dataset
 from recsys_lib.data.cold_items import (
     ColdItemSplit,
@@ -48,13 +45,16 @@ from recsys_lib.data.cold_items import (
     texts_without_tags,
 )
 from recsys_lib.evaluation.cold_items import evaluate_cold_items
-from recsys_lib.models import TextEncoder, load_text_encoder
-from recsys_lib.models.text_baselines import film_years, tfidf_vectors, year_features
-from recsys_lib.models.text_blocks import keep_blocks, replace_upper_blocks, upper_blocks
-from recsys_lib.models.text_rating import fit_text_rating, ridge
 from recsys_lib.serving import compare_latency
-from recsys_lib.serving.text_export import export_text_encoder, load_exported_encoder
-from recsys_lib.training.text_blocks import (
+from recsys_lib.text import TextEncoder, load_text_encoder
+from recsys_lib.text.baselines import film_years, tfidf_vectors, year_features
+from recsys_lib.text.blocks import keep_blocks, replace_upper_blocks, upper_blocks
+from recsys_lib.text.export import export_text_encoder, load_exported_encoder
+from recsys_lib.text.fact_text import FactText, fit_fact_text
+from recsys_lib.text.hashed_text import HashedText, fit_hashed_text
+from recsys_lib.text.pruning import prune_text_neurons
+from recsys_lib.text.rating import fit_text_rating, ridge
+from recsys_lib.text.training import (
     CachedTokens,
     TextTraining,
     cache_tokens,

@@ -36,23 +36,23 @@ import pandas as pd
 from machine import machine_line
 from teachers import model_and_ease
 
+from recsys_lib.compression import save_compressed
 from recsys_lib.compression.quantization import (
     RateDistortion,
     TransformCoding,
     UniformQuantization,
 )
-from recsys_lib.compression.recipe import (
+from recsys_lib.data import Split, load_dataset
+from recsys_lib.models import IALS
+from recsys_lib.recipe import (
     CompressionResult,
     EntropyCode,
     Quantize,
     ReduceDimensions,
     compress,
     hold_out_users,
-    save_compressed,
     search_recipe,
 )
-from recsys_lib.data import Split, load_dataset
-from recsys_lib.models import IALS
 
 RESULTS = Path(__file__).parent / "results" / "recipe_search.csv"
 

@@ -31,6 +31,7 @@ from machine import machine_line
 from recipes_trained import Found, model_distillation, quantization_aware_tables
 from teachers import model_and_ease
 
+from recsys_lib.compression import save_compressed
 from recsys_lib.compression.distillation import Ensemble
 from recsys_lib.compression.embedding_tables import LowRank, MixedDimension, compress_tables
 from recsys_lib.compression.pruning import RowRemoval, WeightPruning, remove_rows
@@ -44,18 +45,17 @@ from recsys_lib.compression.quantization import (
     frequency_groups,
     quantize_mixed,
 )
-from recsys_lib.compression.recipe import (
+from recsys_lib.data import Split, load_dataset
+from recsys_lib.evaluation import evaluate_leave_one_out
+from recsys_lib.models import IALS, load_model
+from recsys_lib.recipe import (
     Distill,
     EntropyCode,
     Prune,
     Quantize,
     ReduceDimensions,
     compress,
-    save_compressed,
 )
-from recsys_lib.data import Split, load_dataset
-from recsys_lib.evaluation import evaluate_leave_one_out
-from recsys_lib.models import IALS, load_model
 
 RESULTS = Path(__file__).parent / "results" / "recipes.csv"
 SYMMETRIC = UniformQuantization(4, symmetric=True, scale_search="mse")

@@ -22,9 +22,8 @@ from recsys_lib.compression.quantization import (
     convert,
     quantization_aware,
 )
-from recsys_lib.compression.recipe import as_factors
 from recsys_lib.data import Split
-from recsys_lib.models import IALS, RatingModelConfig, build_rating_model
+from recsys_lib.models import IALS, RatingModelConfig, as_factors, build_rating_model
 
 _TABLES = {
     "user_vectors": "user_embedding/embeddings",

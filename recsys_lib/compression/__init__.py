@@ -4,6 +4,7 @@ Nothing here imports TensorFlow until a function needs it.
 """
 
 from recsys_lib.compression.compressed import CompressedModel, store_weights
+from recsys_lib.compression.files import load_compressed, save_compressed
 from recsys_lib.compression.report import CompressionReport, TensorReport
 from recsys_lib.compression.tensors import DenseTensor, EncodedTensor, read_tensor
 from recsys_lib.compression.weights import named_weights, with_weights
@@ -14,8 +15,10 @@ __all__ = [
     "DenseTensor",
     "EncodedTensor",
     "TensorReport",
+    "load_compressed",
     "named_weights",
     "read_tensor",
+    "save_compressed",
     "store_weights",
     "with_weights",
 ]

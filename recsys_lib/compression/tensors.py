@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Self
@@ -9,7 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.compression.checks import check_choice, check_weights
+from recsys_lib.checks import check_choice, check_weights
 
 
 class EncodedTensor(ABC):
@@ -36,7 +37,7 @@ class EncodedTensor(ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "kind" in vars(cls):
+        if "kind" in vars(cls) and cls.__module__.startswith("recsys_lib."):
             EncodedTensor._kinds[cls.kind] = cls
 
     @abstractmethod
@@ -74,6 +75,8 @@ def read_tensor(
     Raises:
         ValueError: an unknown kind, or parts that do not fit together.
     """
+    for room in ("embedding_tables", "pruning", "quantization"):  # they define the kinds
+        importlib.import_module(f"recsys_lib.compression.{room}")
     known = EncodedTensor._kinds
     return known[check_choice("kind", kind, known)].from_parts(header, arrays)
 

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.compression.checks import check_weights
+from recsys_lib.checks import check_shape, check_weights
 from recsys_lib.models import Recommender
-from recsys_lib.models.checks import check_shape
-from recsys_lib.models.factors import FactorModel
+from recsys_lib.models.factors import Factors
 
-_FACTORS = ("user_vectors", "item_vectors")
+TABLES = ("user_vectors", "item_vectors", "user_biases", "item_biases")
 
 
 def named_weights(model: Any) -> dict[str, NDArray[np.float32]]:
@@ -40,9 +39,11 @@ def named_weights(model: Any) -> dict[str, NDArray[np.float32]]:
         >>> [name for name in named_weights(model) if "dense" in name]
         ['dense_0/kernel', 'dense_0/bias']
     """
-    if isinstance(model, FactorModel):
+    if isinstance(model, Factors):
         model._counts()  # raises unless fitted
-        weights = {name: getattr(model, name) for name in _FACTORS}
+        weights = {
+            name: getattr(model, name) for name in TABLES if getattr(model, name) is not None
+        }
     else:
         weights = dict(
             zip(_keras_names(keras_model(model)), keras_model(model).get_weights(), strict=True)
@@ -77,7 +78,7 @@ def with_weights(model: Any, weights: Mapping[str, NDArray[Any]]) -> Any:
             raise ValueError(f"weights names {name!r}: expected some of {', '.join(old)}")
         check_shape(name, np.asarray(values), old[name].shape)
     new = {name: np.array(weights.get(name, values), np.float32) for name, values in old.items()}
-    if isinstance(model, FactorModel):
+    if isinstance(model, Factors):
         result = copy.copy(model)
         for name, values in new.items():
             setattr(result, name, values)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from recsys_lib.checks import check_k
 from recsys_lib.data.interactions import Interactions
-from recsys_lib.evaluation.metrics import check_k, hit_rate_at_k, ndcg_at_k, recall_at_k
+from recsys_lib.evaluation.metrics import hit_rate_at_k, ndcg_at_k, recall_at_k
 from recsys_lib.evaluation.results import RankingResult
 
 

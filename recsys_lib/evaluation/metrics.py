@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from recsys_lib.checks import check_k
+
 
 def rmse(y_true: ArrayLike, y_pred: ArrayLike) -> float:
     """Root of the mean squared error, in units of the rating.
@@ -117,12 +119,6 @@ def ndcg_at_k(relevance: ArrayLike, k: int, num_relevant: ArrayLike) -> NDArray[
     ideal = np.cumsum(discount)[np.minimum(count, k) - 1]
     # The order of summation may put a perfect list a rounding error above 1.
     return np.minimum(top @ discount / ideal, 1.0)
-
-
-def check_k(k: int) -> None:
-    """Raise unless ``k`` is an integer of 1 or more."""
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise ValueError(f"k is {k!r}: expected an integer of 1 or more")
 
 
 def _top(relevance: ArrayLike, k: int) -> NDArray[np.float64]:

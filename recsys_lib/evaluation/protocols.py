@@ -15,9 +15,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from recsys_lib.checks import check_k
 from recsys_lib.data.interactions import Interactions
 from recsys_lib.data.splits import Split
-from recsys_lib.evaluation.metrics import check_k, hit_rate_at_k, mae, ndcg_at_k, recall_at_k, rmse
+from recsys_lib.evaluation.metrics import hit_rate_at_k, mae, ndcg_at_k, recall_at_k, rmse
 from recsys_lib.evaluation.results import RankingResult, RatingResult
 
 _PAIRS_PER_BATCH = 2_000_000  # bounds the memory of one batch of scores to some tens of megabytes

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_lib.checks import check_number
 from recsys_lib.data import Interactions
-from recsys_lib.models.checks import check_array, check_number
-from recsys_lib.models.factors import FactorModel, epochs_with_progress
+from recsys_lib.models.checks import check_array
+from recsys_lib.models.factors import Factors, epochs_with_progress
 from recsys_lib.models.least_squares import one_blas_thread, solve_rows
 
 if TYPE_CHECKING:
     import scipy.sparse
 
 
-class ALS(FactorModel):
+class ALS(Factors):
     """Predict ratings by alternating least squares: mean, biases and an inner product.
 
     With R the rated pairs, ``prediction = mean + b_u + c_i + <p_u, q_i>`` minimises::
@@ -59,10 +60,6 @@ class ALS(FactorModel):
         >>> model.score([0, 0, 1], [0, 2, 1]).round(1).tolist()
         [5.0, 1.0, 3.0]
     """
-
-    global_mean: float
-    user_biases: NDArray[np.float32]
-    item_biases: NDArray[np.float32]
 
     def __init__(
         self,
@@ -119,37 +116,17 @@ class ALS(FactorModel):
         ridge = (self.l2 * np.diff(matrix.indptr)).astype(np.float32)
         return solve_rows(targets, features, ridge)
 
-    def _expected_shapes(self) -> dict[str, tuple[int, ...]]:
-        num_users, num_items = self._counts()
-        biases = {"user_biases": (num_users,), "item_biases": (num_items,)}
-        return super()._expected_shapes() | biases
-
-    def _score_users(self, user_ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        biases = self.user_biases[user_ids, None] + self.item_biases + np.float32(self.global_mean)
-        return biases + super()._score_users(user_ids)
-
-    def _score_pairs(
-        self, user_ids: NDArray[np.int64], item_ids: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
-        biases = self.user_biases[user_ids] + self.item_biases[item_ids]
-        biases += np.float32(self.global_mean)
-        return biases + super()._score_pairs(user_ids, item_ids)
-
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        names = ("embedding_dim", "epochs", "l2", "init_std", "seed")
+        names = ("embedding_dim", "epochs", "l2", "init_std", "seed", "global_mean")
         config = {name: getattr(self, name) for name in names}
-        config["global_mean"] = self.global_mean
-        arrays = {"user_biases": self.user_biases, "item_biases": self.item_biases}
-        arrays |= {"user_vectors": self.user_vectors, "item_vectors": self.item_vectors}
-        return config, arrays
+        return config, {name: getattr(self, name) for name in self._expected_shapes()}
 
     @classmethod
     def _from_state(cls, config: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
         global_mean = float(config.pop("global_mean"))
         model = cls(**config)
         model.global_mean = global_mean
-        model.user_biases = check_array(arrays, "user_biases", ndim=1)
-        model.item_biases = check_array(arrays, "item_biases", ndim=1)
-        model.user_vectors = check_array(arrays, "user_vectors", ndim=2)
-        model.item_vectors = check_array(arrays, "item_vectors", ndim=2)
+        for name, ndim in (("user", 2), ("item", 2)):
+            setattr(model, f"{name}_vectors", check_array(arrays, f"{name}_vectors", ndim=ndim))
+            setattr(model, f"{name}_biases", check_array(arrays, f"{name}_biases", ndim=1))
         return model

@@ -9,15 +9,11 @@ from typing import TYPE_CHECKING, ClassVar, Self, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from recsys_lib.checks import check_ids, check_k
 from recsys_lib.data import Interactions
-from recsys_lib.models.checks import (
-    check_ids,
-    check_interactions,
-    exclusion_matrix,
-    item_lists_to_csr,
-)
+from recsys_lib.models.checks import check_interactions, exclusion_matrix, item_lists_to_csr
 from recsys_lib.models.saving import Saveable
-from recsys_lib.models.topk import check_k, top_k
+from recsys_lib.models.topk import top_k
 
 if TYPE_CHECKING:
     import scipy.sparse

@@ -8,52 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from recsys_lib.checks import check_ids
 from recsys_lib.data import Interactions
-from recsys_lib.data.interactions import check_range
 
 if TYPE_CHECKING:
     import scipy.sparse
-
-
-def check_ids(name: str, values: ArrayLike, count: int) -> NDArray[np.int64]:
-    """Give (n,) integer ids in [0, count) as int64.
-
-    Raises:
-        TypeError: the ids are not integers.
-        ValueError: not one dimension, or an id that was not there at fit.
-
-    Example:
-        >>> check_ids("user_ids", [0, 7], count=5)
-        Traceback (most recent call last):
-        ValueError: user_ids holds 7: expected ids in [0, 5)
-    """
-    ids = np.asarray(values)
-    if ids.ndim != 1:
-        raise ValueError(f"{name} has shape {ids.shape}: expected one dimension, (n,)")
-    if ids.size and ids.dtype.kind not in "iu":
-        raise TypeError(f"{name} is of type {ids.dtype}: expected integers")
-    check_range(name, ids, count)
-    return ids.astype(np.int64)
-
-
-def check_number(
-    name: str, value: float, low: float, *, include_low: bool = True, integer: bool = False
-) -> Any:
-    """Give a finite number of at least ``low`` (more than it, without ``include_low``).
-
-    Example:
-        >>> check_number("embedding_dim", 0, 1, integer=True)
-        Traceback (most recent call last):
-        ValueError: embedding_dim is 0: expected a finite integer of at least 1
-    """
-    kinds = (int, np.integer) if integer else (int, float, np.integer, np.floating)
-    kind = "integer" if integer else "number"
-    if isinstance(value, bool) or not isinstance(value, kinds):
-        raise TypeError(f"{name} is {value!r}: expected a finite {kind}")
-    if not np.isfinite(value) or value < low or (value == low and not include_low):
-        bound = "of at least" if include_low else "above"
-        raise ValueError(f"{name} is {value}: expected a finite {kind} {bound} {low}")
-    return int(value) if integer else float(value)
 
 
 def check_interactions(interactions: Interactions) -> None:
@@ -171,15 +130,3 @@ def check_array(
     if kind == "f" and not np.isfinite(array).all():
         raise ValueError(f"array {name!r} holds infinity or NaN: expected finite numbers")
     return array
-
-
-def check_shape(name: str, array: Any, shape: tuple[int, ...]) -> None:
-    """Raise ValueError unless the array has this shape.
-
-    Example:
-        >>> check_shape("user_vectors", np.zeros((3, 2)), (4, 2))
-        Traceback (most recent call last):
-        ValueError: user_vectors has shape (3, 2): expected (4, 2)
-    """
-    if array.shape != shape:
-        raise ValueError(f"{name} has shape {array.shape}: expected {shape}")

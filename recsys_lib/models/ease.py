@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_lib.checks import check_number
 from recsys_lib.data import Interactions
 from recsys_lib.models.base import Recommender
-from recsys_lib.models.checks import check_array, check_number
+from recsys_lib.models.checks import check_array
 
 if TYPE_CHECKING:
     import scipy.sparse

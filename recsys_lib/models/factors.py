@@ -1,46 +1,292 @@
-"""What models with one vector per user and one per item share."""
+"""Models with a vector for each user and one for each item, whose score is the inner product."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from recsys_lib.checks import check_number, check_shape, check_weights
+from recsys_lib.data import Interactions
 from recsys_lib.models.base import Recommender
+from recsys_lib.models.least_squares import one_blas_thread
+
+if TYPE_CHECKING:
+    import scipy.sparse
+
+_CACHED = ("_axes",)
 
 
-class FactorModel(Recommender):
-    """A model whose score is the inner product of a user's and an item's vector.
+@dataclass(frozen=True)
+class FoldIn:
+    """How to solve for a user known only by items; see :class:`recsys_lib.models.IALS`.
 
-    Attributes:
-        user_vectors: (num_users, d) float32, after fit.
-        item_vectors: (num_items, d) float32, after fit.
+    Args:
+        l2: weight of the penalty, scaled by frequency, not below 0.
+        unobserved_weight: weight of the items that the user has not met, not below 0.
 
-    Example:
-        >>> from recsys_lib.models import IALS
-        >>> issubclass(IALS, FactorModel)
-        True
+    Raises:
+        TypeError, ValueError: a negative number or none.
     """
 
-    user_vectors: NDArray[np.float32]
+    l2: float
+    unobserved_weight: float
+
+    def __post_init__(self) -> None:
+        for name in ("l2", "unobserved_weight"):
+            object.__setattr__(self, name, check_number(name, getattr(self, name), 0))
+
+
+class Factors(Recommender):
+    """Item vectors, and user vectors or a way to find them.
+
+    The score of user u and item i is ``<a_u, a_i>``, and ``global_mean + b_u + c_i`` more for a
+    model with biases. :class:`IALS` and :class:`ALS` are Factors that learn; what a compressed file
+    opens as is one too.
+
+    Args:
+        item_vectors: (num_items, d) finite numbers, kept as float32.
+        user_vectors: (num_users, d), or None where users come with their history.
+        fold_in: how a history becomes a vector, or None where it cannot.
+        global_mean: added to every score.
+        user_biases: (num_users,) or None for zeros.
+        item_biases: (num_items,) or None for zeros.
+
+    Attributes:
+        user_vectors, item_vectors, global_mean, user_biases, item_biases: as given.
+        how_to_fold_in: ``fold_in``.
+
+    Raises:
+        TypeError: not floating-point numbers.
+        ValueError: shapes that do not fit, NaN or infinity, or neither users nor fold-in.
+
+    Example:
+        >>> model = Factors(np.float32([[1, 0], [0, 1], [1, 1]]), np.float32([[2, 1]]))
+        >>> model.recommend([0], k=2).tolist(), model.score([0], [2]).tolist()
+        ([[2, 0]], [3.0])
+        >>> items_only = Factors(np.float32([[1, 0], [0, 1]]), fold_in=FoldIn(0.1, 0.1))
+        >>> items_only.recommend(histories=[[1]], k=1).tolist()
+        [[0]]
+    """
+
     item_vectors: NDArray[np.float32]
+    user_vectors: NDArray[np.float32] | None = None
+    global_mean: float = 0.0
+    user_biases: NDArray[np.float32] | None = None
+    item_biases: NDArray[np.float32] | None = None
+    how_to_fold_in: FoldIn | None = None
     embedding_dim: int
 
-    def _expected_shapes(self) -> dict[str, tuple[int, ...]]:
-        num_users, num_items = self._counts()
-        return {
-            "user_vectors": (num_users, self.embedding_dim),
-            "item_vectors": (num_items, self.embedding_dim),
-        }
+    def __init__(
+        self,
+        item_vectors: ArrayLike,
+        user_vectors: ArrayLike | None = None,
+        fold_in: FoldIn | None = None,
+        *,
+        global_mean: float = 0.0,
+        user_biases: ArrayLike | None = None,
+        item_biases: ArrayLike | None = None,
+    ) -> None:
+        items = check_weights("item_vectors", item_vectors, ndim=2)
+        self.item_vectors, self.how_to_fold_in = items, fold_in
+        self.num_users, (self.num_items, self.embedding_dim) = 0, items.shape
+        self.global_mean = check_number("global_mean", global_mean, -np.inf)
+        if user_vectors is not None:
+            self.user_vectors = check_weights("user_vectors", user_vectors, ndim=2)
+            self.num_users = len(self.user_vectors)
+            check_shape("user_vectors", self.user_vectors, (self.num_users, self.embedding_dim))
+        elif fold_in is None:
+            raise ValueError("user_vectors and fold_in are None: expected one of them")
+        if user_biases is not None:
+            self.user_biases = check_weights("user_biases", user_biases, ndim=1)
+            check_shape("user_biases", self.user_biases, (self.num_users,))
+        if item_biases is not None:
+            self.item_biases = check_weights("item_biases", item_biases, ndim=1)
+            check_shape("item_biases", self.item_biases, (self.num_items,))
+
+    def __repr__(self) -> str:
+        if self.num_items is None:
+            return super().__repr__()
+        users = "items only" if self.user_vectors is None else f"{self.num_users:,} users"
+        name = type(self).__name__
+        return f"{name}({users}, {self.num_items:,} items, d = {self.embedding_dim})"
+
+    def __copy__(self) -> Self:
+        """Return a copy without what was computed from the tables: it may get other ones."""
+        result = type(self).__new__(type(self))
+        vars(result).update({key: v for key, v in vars(self).items() if key not in _CACHED})
+        return result
+
+    def _fit(self, interactions: Interactions) -> None:
+        raise TypeError("Factors are made from tables: expected IALS or another model to fit")
+
+    def fold_in(self, histories: Sequence[ArrayLike]) -> NDArray[np.float32]:
+        """Return the vectors of users known only by their items, the items held fixed.
+
+        For a user of the training data it differs a little from ``user_vectors``: those were solved
+        before the last step for the items.
+
+        Args:
+            histories: b lists of item ids; repeats count once.
+
+        Returns:
+            (b, d) float32.
+
+        Raises:
+            RuntimeError: the model is not fitted.
+            TypeError: the model cannot fold in, or ids are not integers.
+            ValueError: an unknown item id, or an empty history.
+
+        Example:
+            >>> from recsys_lib.models import IALS
+            >>> IALS(embedding_dim=4).fit(Interactions([0, 1], [0, 1])).fold_in([[0], [1]]).shape
+            (2, 4)
+        """
+        return self._solve_rows(self._history_matrix(histories))
+
+    def with_folded_users(self, interactions: Interactions) -> Factors:
+        """Return a model whose user vectors are folded in from interactions; zeros without any.
+
+        Example:
+            >>> model = Factors(np.float32([[1, 0], [0, 1]]), fold_in=FoldIn(0.1, 0.1))
+            >>> model.with_folded_users(Interactions([0, 1], [0, 1])).user_vectors.shape
+            (2, 2)
+        """
+        users = self._solve_rows(interactions.to_csr("binary"))
+        return Factors(self.item_vectors, users, self.how_to_fold_in)
 
     def _score_users(self, user_ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        return self.user_vectors[user_ids] @ self.item_vectors.T
+        scores = self._users()[user_ids] @ self.item_vectors.T
+        return self._add_biases(scores, user_ids[:, None], np.arange(len(self.item_vectors)))
 
     def _score_pairs(
         self, user_ids: NDArray[np.int64], item_ids: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        return paired_products(self.user_vectors, self.item_vectors, user_ids, item_ids)
+        scores = paired_products(self._users(), self.item_vectors, user_ids, item_ids)
+        return self._add_biases(scores, user_ids, item_ids)
+
+    def _add_biases(
+        self, scores: NDArray[np.float32], users: NDArray[np.int64], items: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        scores += np.float32(self.global_mean)
+        if self.user_biases is not None:
+            scores += self.user_biases[users]
+        if self.item_biases is not None:
+            scores += self.item_biases[items]
+        return scores
+
+    def _score_histories(self, matrix: scipy.sparse.csr_matrix) -> NDArray[np.float32]:
+        return self._solve_rows(matrix) @ self.item_vectors.T
+
+    def _users(self) -> NDArray[np.float32]:
+        if self.user_vectors is None:
+            raise TypeError("the model holds items only: expected the user's history, not an id")
+        return self.user_vectors
+
+    @cached_property
+    def _axes(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Item vectors in axes in which their weighted Gram matrix is diagonal; it; the axes."""
+        assert self.how_to_fold_in is not None
+        items = self.item_vectors.astype(np.float64)
+        values, axes = np.linalg.eigh(self.how_to_fold_in.unobserved_weight * items.T @ items)
+        turned = np.ascontiguousarray(items @ axes, np.float32)
+        return turned, np.maximum(values, 0).astype(np.float32), axes.astype(np.float32)
+
+    def _solve_rows(self, matrix: scipy.sparse.csr_matrix) -> NDArray[np.float32]:
+        """Fold in each row of a sparse 0/1 matrix, (rows, d); zeros for a row without entries."""
+        if self.how_to_fold_in is None:
+            raise TypeError("histories: the model cannot fold in: expected the ids of users")
+        users = np.zeros((matrix.shape[0], self.embedding_dim), np.float32)
+        with one_blas_thread():
+            for row in np.flatnonzero(np.diff(matrix.indptr)):
+                met = matrix.indices[matrix.indptr[row] : matrix.indptr[row + 1]]
+                users[row] = self._solve_one(met)
+        return users
+
+    def _solve_one(self, met: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Solve ``(G + ridge I + F'F) x = F'1`` for one user, the smaller way round.
+
+        G is the weighted Gram matrix of all items, F the vectors of those met. In axes in which G
+        is diagonal, D = G + ridge I is inverted at once; fewer items than dimensions leave a
+        system of their number, ``x = D^-1 F' (I + F D^-1 F')^-1 1`` (Woodbury).
+        """
+        how = self.how_to_fold_in
+        assert how is not None
+        turned, gram, axes = self._axes
+        features = turned.take(met, axis=0)  # (n, d)
+        frequency = len(met) + how.unobserved_weight * len(turned)
+        diagonal = gram + np.float32(how.l2 * frequency)
+        if len(met) < len(diagonal) and diagonal[0] > 1e-5 * diagonal[-1]:
+            scaled = features / diagonal
+            left = features @ scaled.T
+            left.flat[:: len(met) + 1] += 1
+            solution = np.linalg.solve(left, np.ones(len(met), np.float32)) @ scaled
+        else:
+            left = features.T @ features
+            left.flat[:: len(diagonal) + 1] += diagonal
+            solution = np.linalg.solve(left, features.sum(axis=0))
+        return axes @ solution
+
+    def _expected_shapes(self) -> dict[str, tuple[int, ...]]:
+        num_users, num_items = self._counts()
+        shapes: dict[str, tuple[int, ...]] = {"item_vectors": (num_items, self.embedding_dim)}
+        if self.user_vectors is not None:
+            shapes["user_vectors"] = (num_users, self.embedding_dim)
+        if self.user_biases is not None:
+            shapes["user_biases"] = (num_users,)
+        if self.item_biases is not None:
+            shapes["item_biases"] = (num_items,)
+        return shapes
+
+    def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        how = self.how_to_fold_in
+        config = {"global_mean": self.global_mean, "fold_in": None if how is None else asdict(how)}
+        return config, {name: getattr(self, name) for name in self._expected_shapes()}
+
+    @classmethod
+    def _from_state(cls, config: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
+        how = config.pop("fold_in")
+        return cls(**arrays, fold_in=None if how is None else FoldIn(**how), **config)
+
+
+def as_factors(model: Any) -> Factors:
+    """Return the tables of a model whose score is an inner product; the model stays as it is.
+
+    Args:
+        model: a fitted factor model (IALS, ALS), a Keras model of ``build_rating_model`` of kind
+            dot_product, matrix_factorization or two_tower, or a fitted KerasRecommender around
+            one, whose biases become two more dimensions.
+
+    Returns:
+        A copy that scores as the model does; it can fold in if the model is an IALS.
+
+    Raises:
+        TypeError: another kind of model, such as mlp_ranker, whose score is no inner product.
+        RuntimeError: a model that is not fitted.
+
+    Example:
+        >>> from recsys_lib.models import IALS
+        >>> model = IALS(embedding_dim=4).fit(Interactions([0, 0, 1, 2], [0, 1, 1, 2]))
+        >>> as_factors(model)
+        Factors(3 users, 3 items, d = 4)
+    """
+    from recsys_lib.models.inner_product import inner_product_vectors
+
+    if isinstance(model, Factors):
+        model._counts()
+        tables = {name: getattr(model, name).copy() for name in model._expected_shapes()}
+        return Factors(fold_in=model.how_to_fold_in, global_mean=model.global_mean, **tables)
+    vectors = inner_product_vectors(getattr(model, "keras_model", model))
+    if vectors is None:
+        raise TypeError(
+            f"model is of type {type(model).__name__}: expected one whose score is an inner "
+            "product (IALS, or a Keras model: dot_product, matrix_factorization, two_tower)"
+        )
+    return Factors(vectors[1], vectors[0])
 
 
 def paired_products(
@@ -49,7 +295,7 @@ def paired_products(
     user_ids: NDArray[np.int64],
     item_ids: NDArray[np.int64],
 ) -> NDArray[np.float32]:
-    """Give ``<user_vectors[user_ids[n]], item_vectors[item_ids[n]]>`` for each n, (n,).
+    """Return ``<user_vectors[user_ids[n]], item_vectors[item_ids[n]]>`` for each n, (n,).
 
     In pieces of 65,536 pairs, so that the gathered vectors stay small.
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from recsys_lib.checks import check_number
 from recsys_lib.data import Interactions
-from recsys_lib.models.checks import check_array, check_number
-from recsys_lib.models.factors import FactorModel, epochs_with_progress
+from recsys_lib.models.checks import check_array
+from recsys_lib.models.factors import Factors, FoldIn, epochs_with_progress
 from recsys_lib.models.least_squares import one_blas_thread, solve_rows
 
 if TYPE_CHECKING:
     import scipy.sparse
 
 
-class IALS(FactorModel):
+class IALS(Factors):
     """Implicit alternating least squares: scores of 1 for pairs that met, 0 for all others.
 
     With S the pairs that met, vectors ``w_u`` and ``h_i`` minimise::
@@ -79,6 +79,7 @@ class IALS(FactorModel):
         self.init_std = check_number("init_std", init_std, 0, include_low=False)
         self.seed = check_number("seed", seed, 0, integer=True)
         self.progress = bool(progress)
+        self.how_to_fold_in = FoldIn(self.l2, self.unobserved_weight)
 
     def _fit(self, interactions: Interactions) -> None:
         by_user = interactions.to_csr("binary")
@@ -104,32 +105,6 @@ class IALS(FactorModel):
         gramian = np.float32(self.unobserved_weight) * (vectors.T @ vectors)
         ridge = (self.l2 * frequency).astype(np.float32)
         return solve_rows(matrix, vectors, ridge, common=gramian)
-
-    def fold_in(self, histories: Sequence[ArrayLike]) -> NDArray[np.float32]:
-        """Solve for the vectors of users known only by their items, items held fixed.
-
-        For a user of the training data the result differs a little from ``user_vectors``: those
-        were solved before the last step for the items, as in the published code.
-
-        Args:
-            histories: b lists of item ids.
-
-        Returns:
-            (b, embedding_dim) float32.
-
-        Raises:
-            RuntimeError: the model is not fitted.
-            TypeError: ids are not integers.
-            ValueError: an unknown item id, or an empty history.
-
-        Example:
-            >>> IALS(embedding_dim=4).fit(Interactions([0, 1], [0, 1])).fold_in([[0], [1]]).shape
-            (2, 4)
-        """
-        return self._solve(self._history_matrix(histories), self.item_vectors)
-
-    def _score_histories(self, matrix: scipy.sparse.csr_matrix) -> NDArray[np.float32]:
-        return self._solve(matrix, self.item_vectors) @ self.item_vectors.T
 
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         names = ("embedding_dim", "epochs", "l2", "unobserved_weight", "init_std", "seed")

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_lib.models.factors import Factors
+
 _ROWS_PER_BATCH = 8192
 
 
@@ -18,7 +20,8 @@ def inner_product_vectors(model: Any) -> tuple[NDArray[np.float32], NDArray[np.f
     once for all users and items.
 
     Args:
-        model: from :func:`recsys_lib.models.build_rating_model`, of Keras 3 or of the twin.
+        model: from :func:`recsys_lib.models.build_rating_model`, of Keras 3 or of the twin; or
+            :class:`recsys_lib.models.Factors` with user vectors, such as IALS or ALS.
 
     Returns:
         ``(user_vectors, item_vectors)``, (num_users, d) and (num_items, d) float32, with
@@ -31,6 +34,8 @@ def inner_product_vectors(model: Any) -> tuple[NDArray[np.float32], NDArray[np.f
         >>> [vectors.shape for vectors in inner_product_vectors(model)]
         [(2, 6), (3, 6)]
     """
+    if isinstance(model, Factors):
+        return _with_biases(model)
     layers = {layer.name: layer for layer in getattr(model, "layers", [])}
     if not {"user_embedding", "item_embedding", "dot", "logits"} <= layers.keys():
         return None
@@ -54,3 +59,14 @@ def _tower(layers: dict[str, Any], side: str) -> NDArray[np.float32]:
         vectors = np.concatenate(parts)
         position += 1
     return vectors
+
+
+def _with_biases(model: Factors) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    users, items = model._users(), model.item_vectors
+    if model.user_biases is None and model.item_biases is None and not model.global_mean:
+        return users, items
+    zeros = np.zeros(len(users), np.float32), np.zeros(len(items), np.float32)
+    user_bias = zeros[0] if model.user_biases is None else model.user_biases
+    item_bias = zeros[1] if model.item_biases is None else model.item_biases
+    users = np.column_stack([users, user_bias + np.float32(model.global_mean), zeros[0] + 1])
+    return users, np.column_stack([items, zeros[1] + 1, item_bias])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.models.checks import check_number
+from recsys_lib.checks import check_number
 
 # The hidden layers of each kind when none are named; () means that the kind has none.
 _DEFAULT_HIDDEN_UNITS: dict[str, tuple[int, ...]] = {

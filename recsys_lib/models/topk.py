@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from recsys_lib.checks import check_k
+
 
 def top_k(scores: ArrayLike, k: int) -> NDArray[np.int64]:
     """Give the columns of the k highest scores of each row, best first.
@@ -59,11 +61,3 @@ def _columns_of_best(scores: NDArray[np.floating], width: int) -> NDArray[np.int
         ties = np.flatnonzero(scores[row] == threshold[row])
         keep[row, ties[len(ties) - surplus[row] :]] = False
     return np.nonzero(keep)[1].reshape(num_rows, width)
-
-
-def check_k(k: int) -> None:
-    """Raise unless k is an integer of at least 1."""
-    if isinstance(k, bool) or not isinstance(k, int | np.integer):
-        raise TypeError(f"k is {k!r}: expected an integer")
-    if k < 1:
-        raise ValueError(f"k is {k}: expected at least 1")

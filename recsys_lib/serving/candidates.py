@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.models.checks import check_ids
+from recsys_lib.checks import check_ids
 from recsys_lib.serving.ranker_parts import Floats, split_ranker
 
 _ROWS = 1024  # pairs that go through the layers together: they fit in the second-level cache

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from recsys_lib.checks import check_ids
 from recsys_lib.data import Interactions
-from recsys_lib.models.checks import check_ids
 from recsys_lib.serving.exported_files import (
     FACTS_NAME,
     append_facts,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.models.checks import check_number
+from recsys_lib.checks import check_number
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.models.checks import check_number
-from recsys_lib.models.topk import check_k
+from recsys_lib.checks import check_k, check_number
 from recsys_lib.serving.retrieval import SearchResult
 from recsys_lib.serving.vector_checks import check_exclude, check_queries, check_vectors
 

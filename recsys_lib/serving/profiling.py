@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.models.checks import check_number
+from recsys_lib.checks import check_number
 from recsys_lib.serving.footprint import (
     ModelSize,
     count_flops,

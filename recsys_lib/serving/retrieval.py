@@ -14,9 +14,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.models.checks import check_array
-from recsys_lib.models.persistence import read_model_file, write_model_file
-from recsys_lib.models.topk import check_k
+from recsys_lib.checks import check_k
+from recsys_lib.files import read_file, write_file
 from recsys_lib.serving.float_search import search_float
 from recsys_lib.serving.item_codes import ItemCodes, encode_items
 from recsys_lib.serving.vector_checks import check_exclude, check_queries, check_vectors
@@ -169,7 +168,7 @@ class TopKIndex:
         return ids, scores, rescored
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the vectors and settings to one .npz file: whole, or not at all.
+        """Write the vectors and settings to one file: whole, or not at all.
 
         Codes are not stored: they are made again when the file is opened, so that no file can hold
         codes that do not fit its vectors.
@@ -182,7 +181,7 @@ class TopKIndex:
         """
         vectors = np.empty_like(self._rows)
         vectors[self._row_ids] = self._rows
-        write_model_file(path, {"class": "TopKIndex", "precision": self.precision}, {"v": vectors})
+        write_file(path, "TopKIndex", {"precision": self.precision}, {"item_vectors": vectors})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, num_threads: int = 1) -> Self:
@@ -199,15 +198,12 @@ class TopKIndex:
         Example:
             >>> import tempfile
             >>> with tempfile.TemporaryDirectory() as folder:
-            ...     TopKIndex(np.eye(3)).save(f"{folder}/items.npz")
-            ...     TopKIndex.load(f"{folder}/items.npz")
+            ...     TopKIndex(np.eye(3)).save(f"{folder}/items")
+            ...     TopKIndex.load(f"{folder}/items")
             TopKIndex(3 items, d = 3, float32)
         """
-        header, arrays = read_model_file(path)
-        if header.get("class") != "TopKIndex":
-            raise ValueError(f"{path} holds a {header.get('class')}: expected a TopKIndex")
-        vectors = check_array(arrays, "v", ndim=2)
-        return cls(vectors, str(header.get("precision")), num_threads=num_threads)
+        _, settings, arrays = read_file(path, ["TopKIndex"])
+        return cls(arrays["item_vectors"], settings["precision"], num_threads=num_threads)
 
 
 def _pad(values: NDArray[Any], k: int, filler: float) -> NDArray[Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.models.checks import check_ids, check_number
+from recsys_lib.checks import check_ids, check_number
 from recsys_lib.serving.exported_files import (
     FACTS_NAME,
     folder_digests,

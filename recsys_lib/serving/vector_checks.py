@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.models.checks import check_ids
+from recsys_lib.checks import check_ids
 
 # Scores are float32: products of larger values could leave its range.
 _LARGEST_VALUE = 1e16

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_lib.data import Interactions
-from recsys_lib.models.persistence import read_model_file, write_model_file
+from recsys_lib.files import read_file, write_file
 
-_CLASS = "TrainingCheckpoint"
+_CLASS = "training checkpoint"
 
 
 @dataclass(frozen=True)
@@ -56,18 +56,18 @@ def save_checkpoint(
         >>> import tempfile
         >>> state = TrainingState([np.ones(2)], [np.int64(3)], [], loss=(0.5,))
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save_checkpoint(f"{folder}/run.npz", {"seed": 1}, state)
-        ...     load_checkpoint(f"{folder}/run.npz", {"seed": 1}).loss
+        ...     save_checkpoint(f"{folder}/run", {"seed": 1}, state)
+        ...     load_checkpoint(f"{folder}/run", {"seed": 1}).loss
         (0.5,)
     """
-    header = {"class": _CLASS, "settings": settings}
+    header: dict[str, Any] = {"settings": settings}
     header |= {name: list(getattr(state, name)) for name in ("loss", "validation", "seconds")}
     arrays = {
         f"{part}.{number}": np.asarray(values)
         for part in ("model", "optimizer", "best")
         for number, values in enumerate(getattr(state, part))
     }
-    write_model_file(path, header, arrays)
+    write_file(path, _CLASS, header, arrays)
 
 
 def load_checkpoint(path: str | os.PathLike[str], settings: dict[str, Any]) -> TrainingState:
@@ -82,11 +82,7 @@ def load_checkpoint(path: str | os.PathLike[str], settings: dict[str, Any]) -> T
         ValueError: the file is damaged or is no checkpoint, or was written by a run with other
             settings, another model or other data; the message names what differs.
     """
-    header, arrays = read_model_file(path)
-    if header.get("class") != _CLASS:
-        raise ValueError(
-            f"checkpoint {path} holds {header.get('class')}: expected a file written by fit()"
-        )
+    _, header, arrays = read_file(path, [_CLASS])
     saved = header["settings"]
     for name in sorted(settings.keys() | saved.keys()):
         if saved.get(name) != settings.get(name):

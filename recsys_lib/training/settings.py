@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from recsys_lib.checks import check_number
 from recsys_lib.data import Interactions, Split
-from recsys_lib.models.checks import check_number
 from recsys_lib.training.checkpoint import fingerprint
 from recsys_lib.training.validation import Validation
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from recsys_lib.checks import check_bits, check_names, check_sparsity, check_weights
 from recsys_lib.compression import (
     DenseTensor,
     named_weights,
@@ -12,7 +13,6 @@ from recsys_lib.compression import (
     store_weights,
     with_weights,
 )
-from recsys_lib.compression.checks import check_bits, check_names, check_sparsity, check_weights
 from recsys_lib.data import Interactions
 from recsys_lib.models import IALS, Popularity, RatingModelConfig, build_rating_model
 from recsys_lib.training import KerasRecommender

@@ -170,7 +170,7 @@ def test_output_stays_float32_under_mixed_precision(kind):
     ("changes", "error", "message"),
     [
         ({"kind": "svd"}, ValueError, "kind is 'svd': expected one of dot_product"),
-        ({"num_users": 0}, ValueError, "num_users is 0: expected a finite integer of at least 1"),
+        ({"num_users": 0}, ValueError, "num_users is 0: expected an integer of at least 1"),
         ({"num_items": 2.0}, TypeError, "num_items is 2.0"),
         ({"embedding_dim": -1}, ValueError, "embedding_dim is -1"),
         ({"hidden_units": (8,)}, ValueError, "expected none for dot_product"),

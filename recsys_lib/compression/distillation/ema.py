@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from recsys_lib.checks import check_number
 from recsys_lib.compression.weights import keras_model, replace_keras_model, with_weights
 from recsys_lib.data import Interactions
 from recsys_lib.models import RatingModelConfig, Recommender, build_rating_model
-from recsys_lib.models.checks import check_number
 from recsys_lib.training import History, fit
 from recsys_lib.training.validation import make_validator
 

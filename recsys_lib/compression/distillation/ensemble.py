@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from recsys_lib.checks import check_number
 from recsys_lib.data import Interactions
-from recsys_lib.models.checks import check_interactions, check_number
+from recsys_lib.models.checks import check_interactions
 
 
 class Ensemble:

@@ -23,7 +23,7 @@ from recsys_lib.compression.pruning.rating_models import read_config
 from recsys_lib.compression.weights import keras_model, named_weights, with_weights
 from recsys_lib.data import Interactions
 from recsys_lib.models import RatingModelConfig, build_rating_model, inner_product_vectors
-from recsys_lib.models.factors import FactorModel, paired_products
+from recsys_lib.models.factors import Factors, paired_products
 
 _TABLES = ("user_embedding/embeddings", "item_embedding/embeddings")
 
@@ -120,7 +120,7 @@ def _vectors(
     teacher: Any, kind: str
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], list[NDArray[np.float32]], float]:
     """Give two tables, biases that are to be kept beside them, and the constant."""
-    if isinstance(teacher, FactorModel):
+    if isinstance(teacher, Factors):
         weights = named_weights(teacher)
         return weights["user_vectors"], weights["item_vectors"], [], 0.0
     inner = keras_model(teacher)
@@ -141,7 +141,7 @@ def _vectors(
 def _from_layers(
     teacher: Any, student: RatingModelConfig, interactions: Interactions | None
 ) -> Any:
-    model = None if isinstance(teacher, FactorModel) else keras_model(teacher)
+    model = None if isinstance(teacher, Factors) else keras_model(teacher)
     shape = None if model is None else read_config(model)
     if shape is None or shape.kind != student.kind:
         found = type(teacher).__name__ if shape is None else shape.kind

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from recsys_lib.compression.checks import check_choice
+from recsys_lib.checks import check_choice, check_number
 from recsys_lib.compression.distillation.ema import (
     AveragedModel,
     WeightAverage,
@@ -21,7 +21,6 @@ from recsys_lib.compression.distillation.soft_labels import (
     softmax_kl_divergence,
 )
 from recsys_lib.data import Interactions
-from recsys_lib.models.checks import check_number
 from recsys_lib.training.sampling import uniform_negatives
 
 

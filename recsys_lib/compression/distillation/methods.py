@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from recsys_lib.compression.checks import check_choice
-from recsys_lib.models.checks import check_number
+from recsys_lib.checks import check_choice, check_number
 
 SOFT_LOSSES = ("listwise", "binary", "regression")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from recsys_lib import objectives
-from recsys_lib.models.checks import check_number
+from recsys_lib.checks import check_number
 
 
 def soft_sigmoid_cross_entropy(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from recsys_lib.data import Interactions
 from recsys_lib.models import inner_product_vectors
-from recsys_lib.models.factors import FactorModel
+from recsys_lib.models.factors import Factors
 from recsys_lib.models.topk import top_k
 
 MAX_CACHE_BYTES = 1 << 30
@@ -130,7 +130,7 @@ class TeacherScores:
         Raises:
             TypeError: the teacher has none.
         """
-        if isinstance(self.teacher, FactorModel):
+        if isinstance(self.teacher, Factors):
             return self.teacher.user_vectors, self.teacher.item_vectors
         vectors = inner_product_vectors(getattr(self.teacher, "keras_model", self.teacher))
         if vectors is None:

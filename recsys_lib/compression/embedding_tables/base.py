@@ -8,9 +8,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.compression.checks import check_choice, check_weights
+from recsys_lib.checks import check_choice, check_number, check_weights
 from recsys_lib.compression.tensors import EncodedTensor
-from recsys_lib.models.checks import check_number
 
 Parts = dict[str, NDArray[Any]]
 
@@ -136,7 +135,7 @@ def check_table(num_rows: int, dim: int) -> None:
     Example:
         >>> check_table(3, 0)
         Traceback (most recent call last):
-        ValueError: dim is 0: expected a finite integer of at least 1
+        ValueError: dim is 0: expected an integer of at least 1
     """
     check_number("num_rows", num_rows, 1, integer=True)
     check_number("dim", dim, 1, integer=True)

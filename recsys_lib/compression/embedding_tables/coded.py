@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.compression.checks import check_bits, check_weights
+from recsys_lib.checks import check_bits, check_number, check_weights
 from recsys_lib.compression.embedding_tables.base import Parts, TableScheme, check_table, normal
 from recsys_lib.compression.quantization.product import (
     ProductQuantization,
@@ -17,7 +17,6 @@ from recsys_lib.compression.quantization.product import (
 )
 from recsys_lib.compression.quantization.uniform import UniformQuantization, UniformTensor
 from recsys_lib.compression.tensors import EncodedTensor
-from recsys_lib.models.checks import check_number
 
 
 @dataclass(frozen=True)

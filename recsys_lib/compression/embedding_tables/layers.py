@@ -8,8 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from recsys_lib.checks import check_shape
 from recsys_lib.compression.embedding_tables.base import Parts, TableScheme
-from recsys_lib.models.checks import check_shape
 
 
 @keras.saving.register_keras_serializable(package="recsys_lib")

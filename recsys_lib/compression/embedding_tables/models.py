@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from recsys_lib.compression.checks import check_choice, check_names
+from recsys_lib.checks import check_choice, check_names
 from recsys_lib.compression.compressed import CompressedModel
 from recsys_lib.compression.embedding_tables.base import TableScheme
 from recsys_lib.compression.report import compare_weights

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.compression.checks import check_weights
+from recsys_lib.checks import check_number, check_weights
 from recsys_lib.compression.embedding_tables.base import (
     Parts,
     TableScheme,
@@ -18,7 +18,6 @@ from recsys_lib.compression.embedding_tables.base import (
     normal,
 )
 from recsys_lib.compression.embedding_tables.schemes import truncate
-from recsys_lib.models.checks import check_number
 
 
 @dataclass(frozen=True)

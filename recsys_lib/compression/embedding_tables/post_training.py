@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.compression.checks import check_choice, check_names
+from recsys_lib.checks import check_choice, check_names
 from recsys_lib.compression.compressed import CompressedModel, store_weights
 from recsys_lib.compression.embedding_tables.base import TableScheme
 from recsys_lib.compression.pruning.dimensions import rotate_to_principal_axes
@@ -21,7 +21,7 @@ from recsys_lib.compression.quantization.product import (
 from recsys_lib.compression.quantization.uniform import UniformQuantization, quantize_uniform
 from recsys_lib.compression.tensors import EncodedTensor
 from recsys_lib.compression.weights import named_weights, with_weights
-from recsys_lib.models.factors import FactorModel
+from recsys_lib.models.factors import Factors
 
 TableConfig = TableScheme | UniformQuantization | CodebookQuantization | ProductQuantization
 
@@ -81,7 +81,7 @@ def compress_tables(
 def _turn(model: Any, configs: list[TableConfig]) -> tuple[Any, NDArray[np.float64]]:
     """Write a model in principal axes, dealt out to subspaces; give the energy of each column."""
     pieces = {c.num_subspaces for c in configs if isinstance(c, ProductQuantization)}
-    if not isinstance(model, FactorModel) or len(pieces) != 1:
+    if not isinstance(model, Factors) or len(pieces) != 1:
         raise ValueError(
             "weighting is 'scores': expected a factor model, whose scores are products, and "
             "ProductQuantization with the same num_subspaces for its tables"
@@ -95,7 +95,7 @@ def _turn(model: Any, configs: list[TableConfig]) -> tuple[Any, NDArray[np.float
 
 
 def _is_table(model: Any, name: str, values: NDArray[np.float32]) -> bool:
-    if isinstance(model, FactorModel):
+    if isinstance(model, Factors):
         return True
     return name.endswith("/embeddings") and values.ndim == 2 and values.shape[1] > 1
 

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.compression.checks import check_choice, check_weights
+from recsys_lib.checks import check_choice, check_number, check_weights
 from recsys_lib.compression.embedding_tables.base import Parts, TableScheme, check_table, normal
-from recsys_lib.models.checks import check_number
 
 _PRIME = 2_147_483_647  # 2^31 - 1
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.compression.checks import check_choice, check_weights
+from recsys_lib.checks import check_choice, check_number, check_weights
 from recsys_lib.compression.compressed import CompressedModel
 from recsys_lib.compression.pruning.rating_models import (
     Weights,
@@ -19,8 +19,7 @@ from recsys_lib.compression.pruning.rating_models import (
 )
 from recsys_lib.compression.weights import named_weights
 from recsys_lib.models import RatingModelConfig
-from recsys_lib.models.checks import check_number
-from recsys_lib.models.factors import FactorModel
+from recsys_lib.models.factors import Factors
 
 
 class PrincipalAxes(NamedTuple):
@@ -136,7 +135,7 @@ def reduce_dimensions(model: Any, config: DimensionReduction) -> CompressedModel
         >>> [weights.shape for weights in smaller.get_weights()][:3]
         [(50, 4), (70, 4), (8, 64)]
     """
-    shape: Any = model if isinstance(model, FactorModel) else read_config(model)
+    shape: Any = model if isinstance(model, Factors) else read_config(model)
     weights = dict(named_weights(model))
     if config.embedding_dim > shape.embedding_dim:
         raise ValueError(
@@ -144,7 +143,7 @@ def reduce_dimensions(model: Any, config: DimensionReduction) -> CompressedModel
             "of the model"
         )
     smaller: Any
-    if isinstance(model, FactorModel):
+    if isinstance(model, Factors):
         smaller = copy.copy(model)
         smaller.embedding_dim = config.embedding_dim
         smaller.user_vectors, smaller.item_vectors = _cut(

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.compression.checks import check_choice
+from recsys_lib.checks import check_choice, check_number
 from recsys_lib.compression.pruning.rating_models import hidden_layers, read_config
 from recsys_lib.compression.weights import keras_model, named_weights
 from recsys_lib.data import Interactions
-from recsys_lib.models.checks import check_interactions, check_number
+from recsys_lib.models.checks import check_interactions
 
 METHODS = ("magnitude", "activation", "taylor")
 

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.compression.checks import check_weights
-from recsys_lib.models.checks import check_number
+from recsys_lib.checks import check_number, check_weights
 
 
 class SparseMLP:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_lib.checks import check_number
 from recsys_lib.compression.compressed import CompressedModel
 from recsys_lib.compression.pruning.importance import layer_outputs, sample_pairs
 from recsys_lib.compression.pruning.rating_models import (
@@ -22,7 +23,6 @@ from recsys_lib.compression.pruning.refit import RIDGE, ridge_regression
 from recsys_lib.compression.weights import named_weights
 from recsys_lib.data import Interactions
 from recsys_lib.models import RatingModelConfig
-from recsys_lib.models.checks import check_number
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.compression.checks import check_choice, check_sparsity, check_weights
-from recsys_lib.models.checks import check_number
+from recsys_lib.checks import check_choice, check_number, check_sparsity, check_weights
 
 GRANULARITIES = ("element", "row", "block", "n_of_m")
 POOLINGS = ("mean", "max")
@@ -145,7 +144,7 @@ def check_units(block_size: tuple[int, int], pooling: str, group_size: int) -> N
     Example:
         >>> check_units((4, 0), "mean", 4)
         Traceback (most recent call last):
-        ValueError: block_size[1] is 0: expected a finite integer of at least 1
+        ValueError: block_size[1] is 0: expected an integer of at least 1
     """
     if not isinstance(block_size, tuple) or len(block_size) != 2:
         raise TypeError(f"block_size is {block_size!r}: expected a tuple (rows, columns)")

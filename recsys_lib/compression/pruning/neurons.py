@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.compression.checks import check_choice, check_names, check_sparsity
+from recsys_lib.checks import check_choice, check_names, check_number, check_sparsity
 from recsys_lib.compression.compressed import CompressedModel
 from recsys_lib.compression.pruning.importance import METHODS, neuron_importance, sample_pairs
 from recsys_lib.compression.pruning.rating_models import (
@@ -23,7 +23,6 @@ from recsys_lib.compression.pruning.refit import refit_readers
 from recsys_lib.compression.weights import named_weights
 from recsys_lib.data import Interactions
 from recsys_lib.models import RatingModelConfig
-from recsys_lib.models.checks import check_number
 
 
 @dataclass(frozen=True)

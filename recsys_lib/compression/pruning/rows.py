@@ -9,14 +9,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.compression.checks import check_choice
+from recsys_lib.checks import check_choice, check_ids, check_number
 from recsys_lib.compression.compressed import CompressedModel
 from recsys_lib.compression.pruning.rating_models import as_compressed, read_config, rebuild
 from recsys_lib.compression.tensors import EncodedTensor
 from recsys_lib.compression.weights import named_weights
 from recsys_lib.data import Interactions
-from recsys_lib.models.checks import check_ids, check_interactions, check_number
-from recsys_lib.models.factors import FactorModel
+from recsys_lib.models.checks import check_interactions
+from recsys_lib.models.factors import Factors
 
 _SIDES = ("user", "item")
 
@@ -157,14 +157,14 @@ def remove_rows(model: Any, config: RowRemoval, interactions: Interactions) -> F
         side: RowMap((seen[side] >= config.min_interactions) | (config.sides not in ("both", side)))
         for side in _SIDES
     }
-    if isinstance(model, FactorModel):
+    if isinstance(model, Factors):
         weights = {name: getattr(model, name) for name in model._expected_shapes()}
     for name, values in weights.items():
         side = name.split("_")[0]
         if side in _SIDES and len(values) == counts[side] and "dense" not in name:
             weights[name] = _share(values, maps[side], seen[side])
     num_users, num_items = (maps[side].num_rows for side in _SIDES)
-    if isinstance(model, FactorModel):
+    if isinstance(model, Factors):
         smaller: Any = copy.copy(model)
         for name, values in weights.items():
             setattr(smaller, name, values)
@@ -178,7 +178,7 @@ def remove_rows(model: Any, config: RowRemoval, interactions: Interactions) -> F
 
 
 def _counts(model: Any) -> dict[str, int]:
-    shape = model if isinstance(model, FactorModel) else read_config(model)
+    shape = model if isinstance(model, Factors) else read_config(model)
     return {"user": int(shape.num_users or 0), "item": int(shape.num_items or 0)}
 
 

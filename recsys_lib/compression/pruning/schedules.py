@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from recsys_lib.compression.checks import check_sparsity
-from recsys_lib.models.checks import check_number
+from recsys_lib.checks import check_number, check_sparsity
 
 
 class Schedule(Protocol):

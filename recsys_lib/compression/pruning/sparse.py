@@ -8,9 +8,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.compression.checks import check_choice, check_weights
+from recsys_lib.checks import check_choice, check_number, check_weights
 from recsys_lib.compression.tensors import DenseTensor, EncodedTensor
-from recsys_lib.models.checks import check_number
 
 SPARSE_LAYOUTS = ("csr", "bitmap")
 LAYOUTS = (*SPARSE_LAYOUTS, "dense", "smallest")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_lib.checks import check_number
 from recsys_lib.compression.compressed import CompressedModel, store_weights
 from recsys_lib.compression.pruning.constraints import MaskConstraint, Masks, redraw_every
 from recsys_lib.compression.pruning.schedules import ConstantSchedule, Schedule
@@ -22,8 +23,7 @@ from recsys_lib.compression.pruning.weights import (
 from recsys_lib.compression.weights import keras_model, named_weights, with_weights
 from recsys_lib.data import Interactions
 from recsys_lib.models import Recommender
-from recsys_lib.models.checks import check_number
-from recsys_lib.models.factors import FactorModel
+from recsys_lib.models.factors import Factors
 from recsys_lib.training import History, fit
 
 # These bring back weights of an earlier epoch, when fewer of them were zero.
@@ -190,7 +190,7 @@ def _last_draw(data: Interactions, frequency: int | None, epochs: int, options: 
 def _check_model(model: Any) -> None:
     import keras
 
-    if isinstance(model, FactorModel):
+    if isinstance(model, Factors):
         raise TypeError(
             f"model is of type {type(model).__name__}: expected a Keras 3 model or a "
             "KerasRecommender (prune_weights prunes factor models)"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.compression.checks import check_choice, check_names, check_sparsity
+from recsys_lib.checks import check_choice, check_names, check_sparsity
 from recsys_lib.compression.compressed import CompressedModel, store_weights
 from recsys_lib.compression.pruning.masks import (
     GRANULARITIES,

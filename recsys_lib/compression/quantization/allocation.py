@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_lib.checks import check_number
 from recsys_lib.compression.quantization.mixed import MixedPrecision
 from recsys_lib.compression.quantization.sensitivity import SensitivityCurve
-from recsys_lib.models.checks import check_number
 
 
 @dataclass(frozen=True, eq=False)

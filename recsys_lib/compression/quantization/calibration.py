@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.compression.checks import check_bits, check_choice, check_weights
+from recsys_lib.checks import check_bits, check_choice, check_number, check_weights
 from recsys_lib.compression.quantization.scales import find_range
 from recsys_lib.compression.weights import keras_model
-from recsys_lib.models.checks import check_number
 
 _METHODS = ("minmax", "percentile", "mse", "moving_average")
 

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_lib.checks import check_shape
 from recsys_lib.compression.quantization.rans import (
     quantize_frequencies,
     rans_decode,
     rans_encode,
 )
 from recsys_lib.compression.tensors import EncodedTensor
-from recsys_lib.models.checks import check_shape
 
 _PER_OCTAVE = 4  # levels of columns; rows have half as many
 _CONTEXTS = 40

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.compression.checks import check_choice
+from recsys_lib.checks import check_choice
 from recsys_lib.compression.quantization.aware_graph import quantizable
 from recsys_lib.compression.quantization.calibration_data import Calibration
 from recsys_lib.compression.quantization.fake_quant import Grid, quantize_to_grid

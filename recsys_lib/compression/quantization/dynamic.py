@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.compression.checks import check_weights
+from recsys_lib.checks import check_weights
 from recsys_lib.compression.compressed import CompressedModel
 from recsys_lib.compression.quantization.uniform import (
     UniformQuantization,

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.compression.checks import check_choice
+from recsys_lib.checks import check_choice
 from recsys_lib.compression.quantization.huffman import (
     code_lengths,
     huffman_decode,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.compression.checks import check_bits
+from recsys_lib.checks import check_bits
 from recsys_lib.compression.quantization.uniform import UniformQuantization, quantize_uniform
 
 _TINY = np.float32(1e-30)  # 1 over it is still a number

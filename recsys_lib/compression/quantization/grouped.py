@@ -10,10 +10,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.compression.checks import check_weights
+from recsys_lib.checks import check_number, check_weights
 from recsys_lib.compression.quantization.packing import pack_bits, unpack_bits
 from recsys_lib.compression.tensors import EncodedTensor, read_tensor
-from recsys_lib.models.checks import check_number
 
 _MOST_GROUPS = 256
 

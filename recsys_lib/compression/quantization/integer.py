@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.compression.checks import check_choice
+from recsys_lib.checks import check_choice
 from recsys_lib.compression.quantization.fake_quant import Grid
 from recsys_lib.compression.quantization.requantize import REQUANTIZATIONS, requantize
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from recsys_lib.checks import check_ids
 from recsys_lib.compression.compressed import CompressedModel
 from recsys_lib.compression.quantization.integer import IntegerDense
 from recsys_lib.compression.quantization.integer_ops import (
@@ -17,7 +18,6 @@ from recsys_lib.compression.quantization.integer_ops import (
     to_real,
 )
 from recsys_lib.compression.tensors import EncodedTensor
-from recsys_lib.models.checks import check_ids
 
 _PAIRS_PER_BATCH = 1 << 14
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.compression.checks import check_choice, check_weights
-from recsys_lib.models.checks import check_number
+from recsys_lib.checks import check_choice, check_number, check_weights
 
 _STARTS = ("density", "quantile", "linear")
 _ROWS_PER_BLOCK = 4096  # distances held at once: 4,096 rows times 256 centroids, 4 MB

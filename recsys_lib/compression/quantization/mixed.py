@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.compression.checks import check_bits, check_names
+from recsys_lib.checks import check_bits, check_names
 from recsys_lib.compression.compressed import CompressedModel, store_weights
 from recsys_lib.compression.quantization.grouped import (
     GroupedTensor,

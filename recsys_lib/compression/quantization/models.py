@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from recsys_lib.compression.checks import check_names
+from recsys_lib.checks import check_names
 from recsys_lib.compression.compressed import CompressedModel, store_weights
 from recsys_lib.compression.quantization.uniform import UniformQuantization, quantize_uniform
 from recsys_lib.compression.tensors import DenseTensor, EncodedTensor

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.compression.checks import check_bits
+from recsys_lib.checks import check_bits
 
 # Eight codes of b bits are exactly b bytes, and fit in one 64-bit word.
 _CODES_PER_WORD = 8

@@ -8,11 +8,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.compression.checks import check_bits, check_choice, check_weights
+from recsys_lib.checks import check_bits, check_choice, check_number, check_shape, check_weights
 from recsys_lib.compression.quantization.kmeans import kmeans
 from recsys_lib.compression.quantization.packing import pack_bits, unpack_bits
 from recsys_lib.compression.tensors import EncodedTensor
-from recsys_lib.models.checks import check_number, check_shape
 
 _ROTATIONS = ("none", "principal", "learned")
 _DTYPES = ("float16", "float32")
@@ -42,7 +41,7 @@ class ProductQuantization:
     Example:
         >>> ProductQuantization(num_subspaces=0)
         Traceback (most recent call last):
-        ValueError: num_subspaces is 0: expected a finite integer of at least 1
+        ValueError: num_subspaces is 0: expected an integer of at least 1
     """
 
     num_subspaces: int

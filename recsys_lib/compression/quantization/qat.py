@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.compression.checks import check_bits, check_choice
+from recsys_lib.checks import check_bits, check_choice, check_number
 from recsys_lib.compression.quantization.aware_graph import (
     check_layers,
     quantizable,
@@ -18,7 +18,6 @@ from recsys_lib.compression.quantization.calibration_data import Calibration, mo
 from recsys_lib.compression.quantization.fake_quant import quantize_to_grid, symmetric_scales
 from recsys_lib.compression.quantization.scales import SEARCHES, find_range
 from recsys_lib.compression.weights import keras_model, named_weights, with_weights
-from recsys_lib.models.checks import check_number
 
 _CALIBRATION_ROWS = 2048
 

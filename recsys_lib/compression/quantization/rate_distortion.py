@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.compression.checks import check_choice
+from recsys_lib.checks import check_choice, check_number
 from recsys_lib.compression.compressed import CompressedModel
 from recsys_lib.compression.pruning.dimensions import rotate_to_principal_axes
 from recsys_lib.compression.quantization.context_coding import ContextCodedTensor, fit_spread
@@ -18,8 +18,8 @@ from recsys_lib.compression.report import compare_weights
 from recsys_lib.compression.tensors import DenseTensor, EncodedTensor
 from recsys_lib.compression.weights import named_weights
 from recsys_lib.data import Interactions
-from recsys_lib.models.checks import check_interactions, check_number
-from recsys_lib.models.factors import FactorModel, epochs_with_progress
+from recsys_lib.models.checks import check_interactions
+from recsys_lib.models.factors import Factors, epochs_with_progress
 from recsys_lib.models.least_squares import one_blas_thread
 
 # At a rate weight of .0002 the first steps make an error of scores of 17 %. Distortion goes with
@@ -88,7 +88,7 @@ class _Latents(NamedTuple):
 
 
 def rate_distortion_tables(
-    model: FactorModel, config: RateDistortion, train: Interactions, teacher: Any = None
+    model: Factors, config: RateDistortion, train: Interactions, teacher: Any = None
 ) -> CompressedModel:
     """Store a factor model in the tables that rank most like it at a price for each bit.
 
@@ -143,7 +143,7 @@ def rate_distortion_tables(
         >>> stored.model.user_vectors.shape, stored.tensors["item_vectors"].kind
         ((40, 3), 'context')
     """
-    if not isinstance(model, FactorModel):
+    if not isinstance(model, Factors):
         raise TypeError(
             f"model is of type {type(model).__name__}: expected a factor model such as IALS"
         )
@@ -178,7 +178,7 @@ def rate_distortion_tables(
     return CompressedModel(tensors, smaller, report)
 
 
-def _start(model: FactorModel, config: RateDistortion) -> _Latents:
+def _start(model: Factors, config: RateDistortion) -> _Latents:
     """Give tables in principal axes, in steps with which all columns contribute equal errors."""
     users, items, energy = rotate_to_principal_axes(model.user_vectors, model.item_vectors)
     if energy[0] <= 0:
@@ -222,7 +222,7 @@ def _scores_of(teacher: Any, counts: tuple[int, int]) -> NDArray[np.float32]:
 
 
 def _optimise(
-    start: _Latents, model: FactorModel, wanted: Wanted, config: RateDistortion, train: Interactions
+    start: _Latents, model: Factors, wanted: Wanted, config: RateDistortion, train: Interactions
 ) -> _Latents:
     users, items = start.users, start.items
     seen = train.to_csr("binary")
@@ -265,7 +265,7 @@ def _optimise(
     return _Latents(users, items, start.user_steps * grown, start.item_steps * grown)
 
 
-def _scores(model: FactorModel, users: NDArray[np.int64]) -> NDArray[np.float32]:
+def _scores(model: Factors, users: NDArray[np.int64]) -> NDArray[np.float32]:
     return model.user_vectors[users] @ model.item_vectors.T
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.compression.checks import check_choice
+from recsys_lib.checks import check_choice
 
 Ints = NDArray[np.int64]
 REQUANTIZATIONS = ("single", "double", "float")

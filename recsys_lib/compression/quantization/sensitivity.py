@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.compression.checks import check_names
+from recsys_lib.checks import check_names
 from recsys_lib.compression.quantization.grouped import (
     GroupedTensor,
     WeightGroups,
@@ -26,7 +26,7 @@ from recsys_lib.compression.quantization.mixed import (
 from recsys_lib.compression.quantization.uniform import UniformQuantization
 from recsys_lib.compression.tensors import DenseTensor
 from recsys_lib.compression.weights import keras_model, named_weights, with_weights
-from recsys_lib.models.factors import FactorModel
+from recsys_lib.models.factors import Factors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -242,7 +242,7 @@ def _loss(loss: Loss, model: Any, what: str) -> float:
 
 def _assign(trial: Any, weights: Mapping[str, NDArray[np.float32]]) -> None:
     """Change the private copy; a new Keras model for each trial would be compiled each time."""
-    if isinstance(trial, FactorModel):
+    if isinstance(trial, Factors):
         for name, values in weights.items():
             setattr(trial, name, values)
     else:

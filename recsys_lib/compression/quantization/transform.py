@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.compression.checks import check_choice
+from recsys_lib.checks import check_choice, check_number, check_shape
 from recsys_lib.compression.compressed import CompressedModel, store_weights
 from recsys_lib.compression.pruning.dimensions import rotate_to_principal_axes
 from recsys_lib.compression.quantization.context_coding import (
@@ -19,8 +19,7 @@ from recsys_lib.compression.quantization.context_coding import (
 from recsys_lib.compression.quantization.entropy import EntropyCodedTensor, EntropyCoding
 from recsys_lib.compression.tensors import EncodedTensor
 from recsys_lib.compression.weights import with_weights
-from recsys_lib.models.checks import check_number, check_shape
-from recsys_lib.models.factors import FactorModel
+from recsys_lib.models.factors import Factors
 
 _MOST_LEVELS = 1024
 
@@ -160,7 +159,7 @@ class SteppedTensor(EncodedTensor):
         return scales_of_codes(self._scale_codes, self._scale_range)
 
 
-def transform_code(model: FactorModel, config: TransformCoding) -> CompressedModel:
+def transform_code(model: Factors, config: TransformCoding) -> CompressedModel:
     """Store both tables of a factor model in as few bytes as the error of its scores allows.
 
     Three ideas, each old:
@@ -201,7 +200,7 @@ def transform_code(model: FactorModel, config: TransformCoding) -> CompressedMod
         >>> bool(abs(coded.score([0], [1]) - model.score([0], [1]))[0] < 0.1)
         True
     """
-    if not isinstance(model, FactorModel):
+    if not isinstance(model, Factors):
         raise TypeError(
             f"model is of type {type(model).__name__}: expected a factor model such as IALS"
         )

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.compression.checks import check_bits, check_choice, check_weights
+from recsys_lib.checks import check_bits, check_choice, check_number, check_weights
 from recsys_lib.compression.quantization.packing import pack_bits, unpack_bits
 from recsys_lib.compression.quantization.scales import (
     GRANULARITIES,
@@ -18,7 +18,6 @@ from recsys_lib.compression.quantization.scales import (
     to_groups,
 )
 from recsys_lib.compression.tensors import EncodedTensor
-from recsys_lib.models.checks import check_number
 
 _DTYPES = ("float16", "float32")
 

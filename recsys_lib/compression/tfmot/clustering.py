@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from recsys_lib.compression.checks import check_choice
+from recsys_lib.checks import check_choice, check_number
 from recsys_lib.compression.compressed import CompressedModel
 from recsys_lib.compression.pruning.rating_models import read_config
 from recsys_lib.compression.quantization.codebooks import (
@@ -25,7 +25,6 @@ from recsys_lib.compression.tfmot.twin import (
 )
 from recsys_lib.compression.weights import named_weights
 from recsys_lib.data import Interactions
-from recsys_lib.models.checks import check_number
 
 _KEEPING = "tensorflow_model_optimization.python.core.clustering.keras.experimental.cluster"
 _STARTS = {

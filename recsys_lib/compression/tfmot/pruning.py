@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from recsys_lib.compression.checks import check_choice, check_sparsity
+from recsys_lib.checks import check_choice, check_number, check_sparsity
 from recsys_lib.compression.compressed import CompressedModel
 from recsys_lib.compression.pruning.masks import check_units, num_kept
 from recsys_lib.compression.pruning.rating_models import read_config
@@ -26,7 +26,6 @@ from recsys_lib.compression.tfmot.twin import (
 )
 from recsys_lib.compression.weights import named_weights
 from recsys_lib.data import Interactions
-from recsys_lib.models.checks import check_number
 
 GRANULARITIES = ("element", "block", "n_of_m")
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.compression.checks import check_bits
+from recsys_lib.checks import check_bits
 from recsys_lib.compression.compressed import CompressedModel
 from recsys_lib.compression.pruning.rating_models import read_config
 from recsys_lib.compression.quantization.uniform import UniformQuantization, UniformTensor

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_lib import objectives
-from recsys_lib.compression.checks import check_choice
+from recsys_lib.checks import check_choice, check_number
 from recsys_lib.data import Interactions
-from recsys_lib.models.checks import check_number
 from recsys_lib.training.sampling import epoch_order, uniform_negatives
 
 _OBJECTIVES = ("sigmoid_cross_entropy", "squared_error")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.compression.checks import check_names
+from recsys_lib.checks import check_names
 from recsys_lib.compression.compressed import CompressedModel, store_weights
 from recsys_lib.compression.pruning.rating_models import read_config
 from recsys_lib.compression.tensors import DenseTensor, EncodedTensor

@@ -1,0 +1,200 @@
+"""Checks of what callers hand in. Each names the argument, what came and what was expected.
+
+A public function calls them once, at its entry; what it calls trusts what it gets. Where a check
+returns something, that is what to go on with: one array type, one kind of number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def check_number(
+    name: str,
+    value: Any,
+    low: float,
+    high: float = np.inf,
+    *,
+    include_low: bool = True,
+    integer: bool = False,
+) -> Any:
+    """Return a finite number from ``low`` to ``high`` as int or float; NumPy scalars are fine.
+
+    Args:
+        name: of the argument, for the error.
+        value: what came.
+        low: lowest value that is allowed; not itself, without ``include_low``.
+        high: highest value that is allowed.
+        include_low: see ``low``.
+        integer: whether it has to be whole; a float such as 3.0 is then refused.
+
+    Raises:
+        TypeError: no number, or True or False, or not whole.
+        ValueError: out of range, NaN or infinite.
+
+    Example:
+        >>> check_number("embedding_dim", 0, 1, integer=True)
+        Traceback (most recent call last):
+        ValueError: embedding_dim is 0: expected an integer of at least 1
+    """
+    kinds = (int, np.integer) if integer else (int, float, np.integer, np.floating)
+    kind = "an integer" if integer else "a finite number"
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise TypeError(f"{name} is {value!r}: expected {kind}")
+    outside = value < low or value > high or (value == low and not include_low)
+    if outside or not np.isfinite(value):
+        if high < np.inf:
+            bound = f"from {low:g} to {high:g}" if include_low else f"in ({low:g}, {high:g}]"
+        else:
+            bound = f"of at least {low:g}" if include_low else f"above {low:g}"
+        raise ValueError(f"{name} is {value}: expected {kind} {bound}")
+    return int(value) if integer else float(value)
+
+
+def check_k(k: Any) -> int:
+    """Return the length of a list, an integer of at least 1."""
+    return check_number("k", k, 1, integer=True)
+
+
+def check_bits(bits: Any, name: str = "bits", *, low: int = 2, high: int = 8) -> int:
+    """Return a whole number of bits.
+
+    Example:
+        >>> check_bits(9)
+        Traceback (most recent call last):
+        ValueError: bits is 9: expected an integer from 2 to 8
+    """
+    return check_number(name, bits, low, high, integer=True)
+
+
+def check_sparsity(sparsity: Any, name: str = "sparsity") -> float:
+    """Return a fraction of zeros in [0, 1).
+
+    Example:
+        >>> check_sparsity(1.0)
+        Traceback (most recent call last):
+        ValueError: sparsity is 1.0: expected a number in [0, 1)
+    """
+    value = check_number(name, sparsity, 0)
+    if value >= 1:
+        raise ValueError(f"{name} is {sparsity}: expected a number in [0, 1)")
+    return value
+
+
+def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
+    """Return one of several names.
+
+    Example:
+        >>> check_choice("granularity", "column", ("tensor", "row"))
+        Traceback (most recent call last):
+        ValueError: granularity is 'column': expected one of tensor, row
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} is {value!r}: expected one of {', '.join(choices)}")
+    return value
+
+
+def check_names(
+    name: str, given: Mapping[str, Any] | Collection[str], known: Collection[str]
+) -> None:
+    """Raise ValueError unless all names are known ones.
+
+    Example:
+        >>> check_names("bits", {"user_table": 4}, ["user_vectors", "item_vectors"])
+        Traceback (most recent call last):
+        ValueError: bits names 'user_table': expected some of item_vectors, user_vectors
+    """
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ValueError(
+            f"{name} names {unknown[0]!r}: expected some of {', '.join(sorted(known))}"
+        )
+
+
+def check_type(name: str, value: Any, kinds: tuple[type, ...], hint: str = "") -> None:
+    """Raise TypeError unless the value is of one of the types; ``hint`` ends the message.
+
+    Example:
+        >>> check_type("interactions", [1], (dict,))
+        Traceback (most recent call last):
+        TypeError: interactions is of type list: expected dict
+    """
+    if not isinstance(value, kinds):
+        expected = ", ".join(kind.__name__ for kind in kinds)
+        raise TypeError(f"{name} is of type {type(value).__name__}: expected {expected}{hint}")
+
+
+def check_range(name: str, ids: NDArray[Any], count: int) -> None:
+    """Raise ValueError unless all ids are in [0, count)."""
+    if ids.size and (ids.min() < 0 or ids.max() >= count):
+        bad = ids[(ids < 0) | (ids >= count)].flat[0]
+        raise ValueError(f"{name} holds {bad}: expected ids in [0, {count})")
+
+
+def check_ids(name: str, values: ArrayLike, count: int) -> NDArray[np.int64]:
+    """Return (n,) integer ids in [0, count) as int64.
+
+    Raises:
+        TypeError: the ids are not integers.
+        ValueError: not one dimension, or an id that is not known.
+
+    Example:
+        >>> check_ids("user_ids", [0, 7], count=5)
+        Traceback (most recent call last):
+        ValueError: user_ids holds 7: expected ids in [0, 5)
+    """
+    ids = np.asarray(values)
+    if ids.ndim != 1:
+        raise ValueError(f"{name} has shape {ids.shape}: expected one dimension, (n,)")
+    if ids.size and ids.dtype.kind not in "iu":
+        raise TypeError(f"{name} is of type {ids.dtype}: expected integers")
+    check_range(name, ids, count)
+    return ids.astype(np.int64)
+
+
+def check_weights(name: str, values: ArrayLike, *, ndim: int | None = None) -> NDArray[np.float32]:
+    """Return a finite float32 array that is not empty; a view where it is one already.
+
+    Args:
+        name: of the argument, for the error.
+        values: numbers.
+        ndim: number of dimensions, None for any.
+
+    Raises:
+        TypeError: not floating-point numbers.
+        ValueError: empty, of another number of dimensions, or NaN or infinity in it.
+
+    Example:
+        >>> check_weights("kernel", [[1.0, float("nan")]])
+        Traceback (most recent call last):
+        ValueError: kernel holds 1 NaN or infinite values of 2: expected finite numbers
+    """
+    array = np.asarray(values)
+    if array.dtype.kind != "f":
+        raise TypeError(f"{name} is of type {array.dtype}: expected floating-point numbers")
+    if array.size == 0:
+        raise ValueError(f"{name} has shape {array.shape}: expected at least one number")
+    if ndim is not None and array.ndim != ndim:
+        raise ValueError(f"{name} has shape {array.shape}: expected {ndim} dimensions")
+    bad = array.size - int(np.isfinite(array).sum())
+    if bad:
+        raise ValueError(
+            f"{name} holds {bad} NaN or infinite values of {array.size}: expected finite numbers"
+        )
+    return np.asarray(array, np.float32)
+
+
+def check_shape(name: str, array: Any, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless the array has this shape.
+
+    Example:
+        >>> check_shape("user_vectors", np.zeros((3, 2)), (4, 2))
+        Traceback (most recent call last):
+        ValueError: user_vectors has shape (3, 2): expected (4, 2)
+    """
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}: expected {shape}")

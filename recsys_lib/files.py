@@ -1,0 +1,178 @@
+"""Files: one format for every model, index, compressed recommender and checkpoint.
+
+A file is a safetensors file: plain arrays, a JSON header, no code. Its metadata hold one JSON text
+with ``kind``, ``format``, ``library`` and ``settings``. Its last 32 bytes, which other readers of
+safetensors see as an array named ``~sha256``, are the SHA-256 of all bytes before them: they are
+checked before anything is parsed, so a file that was cut or changed is never half read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FORMAT = 1
+_DIGEST = "~sha256"  # sorts behind all other names, so its bytes are the last
+_MARK = b'{"__metadata__":{"recsys_lib":'
+
+
+def write_file(
+    path: str | os.PathLike[str],
+    kind: str,
+    settings: Mapping[str, Any],
+    arrays: Mapping[str, NDArray[Any]],
+) -> int:
+    """Write arrays and settings to one file: whole, or not at all.
+
+    Args:
+        path: where to. An existing file is replaced in one step and keeps its mode; of a link, what
+            it points to is replaced.
+        kind: what the file is, such as "IALS".
+        settings: what JSON can hold.
+        arrays: numbers of 1 to 8 bytes, by name.
+
+    Returns:
+        Bytes of the file.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+        TypeError: settings hold what JSON cannot, or an array holds no numbers.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     size = write_file(f"{folder}/a", "demo", {"k": 3}, {"x": np.arange(3)})
+        ...     kind, settings, arrays = read_file(f"{folder}/a", ["demo"])
+        >>> size < 400, kind, settings, arrays["x"].tolist()
+        (True, 'demo', {'k': 3}, [0, 1, 2])
+    """
+    from safetensors.numpy import save
+
+    from recsys_lib import __version__
+
+    header = {"kind": kind, "format": FORMAT, "library": __version__, "settings": settings}
+    text = json.dumps(header, separators=(",", ":"))
+    stored: dict[str, NDArray[Any]] = {}
+    for name, array in arrays.items():
+        array = np.asarray(array)
+        if array.dtype.kind not in "iuf" or array.dtype.itemsize > 8:
+            raise TypeError(f"arrays[{name!r}] is of type {array.dtype}: expected numbers")
+        stored[name] = np.ascontiguousarray(array).reshape(array.shape)
+    content = save(stored | {_DIGEST: np.zeros(32, np.uint8)}, {"recsys_lib": text})
+    content = content[:-32] + hashlib.sha256(content[:-32]).digest()
+    replace_file(path, lambda temporary: temporary.write_bytes(content))
+    return len(content)
+
+
+def read_file(
+    path: str | os.PathLike[str], kinds: Collection[str] | None = None
+) -> tuple[str, dict[str, Any], dict[str, NDArray[Any]]]:
+    """Read a file written by :func:`write_file`; no code is run from it.
+
+    Args:
+        path: of the file.
+        kinds: those that are expected; None for any.
+
+    Returns:
+        ``(kind, settings, arrays)``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is foreign, cut or changed, of a newer format, or of another kind.
+    """
+    content = Path(path).read_bytes()
+    if content[8 : 8 + len(_MARK)] != _MARK:
+        raise ValueError(f"{path} is no file of recsys_lib, or is cut: expected one that it wrote")
+    if hashlib.sha256(content[:-32]).digest() != content[-32:]:
+        raise ValueError(
+            f"{path} is truncated or damaged (its checksum is another): expected a whole file"
+        )
+    from safetensors.numpy import load
+
+    header_bytes = int.from_bytes(content[:8], "little")
+    header = json.loads(json.loads(content[8 : 8 + header_bytes])["__metadata__"]["recsys_lib"])
+    if header["format"] > FORMAT:
+        raise ValueError(
+            f"{path} has format {header['format']}, written by recsys_lib {header['library']}: "
+            f"this one reads up to {FORMAT}; expected a newer recsys_lib or an older file"
+        )
+    kind = header["kind"]
+    if kinds is not None and kind not in kinds:
+        raise ValueError(f"{path} holds a {kind}: expected {' or '.join(sorted(kinds))}")
+    arrays = load(content)
+    del arrays[_DIGEST]
+    return kind, header["settings"], arrays
+
+
+def known_settings(
+    settings: Mapping[str, Any], known: Collection[str], what: str
+) -> dict[str, Any]:
+    """Return settings that were read from a file, or say which one a newer version wrote.
+
+    Example:
+        >>> known_settings({"bits": 4, "shiny": 1}, ["bits"], "UniformQuantization")
+        Traceback (most recent call last):
+        ValueError: UniformQuantization has the setting 'shiny': expected some of bits; ...
+    """
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        raise ValueError(
+            f"{what} has the setting {unknown[0]!r}: expected some of {', '.join(sorted(known))}; "
+            "the file was written by a newer recsys_lib"
+        )
+    return dict(settings)
+
+
+def replace_file(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> None:
+    """Let ``write`` make a file under a temporary name, then move it to ``path`` in one step.
+
+    The mode of a file that is replaced is kept, of a link its target is replaced, and temporary
+    files that killed processes left beside it are removed.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     replace_file(f"{folder}/a.txt", lambda new: new.write_text("whole"))
+        ...     Path(f"{folder}/a.txt").read_text()
+        'whole'
+    """
+    path = Path(os.path.realpath(path))
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"path is {path}: expected an existing folder {path.parent}")
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        if not _is_running(left.name.split(".")[-2].split("-")[0]):
+            left.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        write(temporary)
+        if path.exists():
+            temporary.chmod(path.stat().st_mode & 0o777)
+        with temporary.open("r+b") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _is_running(process: str) -> bool:
+    """Tell whether a process may still be at work; on Windows, where asking would end it, yes."""
+    if os.name == "nt" or not process.isdigit():
+        return True
+    with suppress(PermissionError):
+        try:
+            os.kill(int(process), 0)
+        except ProcessLookupError:
+            return False
+    return True

@@ -1,0 +1,296 @@
+"""Run a recipe on a model and say, after every step, what it cost and what it bought."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recsys_lib.checks import check_choice
+from recsys_lib.compression.compressed import CompressedModel
+from recsys_lib.compression.files import ACCOUNTS, save_compressed
+from recsys_lib.compression.quantization.rate_distortion import check_teacher
+from recsys_lib.data import Split
+from recsys_lib.models.factors import Factors, as_factors
+from recsys_lib.recipe.apply import apply_step, start
+from recsys_lib.recipe.measure import (
+    Measured,
+    Resamples,
+    Timer,
+    check_split,
+    interval,
+    measure,
+    requests,
+)
+from recsys_lib.recipe.steps import Distill, Quantize, Recipe, Step, check_recipe
+from recsys_lib.serving import compare_latency
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One row of the report: the model after one step.
+
+    Args:
+        step: that was run, None for the start.
+        ndcg, hit_rate: means over test users.
+        ndcg_interval, hit_rate_interval: 95 % of them over samples of users (bootstrap).
+        change: of the NDCG against the start, as a share of it.
+        change_interval: 95 % of it over the same samples for both (paired bootstrap).
+        file_bytes: of the file.
+        ratio: of the first file's bytes to these.
+        top_p50_us, top_p99_us: for the k best of the catalogue for one user; NaN when not timed.
+        candidates_p50_us, candidates_p99_us: for the scores of 1,000 candidates.
+    """
+
+    step: Step | None
+    ndcg: float
+    ndcg_interval: tuple[float, float]
+    hit_rate: float
+    hit_rate_interval: tuple[float, float]
+    change: float
+    change_interval: tuple[float, float]
+    file_bytes: int
+    ratio: float
+    top_p50_us: float
+    top_p99_us: float
+    candidates_p50_us: float
+    candidates_p99_us: float
+
+    @property
+    def name(self) -> str:
+        """The step in a few words."""
+        return "start" if self.step is None else _short(self.step)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CompressionResult:
+    """A model after a recipe, and what every step did.
+
+    Args:
+        compressed: the stored tables.
+        factors: the model that was read back from its file.
+        stages: the start, and one for each step.
+        account: what the file holds, see :func:`save_compressed`.
+        protocol: of the ranking metrics, in words.
+        k: length of the list.
+    """
+
+    compressed: CompressedModel
+    factors: Factors
+    stages: tuple[Stage, ...]
+    account: str
+    protocol: str
+    k: int
+
+    def __repr__(self) -> str:
+        last = self.stages[-1]
+        return (
+            f"CompressionResult({len(self.stages) - 1} steps, {last.file_bytes:,} bytes "
+            f"({last.ratio:.1f}x smaller), NDCG@{self.k} {last.ndcg:.4f} ({last.change:+.2%}); "
+            f"{self.account})"
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> int:
+        """Write the file; see :func:`save_compressed`."""
+        return save_compressed(path, self.compressed, account=self.account)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Give one row for each stage; ``ndcg_pm`` is half the width of the interval."""
+        import pandas as pd
+
+        rows = [
+            {
+                "step": stage.name,
+                "ndcg": stage.ndcg,
+                "ndcg_pm": (stage.ndcg_interval[1] - stage.ndcg_interval[0]) / 2,
+                "change": stage.change,
+                "change_low": stage.change_interval[0],
+                "change_high": stage.change_interval[1],
+                "hit_rate": stage.hit_rate,
+                "hit_rate_pm": (stage.hit_rate_interval[1] - stage.hit_rate_interval[0]) / 2,
+                "bytes": stage.file_bytes,
+                "ratio": stage.ratio,
+                "top_p50_us": stage.top_p50_us,
+                "top_p99_us": stage.top_p99_us,
+                "candidates_p50_us": stage.candidates_p50_us,
+                "candidates_p99_us": stage.candidates_p99_us,
+            }
+            for stage in self.stages
+        ]
+        return pd.DataFrame(rows).set_index("step")
+
+
+def compress(
+    model: Any,
+    recipe: Recipe,
+    data: Split,
+    timer: Timer | None = compare_latency,
+    *,
+    account: str = "self-contained",
+    k: int = 10,
+    seed: int = 0,
+) -> CompressionResult:
+    """Run the steps of a recipe one after the other and measure after each.
+
+    Every figure is that of a file: the model is written, read again, and what was read is judged.
+    All stages are timed together at the end, in turns, since times that were taken one after the
+    other say as much about the machine as about the model.
+
+    Args:
+        model: a fitted recommender whose score is an inner product, see :func:`as_factors`; it
+            stays as it is.
+        recipe: list of steps.
+        data: its train part is what the model was trained on; its test part is what is reported.
+            With negatives each test item is ranked against them, without against the catalogue.
+        timer: times the calls of all stages in turns; None to measure no latency.
+        account: "self-contained" (the file holds all users) or "items" (a user's training items
+            come with the request, and are folded in).
+        k: length of the list.
+        seed: of the bootstrap and of the users that are timed.
+
+    Raises:
+        TypeError: a wrong type of model, step, teacher or data.
+        ValueError: steps that cannot follow each other, or data or a step's teacher that count
+            other users or items than the model. All of this before anything runs.
+
+    Example:
+        >>> from recsys_lib.recipe import Quantize, ReduceDimensions
+        >>> from recsys_lib.data import SyntheticConfig, make_synthetic
+        >>> from recsys_lib.models import IALS
+        >>> data = make_synthetic(SyntheticConfig("video", num_users=200, num_items=100))
+        >>> split = Split(*data.split_leave_one_out())
+        >>> model = IALS(embedding_dim=16).fit(split.train)
+        >>> result = compress(model, [ReduceDimensions(8), Quantize()], split, timer=None)
+        >>> [stage.name for stage in result.stages], result.stages[-1].ratio > 5
+        (['start', 'ReduceDimensions 8', 'Quantize uniform 4 bits'], True)
+    """
+    factors, steps = check_arguments(model, recipe, data, account)
+    if timer is not None and not callable(timer):
+        raise TypeError(f"timer is of type {type(timer).__name__}: expected compare_latency")
+    state = start(factors)
+    states, measured = [state], [measure(state.compressed, account, data, k)]
+    for step in steps:
+        state = apply_step(step, state, data.train)
+        states.append(state)
+        measured.append(measure(state.compressed, account, data, k))
+    times = time_all(measured, data, k, timer, seed)
+    stages = _stages([None, *steps], measured, times, seed)
+    last = measured[-1]
+    return CompressionResult(
+        states[-1].compressed, last.factors, stages, account, last.quality.protocol, k
+    )
+
+
+def check_arguments(
+    model: Any, recipe: Recipe, data: Split, account: str
+) -> tuple[Factors, list[Step]]:
+    """Give tables and steps, or say what is wrong before anything runs."""
+    check_choice("account", account, ACCOUNTS)
+    check_split(data)
+    factors = as_factors(model)
+    if factors.user_vectors is None:
+        raise TypeError("model holds items only: expected one with user vectors to compress")
+    counts = factors.num_users, factors.num_items
+    if counts != (data.num_users, data.num_items):
+        raise ValueError(
+            f"data counts {data.num_users} users and {data.num_items} items, the model "
+            f"{counts[0]} and {counts[1]}: expected the same"
+        )
+    steps = check_recipe(recipe, factors.embedding_dim)
+    for step in steps:
+        if isinstance(step, Quantize) and step.teacher is not None:
+            check_teacher(step.teacher, counts)
+    distils = any(isinstance(step, Distill) for step in steps)
+    if account == "items" and (factors.how_to_fold_in is None or distils):
+        raise TypeError(
+            "account is 'items': expected a model that folds users in, such as IALS, and no "
+            "Distill, whose students cannot"
+        )
+    return factors, steps
+
+
+def time_all(
+    measured: list[Measured], data: Split, k: int, timer: Timer | None, seed: int
+) -> list[dict[str, Any]]:
+    """Time the requests of all models in turns; one mapping for each model, empty without timer."""
+    if timer is None:
+        return [{} for _ in measured]
+    functions = {
+        f"{place} {name}": call
+        for place, one in enumerate(measured)
+        for name, call in requests(one.factors, data, k, seed).items()
+    }
+    latencies = timer(functions).latencies
+    return [
+        {name: latencies[f"{place} {name}"] for name in ("top", "candidates")}
+        for place in range(len(measured))
+    ]
+
+
+def _stages(
+    steps: list[Step | None], measured: list[Measured], times: list[dict[str, Any]], seed: int
+) -> tuple[Stage, ...]:
+    resamples = Resamples(measured[0].quality.user_ids, seed)
+    first = resamples.means(measured[0].quality.ndcg_per_user)
+    stages = []
+    for step, one, latency in zip(steps, measured, times, strict=True):
+        ndcg = resamples.means(one.quality.ndcg_per_user)
+        hits = resamples.means(one.quality.hit_rate_per_user)
+        taken = [
+            getattr(latency.get(name), percentile, float("nan"))
+            for name in ("top", "candidates")
+            for percentile in ("p50_us", "p99_us")
+        ]
+        stages.append(
+            Stage(
+                step,
+                one.quality.ndcg,
+                interval(ndcg),
+                one.quality.hit_rate,
+                interval(hits),
+                relative_change(one.quality.ndcg, measured[0].quality.ndcg),
+                interval(np.where(first > 0, ndcg / np.maximum(first, 1e-12) - 1, 0.0)),
+                one.file_bytes,
+                measured[0].file_bytes / one.file_bytes,
+                *taken,
+            )
+        )
+    return tuple(stages)
+
+
+def relative_change(after: float, before: float) -> float:
+    """Give ``after / before - 1``; 0 where nothing was found before.
+
+    Example:
+        >>> round(relative_change(0.9, 1.0), 3)
+        -0.1
+    """
+    return after / before - 1 if before > 0 else 0.0
+
+
+def _short(step: Step) -> str:
+    name = type(step).__name__
+    width = getattr(step, "embedding_dim", None)
+    if width is not None:
+        return f"{name} {width}"
+    config: Any = step.config  # type: ignore[union-attr]
+    if isinstance(config, dict):
+        return f"{name} by table"
+    words = type(config).__name__.removesuffix("Quantization").removesuffix("Coding").lower()
+    if hasattr(config, "sparsity"):
+        return f"{name} {config.sparsity:.0%}" if isinstance(config.sparsity, float) else name
+    if hasattr(config, "rank"):
+        return f"{name} low rank {config.rank}"
+    if hasattr(config, "rate_weight"):
+        taught = "" if getattr(step, "teacher", None) is None else ", taught"
+        return f"{name} rate-distortion {config.rate_weight:g}{taught}"
+    if hasattr(config, "relative_error"):
+        return f"{name} {words} {config.relative_error:g}"
+    if hasattr(config, "num_subspaces"):
+        return f"{name} {words} {config.num_subspaces} x {config.bits} bits"
+    return f"{name} {words} {config.bits} bits" if hasattr(config, "bits") else name

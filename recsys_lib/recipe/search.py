@@ -1,0 +1,301 @@
+"""The smallest or fastest recipe within a quality budget: chosen on some users, told by others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from recsys_lib.checks import check_choice, check_number
+from recsys_lib.compression.quantization import (
+    EntropyCoding,
+    ProductQuantization,
+    TransformCoding,
+    UniformQuantization,
+)
+from recsys_lib.data import Split
+from recsys_lib.models.factors import Factors, as_factors
+from recsys_lib.recipe.apply import State, apply_step, start
+from recsys_lib.recipe.compress import (
+    CompressionResult,
+    check_arguments,
+    compress,
+    relative_change,
+    time_all,
+)
+from recsys_lib.recipe.measure import Timer, check_split, hold_out_users, measure
+from recsys_lib.recipe.steps import (
+    EntropyCode,
+    Quantize,
+    Recipe,
+    ReduceDimensions,
+    Step,
+)
+from recsys_lib.recipe.trials import TrialLog, fingerprint
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OBJECTIVES = ("bytes", "latency")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One recipe, judged on validation users.
+
+    Args:
+        family: the list of recipes that it belongs to.
+        recipe: that was run.
+        change: of the NDCG against the model, as a share of it.
+        file_bytes: of the file.
+        p50_us: for the k best of the catalogue for one user; NaN when not timed.
+    """
+
+    family: str
+    recipe: tuple[Step, ...]
+    change: float
+    file_bytes: int
+    p50_us: float
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SearchResult:
+    """What a search found.
+
+    Args:
+        trials: all recipes that were tried, in order.
+        best: the trial that was chosen, None if none was within the budget.
+        result: the chosen recipe on test users, see :func:`compress`; None without one.
+        num_validation_users: who chose.
+    """
+
+    trials: tuple[Trial, ...]
+    best: Trial | None
+    result: CompressionResult | None
+    num_validation_users: int
+
+    def __repr__(self) -> str:
+        found = "no recipe within the budget" if self.result is None else repr(self.result)
+        return (
+            f"SearchResult({len(self.trials)} recipes tried on {self.num_validation_users:,} "
+            f"validation users; on test users: {found})"
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """Give one row for each trial."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {
+                    "family": trial.family,
+                    "recipe": " -> ".join(_name(step) for step in trial.recipe),
+                    "change": trial.change,
+                    "bytes": trial.file_bytes,
+                    "p50_us": trial.p50_us,
+                    "chosen": trial is self.best,
+                }
+                for trial in self.trials
+            ]
+        )
+
+
+def default_recipes(embedding_dim: int) -> dict[str, list[Recipe]]:
+    """Give families of recipes for a model of so many dimensions, each from mild to harsh.
+
+    Example:
+        >>> list(default_recipes(64))
+        ['rounding', 'fewer dimensions', 'product quantization', 'transform coding']
+    """
+    code = EntropyCode(EntropyCoding())
+    widths = sorted({max(2, round(embedding_dim * share / 8)) for share in range(1, 8)})
+    pieces = [n for n in range(embedding_dim // 2, 1, -1) if embedding_dim % n == 0]
+    four_bits = Quantize(UniformQuantization(4, scale_search="mse"))
+    families: dict[str, list[Recipe]] = {
+        "rounding": [
+            [Quantize(UniformQuantization(bits, scale_search="mse")), code]
+            for bits in range(8, 1, -1)
+        ],
+        "fewer dimensions": [[ReduceDimensions(w), four_bits, code] for w in reversed(widths)],
+        "product quantization": [[Quantize(ProductQuantization(n)), code] for n in pieces],
+        "transform coding": [
+            [Quantize(TransformCoding(round(0.02 * 1.15**n, 4), contexts="size"))]
+            for n in range(28)
+        ],
+    }
+    return {name: recipes for name, recipes in families.items() if recipes}
+
+
+def search_recipe(
+    model: Any,
+    data: Split,
+    max_quality_loss: float = 0.01,
+    *,
+    timer: Timer | None,
+    objective: str = "bytes",
+    account: str = "self-contained",
+    recipes: Mapping[str, Sequence[Recipe]] | None = None,
+    validation_share: float = 1 / 3,
+    k: int = 10,
+    seed: int = 0,
+    checkpoint: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+    on_trial: Callable[[Trial], Any] | None = None,
+) -> SearchResult:
+    """Find the recipe of fewest bytes, or least time, that loses no more NDCG than allowed.
+
+    Some of the test users become validation users. Each family of recipes is bisected on them for
+    its last member within the budget; the best of all recipes that were tried and are within it is
+    chosen. Only then, and only once, it is judged on the other users, by :func:`compress`. The loss
+    found there may be a little above the budget, as it may be below: read its interval. A recipe
+    that the model refuses (too fine a step for its tables) counts as beyond the budget, -inf.
+
+    Args:
+        model: as for :func:`compress`.
+        data: as for :func:`compress`.
+        max_quality_loss: largest relative loss of NDCG@k on validation users, from 0 to below 1.
+        timer: :func:`recsys_lib.serving.compare_latency`; may be None if the objective is "bytes".
+        objective: "bytes" of the file, or "latency" (median for the k best of the catalogue).
+        account: as for :func:`compress`.
+        recipes: families by name, each ordered from mild to harsh; None for
+            :func:`default_recipes`. A family with one recipe is just tried.
+        validation_share: of the test users who choose.
+        k: length of the list.
+        seed: of the division of users, and as in :func:`compress`.
+        checkpoint: file that notes every trial; a search that was killed goes on from it, and a
+            finished one gives its result again.
+        progress: show a progress bar.
+        on_trial: called with every trial that was run, not with those read from the checkpoint.
+
+    Raises:
+        TypeError, ValueError: as for :func:`compress`; for all recipes before any is run; a
+            checkpoint of another search.
+
+    Example:
+        >>> from recsys_lib.data import SyntheticConfig, make_synthetic
+        >>> from recsys_lib.models import IALS
+        >>> data = make_synthetic(SyntheticConfig("video", num_users=200, num_items=100))
+        >>> split = Split(*data.split_leave_one_out())
+        >>> model = IALS(embedding_dim=16).fit(split.train)
+        >>> bits = [[Quantize(UniformQuantization(bits))] for bits in (8, 4, 2)]
+        >>> found = search_recipe(
+        ...     model, split, 0.05, timer=None, recipes={"rounding": bits}, progress=False)
+        >>> len(found.trials) <= 3
+        True
+    """
+    check_choice("objective", objective, OBJECTIVES)
+    check_number("max_quality_loss", max_quality_loss, 0)
+    if max_quality_loss >= 1:
+        raise ValueError(f"max_quality_loss is {max_quality_loss}: expected a share below 1")
+    if objective == "latency" and timer is None:
+        raise ValueError("timer is None: expected compare_latency for the objective 'latency'")
+    check_split(data)
+    factors = as_factors(model)
+    families = default_recipes(factors.embedding_dim) if recipes is None else dict(recipes)
+    if not any(families.values()):
+        raise ValueError("recipes holds no recipe: expected at least one")
+    for family in families.values():
+        for recipe in family:
+            check_arguments(factors, recipe, data, account)
+    validation, test = hold_out_users(data, validation_share, seed)
+    judge = _Judge(factors, validation, account, k, seed, timer if objective == "latency" else None)
+    mark = fingerprint(factors, validation, account, k, seed, objective == "latency")
+    log = TrialLog(checkpoint, mark)
+    trials = []
+    with _bar(families, progress) as bar:
+        for name, family in families.items():
+            for trial in _bisect(name, list(family), -max_quality_loss, judge, log, on_trial):
+                trials.append(trial)
+                bar.set_postfix_str(f"{name}: {trial.file_bytes:,} bytes, {trial.change:+.2%}")
+            bar.update()
+    allowed = [trial for trial in trials if trial.change >= -max_quality_loss]
+    worth = (lambda t: t.p50_us) if objective == "latency" else (lambda t: t.file_bytes)
+    best = min(allowed, key=worth, default=None)
+    result = None
+    if best is not None:
+        result = compress(factors, best.recipe, test, timer, account=account, k=k, seed=seed)
+    return SearchResult(tuple(trials), best, result, len(set(validation.test.user_ids.tolist())))
+
+
+class _Judge:
+    """Runs recipes, keeping the states of the last one for recipes that begin in the same way."""
+
+    def __init__(
+        self,
+        factors: Factors,
+        data: Split,
+        account: str,
+        k: int,
+        seed: int,
+        timer: Timer | None,
+    ) -> None:
+        self.data, self.account, self.k, self.seed, self.timer = data, account, k, seed, timer
+        self.states: list[tuple[Step | None, State]] = [(None, start(factors))]
+        self.reference: float | None = None
+
+    def __call__(self, family: str, recipe: Recipe) -> Trial:
+        if self.reference is None:
+            first = measure(self.states[0][1].compressed, self.account, self.data, self.k)
+            self.reference = first.quality.ndcg
+        shared = 0
+        while shared < min(len(recipe), len(self.states) - 1):
+            if self.states[shared + 1][0] != recipe[shared]:
+                break
+            shared += 1
+        self.states = self.states[: shared + 1]
+        try:
+            for step in recipe[shared:]:
+                state = apply_step(step, self.states[-1][1], self.data.train)
+                self.states.append((step, state))
+        except ValueError:  # too fine a step for the tables of this model, for example
+            return Trial(family, tuple(recipe), float("-inf"), 0, float("nan"))
+        one = measure(self.states[-1][1].compressed, self.account, self.data, self.k)
+        times = time_all([one], self.data, self.k, self.timer, self.seed)[0]
+        return Trial(
+            family,
+            tuple(recipe),
+            relative_change(one.quality.ndcg, self.reference),
+            one.file_bytes,
+            times["top"].p50_us if times else float("nan"),
+        )
+
+
+def _bisect(
+    name: str,
+    family: list[Recipe],
+    lowest: float,
+    judge: _Judge,
+    log: TrialLog,
+    on_trial: Callable[[Trial], Any] | None,
+) -> list[Trial]:
+    """Try recipes until the last one within the budget is known, if harsher means worse."""
+    trials = []
+    good, bad = -1, len(family)
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        recipe = family[middle]
+        known = log.get(recipe)
+        if known is None:
+            trial = judge(name, recipe)
+            log.add(recipe, trial.change, trial.file_bytes, trial.p50_us)
+            if on_trial is not None:
+                on_trial(trial)
+        else:
+            trial = Trial(name, tuple(recipe), *known)
+        trials.append(trial)
+        good, bad = (middle, bad) if trial.change >= lowest else (good, middle)
+    return trials
+
+
+def _bar(families: Mapping[str, Sequence[Recipe]], progress: bool) -> Any:
+    from tqdm.auto import tqdm
+
+    return tqdm(total=len(families), desc="recipes", unit="family", disable=not progress)
+
+
+def _name(step: Step) -> str:
+    from recsys_lib.recipe.compress import Stage
+
+    nothing = (0.0, 0.0)
+    return Stage(step, 0, nothing, 0, nothing, 0, nothing, 1, 1, 0, 0, 0, 0).name

@@ -1,0 +1,135 @@
+"""A rating model for items that nobody has rated: users meet a linear image of an item's text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from recsys_lib.checks import check_number
+from recsys_lib.data import Interactions
+from recsys_lib.models.checks import check_interactions
+
+
+@dataclass(frozen=True, eq=False)
+class TextRatingModel:
+    """Two towers: a vector for each user, ``x K + b`` for an item whose text has the vector x.
+
+    Args:
+        user_vectors: (num_users, d).
+        kernel: (m, d), m the length of a text's vector.
+        bias: (d,).
+    """
+
+    user_vectors: NDArray[np.float32]
+    kernel: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+    def item_vectors(self, text_vectors: ArrayLike) -> NDArray[np.float32]:
+        """Give (n, d) item vectors for (n, m) vectors of texts.
+
+        Raises:
+            ValueError: another shape, or NaN or infinity.
+        """
+        vectors = check_vectors("text_vectors", text_vectors)
+        if vectors.shape[1] != len(self.kernel):
+            raise ValueError(
+                f"text_vectors has shape {vectors.shape}: expected (n, {len(self.kernel)})"
+            )
+        return vectors @ self.kernel + self.bias
+
+    def score_items(self, text_vectors: ArrayLike) -> NDArray[np.float32]:
+        """Give (num_users, n) scores of n items, known by the vectors of their texts."""
+        return self.user_vectors @ self.item_vectors(text_vectors).T
+
+
+def fit_text_rating(
+    text_vectors: ArrayLike,
+    interactions: Interactions,
+    *,
+    embedding_dim: int = 64,
+    l2: float = 10.0,
+) -> TextRatingModel:
+    """Fit users and projection in closed form: ridge regression, then its best low-rank form.
+
+    With X the texts' vectors and a column of ones, and R (items, users) of 1 where they met and 0
+    elsewhere, ``W = (X'X + l2 I)^-1 X'R`` minimises ``|X W - R|^2 + l2 |W|^2``. The first d right
+    singular vectors of X W are the users.
+
+    Args:
+        text_vectors: (num_items, m) of the training items.
+        interactions: with those items.
+        embedding_dim: d, at most the number of users and m.
+        l2: penalty, above 0.
+
+    Returns:
+        The model; its users are those of the interactions.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong kind, shape or range.
+
+    Source:
+        Gantner et al., *Learning Attribute-to-Feature Mappings for Cold-Start Recommendations*,
+        ICDM 2010 (a linear map from attributes); reduced-rank regression: Izenman, 1975.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> log = Interactions([0, 1, 2, 2], [0, 1, 2, 3], num_users=3)
+        >>> model = fit_text_rating(rng.normal(size=(4, 5)), log, embedding_dim=2)
+        >>> model.score_items(rng.normal(size=(7, 5))).shape
+        (3, 7)
+    """
+    check_interactions(interactions)
+    vectors = check_vectors("text_vectors", text_vectors)
+    check_number("embedding_dim", embedding_dim, 1, integer=True)
+    if len(vectors) != interactions.num_items:
+        raise ValueError(
+            f"text_vectors has {len(vectors)} rows: expected {interactions.num_items}, the number "
+            "of items"
+        )
+    most = min(interactions.num_users, vectors.shape[1])
+    if embedding_dim > most:
+        raise ValueError(f"embedding_dim is {embedding_dim}: expected at most {most}")
+    ratings = interactions.to_csr().T.toarray()  # (items, users)
+    kernel, bias = ridge(vectors, ratings, l2)
+    # Right singular vectors of the predictions, by the eigenvectors of a (users, users) matrix.
+    fitted = (vectors @ kernel + bias).astype(np.float64)
+    _, axes = np.linalg.eigh(fitted.T @ fitted)
+    users = axes[:, ::-1][:, :embedding_dim].astype(np.float32)
+    return TextRatingModel(users, kernel @ users, bias @ users)
+
+
+def ridge(
+    vectors: ArrayLike, targets: ArrayLike, l2: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Give kernel (m, c) and bias (c,) of the ridge regression of targets (n, c) on vectors (n, m).
+
+    The bias is penalised like the rest.
+
+    Raises:
+        TypeError, ValueError: shapes that do not fit, NaN, or l2 not above 0.
+
+    Example:
+        >>> kernel, bias = ridge([[0.0], [1.0], [2.0]], [[1.0], [3.0], [5.0]], l2=1e-9)
+        >>> kernel.round(3).tolist(), bias.round(3).tolist()
+        ([[2.0]], [1.0])
+    """
+    check_number("l2", l2, 0, include_low=False)
+    x, y = check_vectors("vectors", vectors), check_vectors("targets", targets)
+    if len(x) != len(y):
+        raise ValueError(f"targets has {len(y)} rows: expected {len(x)}, as vectors has")
+    wide = np.hstack([x, np.ones((len(x), 1), np.float32)]).astype(np.float64)
+    gram = wide.T @ wide + l2 * np.eye(wide.shape[1])
+    solution = np.linalg.solve(gram, wide.T @ y).astype(np.float32)
+    return solution[:-1], solution[-1]
+
+
+def check_vectors(name: str, values: ArrayLike) -> NDArray[np.float32]:
+    """Give (n, m) finite numbers as float32; ValueError for anything else."""
+    array = np.asarray(values, np.float32)
+    if array.ndim != 2 or not array.size:
+        raise ValueError(f"{name} has shape {array.shape}: expected (n, m), neither of them 0")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} holds infinity or NaN: expected finite numbers")
+    return array

