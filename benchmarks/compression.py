@@ -38,9 +38,9 @@ Row = tuple[str, int, Any, Run]  # name, stored bytes, what has score(users, ite
 
 
 def load_split() -> Any:
-    from recsys_lib.data import load_dataset
+    from recsys_lib.data import load_split
 
-    return load_dataset("ncf-ml-1m")
+    return load_split("ncf-ml-1m")
 
 
 def base(folder: Path) -> Any:

@@ -25,7 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 from machine import machine_line
 
-from recsys_lib.data import load_dataset
+from recsys_lib.data import load_split
 from recsys_lib.evaluation import evaluate_leave_one_out
 from recsys_lib.models import RatingModelConfig, build_rating_model
 from recsys_lib.training import History, KerasScorer, fit
@@ -49,7 +49,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.checkpoint.parent.mkdir(exist_ok=True)
 
-    split = load_dataset("ncf-ml-1m")
+    split = load_split("ncf-ml-1m")
     model = build_rating_model(
         RatingModelConfig(
             "matrix_factorization", split.num_users, split.num_items, EMBEDDING_DIM, init_std=0.1

@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 from machine import machine_line
 
-from recsys_lib.data import Interactions, load_dataset
+from recsys_lib.data import Interactions, load_split
 from recsys_lib.models import RatingModelConfig, build_rating_model
 from recsys_lib.training.checks import own_optimizer
 from recsys_lib.training.loop import compile_epoch
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--fallback", choices=["synthetic"], default=None)
     arguments = parser.parse_args()
-    split = load_dataset("ncf-ml-1m", fallback=arguments.fallback)
+    split = load_split("ncf-ml-1m", fallback=arguments.fallback)
     shuffled = np.random.default_rng(0).permutation(len(split.train))
     data = split.train.take(shuffled[: arguments.rows])
     trainers = {

@@ -89,8 +89,11 @@ def shaken_scores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def real_data() -> Callable[[str], Any]:
-    """Give the real data set of that name; skip the test where its files are not to be had."""
-    from recsys_lib.data import load_dataset
+    """Return the published split of a real data set, or all its rows where it has not just one.
+
+    The test is skipped where the files are not to be had.
+    """
+    from recsys_lib.data import DATASETS, load_dataset, load_split
 
     cache: dict[str, Any] = {}
 
@@ -99,7 +102,8 @@ def real_data() -> Callable[[str], Any]:
         if not home or not (Path(home) / name).is_dir():
             pytest.skip(f"needs the files of {name} under RECSYS_DATA_HOME")
         if name not in cache:
-            cache[name] = load_dataset(name)
+            load_it = load_split if DATASETS[name].num_splits == 1 else load_dataset
+            cache[name] = load_it(name)
         return cache[name]
 
     return load

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from recsys_lib.data import Split, make_synthetic, sample_negatives
-from recsys_lib.data.synthetic import smaller
+from recsys_lib.data import Split, SyntheticConfig, make_synthetic, sample_negatives
 from recsys_lib.evaluation import evaluate_full_ranking, evaluate_leave_one_out
 from recsys_lib.models import EASE, IALS, Popularity
 
@@ -35,7 +34,8 @@ class _Twice:
 
 @pytest.fixture(scope="module")
 def split() -> Split:
-    train, test = make_synthetic(smaller("video", 120, 160), seed=1).split_leave_one_out()
+    data = make_synthetic(SyntheticConfig("video", 120, 160, 40), seed=1)
+    train, test = data.split_leave_one_out()
     return Split(train, test, sample_negatives(train, test, 40))
 
 

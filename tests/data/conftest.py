@@ -61,11 +61,12 @@ class WebServer:
 
 @pytest.fixture(autouse=True)
 def _nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No proxy, no mirror, no cached TLS settings, no host given up by an earlier test."""
+    """No proxy, no mirror, no certificate of our own, no host given up by an earlier test."""
     monkeypatch.setattr(download, "_unreachable", {})
-    monkeypatch.setattr("urllib.request._opener", None)
-    monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.delenv("RECSYS_DATA_MIRROR", raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    for name in ("RECSYS_DATA_MIRROR", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture

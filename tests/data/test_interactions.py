@@ -34,13 +34,13 @@ def interactions(draw):
         ({"item_ids": ["a", "b"]}, TypeError, "item_ids is of type .*: expected integers"),
         ({"item_ids": [True, False]}, TypeError, "item_ids is of type bool"),
         ({"user_ids": [[0], [1]]}, ValueError, r"user_ids has shape \(2, 1\)"),
-        ({"user_ids": [0, 1, 1]}, ValueError, "item_ids has 2 rows, user_ids has 3"),
+        ({"user_ids": [0, 1, 1]}, ValueError, "item_ids has 2 rows: expected 3"),
         ({"user_ids": [-1, 1]}, ValueError, r"user_ids holds -1: expected ids in \[0, 2\)"),
         ({"item_ids": [0, 7], "num_items": 7}, ValueError, r"item_ids holds 7: .*\[0, 7\)"),
         ({"user_ids": [0, 2], "num_users": 2}, ValueError, "user_ids holds 2"),
         ({"user_ids": np.array([0, 2**63], np.uint64)}, ValueError, "user_ids holds"),
         ({"num_users": 2.0}, TypeError, "num_users is 2.0"),
-        ({"num_items": -3}, ValueError, "item_ids holds"),
+        ({"num_items": -3}, ValueError, "num_items is -3"),
         ({"ratings": [1.0, np.nan]}, ValueError, r"ratings\[1\] is nan: expected finite"),
         ({"ratings": [np.inf, 1.0]}, ValueError, r"ratings\[0\] is inf"),
         ({"ratings": [1.0]}, ValueError, "ratings has 1 rows"),
@@ -67,7 +67,7 @@ def test_what_is_accepted():
         num_users=4,
         item_names=["a", "b"],
     )
-    assert (data.num_users, data.num_items, len(data), data.num_interactions) == (4, 2, 2, 2)
+    assert (data.num_users, data.num_items, len(data)) == (4, 2, 2)
     assert (data.user_ids.dtype, data.ratings.dtype) == (np.int64, np.float32)
     assert data.timestamps.dtype == np.int64
     assert data.item_names == ("a", "b")

@@ -5,30 +5,33 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recsys_lib.data import DATASETS, Interactions, Split, data_home, load_folds, load_frame
+from recsys_lib.data import (
+    DATASETS,
+    Interactions,
+    Split,
+    data_home,
+    load_dataset,
+    load_frame,
+    load_split,
+    make_synthetic,
+)
 from recsys_lib.data.files import path_of
+from recsys_lib.data.movielens import GENRES, item_genres, texts_without_tags
 from recsys_lib.data.tables import read_columns, read_numbers
-
-FIELDS = ("ratings", "timestamps", "user_vocabulary", "item_vocabulary", "item_names", "item_texts")
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_kind_and_columns_are_those_of_the_card(real_data, name):
-    info, data = DATASETS[name], real_data(name)
-    assert isinstance(data, Split if info.kind == "split" else Interactions)
+def test_counts_are_those_of_the_card(real_data, name):
+    card, data = DATASETS[name], real_data(name)
     assert data.name == name
     assert not data.is_synthetic
-    assert (data.num_users, data.num_items) == (
-        info.statistics.get("users", data.num_users),
-        info.statistics.get("items", data.num_items),
-    )
-    rows = data.train if isinstance(data, Split) else data
-    for column in FIELDS:
-        assert (getattr(rows, column) is not None) == (column in info.columns), column
+    assert data.num_users == card.statistics.get("users", data.num_users)
+    assert data.num_items == card.statistics.get("items", data.num_items)
     if isinstance(data, Split):
-        assert (data.validation is not None) == ("validation" in info.columns)
-        assert len(data.train) == info.statistics["train"]
-        assert len(data.test) == info.statistics["test"]
+        assert len(data.train) == card.statistics["train"]
+        assert len(data.test) == card.statistics["test"]
+        whole = load_dataset(name)
+        assert len(whole) == sum(card.statistics.get(p, 0) for p in ("train", "validation", "test"))
 
 
 def test_ncf_ml_1m(real_data):
@@ -64,8 +67,7 @@ def test_ml_100k(real_data):
 
 def test_ml_100k_folds(real_data):
     data = real_data("ml-100k")
-    splits = load_folds("ml-100k")
-    assert len(splits) == 5
+    splits = [load_split("ml-100k", fold=fold) for fold in range(1, 6)]
 
     def rows(part):
         return set(zip(part.user_ids.tolist(), part.item_ids.tolist(), strict=True))
@@ -158,3 +160,29 @@ def test_citeulike(real_data):
     for part in (split.validation, split.test):
         assert len(np.unique(part.user_ids)) == len(part)
         assert seen[part.user_ids, part.item_ids].sum() == 0
+
+
+def test_genres_end_where_tags_begin():
+    names = ("Heat (1995)", "War", "Up", "Drama")
+    texts = (
+        "Heat (1995) Action Crime drama tense",
+        "War Sci-Fi War Warring states",
+        "Up",
+        "Drama Drama Drama",
+    )
+    films = Interactions([0], [0], num_items=4, item_names=names, item_texts=texts)
+    found = [[GENRES[g] for g in np.flatnonzero(row)] for row in item_genres(films)]
+    assert found == [["Action", "Crime"], ["Sci-Fi", "War"], [], ["Drama"]]
+    assert texts_without_tags(films) == [
+        "Heat (1995) Action Crime", "War Sci-Fi War", "Up", "Drama Drama",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="no item_names or no item_texts"):
+        item_genres(Interactions([0], [0]))
+
+
+def test_every_genre_of_films_is_read(real_data):
+    share = item_genres(real_data("ml-latest-small")).mean(axis=0)
+    assert (share[:19] > 0).all()
+    assert share[GENRES.index("Drama")] == pytest.approx(4361 / 9742, abs=0.001)  # of movies.csv
+    share = item_genres(make_synthetic("video")).mean(axis=0)
+    assert (share > 0).sum() == 8  # of the generator's topics

@@ -6,10 +6,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from recsys_lib.data import Interactions
+from recsys_lib.data import Interactions, make_synthetic, sample_negatives, split_cold_items
 
 
 @st.composite
@@ -129,15 +129,18 @@ def test_folds(data, num_folds, seed):
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, float("nan")])
 def test_bad_fractions(fraction):
-    data = Interactions([0] * 9, list(range(9)))
-    for split in (data.split_random, data.split_stratified):
-        with pytest.raises(ValueError, match=r"test_fraction is .*: expected a number in \(0, 1\)"):
+    data = Interactions([0] * 9, list(range(9)), timestamps=list(range(9)))
+    for split in (data.split_random, data.split_stratified, data.split_by_time):
+        with pytest.raises(ValueError, match="test_fraction is"):
             split(fraction)
+    for name in ("test_fraction", "validation_fraction"):
+        with pytest.raises(ValueError, match=f"{name} is"):
+            split_cold_items(data, **{name: fraction})
 
 
 @pytest.mark.parametrize("num_folds", [0, 1, 10])
 def test_bad_number_of_folds(num_folds):
-    with pytest.raises(ValueError, match="expected 2 to 9"):
+    with pytest.raises(ValueError, match="num_folds is"):
         Interactions([0] * 9, list(range(9))).split_folds(num_folds)
 
 
@@ -167,3 +170,56 @@ def test_cut_in_time(data, fraction):
     assert train.timestamps.max() < test.timestamps.min()
     assert sorted(rows(train) + rows(test)) == rows(data)
     assert len(test) >= max(1, round(len(data) * fraction))
+
+
+def test_no_item_and_no_row_is_in_two_parts():
+    log = make_synthetic("music")
+    split = split_cold_items(log, seed=1)
+    parts = (split.train, split.validation, split.test)
+    items = np.concatenate([part.item_vocabulary for part in parts])
+    counts = np.bincount(log.item_ids, minlength=log.num_items)
+    assert len(np.unique(items)) == len(items) == (counts >= 5).sum()
+    assert sum(map(len, parts)) == counts[counts >= 5].sum()
+    assert [p.num_items / len(items) for p in parts] == pytest.approx([0.7, 0.1, 0.2], abs=1e-3)
+    for part in parts:
+        assert part.num_users == log.num_users
+        assert np.bincount(part.item_ids).min() >= 5  # nothing of an item was lost
+        assert part.item_names == tuple(log.item_names[i] for i in part.item_vocabulary)
+        assert part.item_texts == tuple(log.item_texts[i] for i in part.item_vocabulary)
+    again, other = split_cold_items(log, seed=1), split_cold_items(log, seed=2)
+    np.testing.assert_array_equal(again.test.item_vocabulary, split.test.item_vocabulary)
+    assert not np.array_equal(other.test.item_vocabulary, split.test.item_vocabulary)
+
+
+def test_cold_items_keep_their_original_ids():
+    log = Interactions([0] * 9, list(range(9)), item_vocabulary=list("abcdefghi"), num_items=9)
+    split = split_cold_items(log, min_interactions=1, test_fraction=0.4)
+    for part in (split.train, split.validation, split.test):
+        assert len(part) == part.num_items == len(part.item_vocabulary)
+    with pytest.raises(ValueError, match="add up to"):
+        split_cold_items(log, test_fraction=0.6, validation_fraction=0.5)
+    with pytest.raises(ValueError, match="expected enough for one in test"):
+        split_cold_items(log, min_interactions=10**9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 5))
+def test_sampled_negatives_are_unseen_and_different(seed, num_negatives):
+    rng = np.random.default_rng(seed)
+    data = Interactions(rng.integers(0, 9, 60), rng.integers(0, 40, 60), num_items=40)
+    train, test = data.split_leave_one_out(seed)
+    negatives = sample_negatives(train, test, num_negatives, seed)
+    known = (train.to_csr() + test.to_csr()).toarray() > 0
+    assert negatives.shape == (len(test), num_negatives)
+    for user, row in zip(test.user_ids, negatives, strict=True):
+        assert len(set(row.tolist())) == num_negatives
+        assert not known[user, row].any()
+    np.testing.assert_array_equal(negatives, sample_negatives(train, test, num_negatives, seed))
+
+
+def test_sampled_negatives_must_exist():
+    train, test = Interactions([0, 0, 0], [0, 1, 2]).split_leave_one_out()
+    with pytest.raises(ValueError, match="only 0 unseen items"):
+        sample_negatives(train, test, 1)
+    with pytest.raises(ValueError, match="num_negatives is 0"):
+        sample_negatives(train, test, 0)

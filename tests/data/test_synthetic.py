@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from recsys_lib.data import PRESETS, SyntheticConfig, load_dataset, make_synthetic
-from recsys_lib.data.synthetic import smaller
 
 
 @pytest.fixture(scope="module", params=sorted(PRESETS))
@@ -118,18 +117,13 @@ def test_star_ratings_can_be_learned():
     assert rmse < 0.9 * test.ratings.std()
 
 
-def test_smaller():
-    data = make_synthetic(smaller("e-commerce", 30, 40), seed=3)
-    assert (data.num_users, data.num_items) == (30, 40)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"domain": "films"}, "domain is 'films'"),
-        ({"num_users": 1}, "num_users is 1"),
-        ({"mean_items_per_user": 900.0}, "mean_items_per_user is 900.0"),
-        ({"repeat_fraction": 1.0}, "repeat_fraction is 1.0"),
+        ({"domain": "films"}, "domain is"),
+        ({"num_users": 1}, "num_users is"),
+        ({"mean_items_per_user": 900.0}, "mean_items_per_user is"),
+        ({"repeat_fraction": 1.0}, "repeat_fraction is"),
     ],
 )
 def test_bad_configurations(change, message):

@@ -7,7 +7,7 @@ import gzip
 import numpy as np
 import pytest
 
-from recsys_lib.data.errors import CorruptFileError, DataError
+from recsys_lib.data import CorruptFileError, DataError
 from recsys_lib.data.tables import convert, positions, read_columns, read_numbers
 
 COLUMNS = ("user", "item", "rating")
@@ -37,7 +37,7 @@ def test_numbers(write):
     [
         ("1\t2\t3\n4\t5\n", r"table, line 2: 2 values came \('4 \| 5'\): expected 3 \(user, item"),
         ("1\t2\t3\n4\t5\t6\t7\n", "table, line 2: 4 values came"),
-        ("1\t2\t3\n4\tfive\t6\n", "table, line 2: item is 'five': expected a number .int64"),
+        ("1\t2\t3\n4\tfive\t6\n", "table, line 2: item is 'five'"),
         ("1\t2\t3\n4\t\t6\n", "table, line 2: item is ''"),
         ("1\t2\t3\n4\t5\t6.5\n", "table, line 2: rating is '6.5'"),
         ("1 2 3\n", "table, line 1: 1 values came"),
@@ -51,28 +51,21 @@ def test_bad_numbers(write, text, message):
         read_numbers(write(text), COLUMNS)
 
 
-def test_optional_columns_are_missing_in_all_lines_or_none(write):
-    with pytest.raises(CorruptFileError, match=r"line 2: 2 values .*expected 3 as in the lines"):
-        read_numbers(write("1\t2\t3\n4\t5\n"), COLUMNS, optional=1)
-
-
 @pytest.mark.parametrize("value", ["nan", "inf", "x"])
 def test_numbers_are_finite(write, value):
+    path = write(f"user,item,rating\n1,2,3\n1,2,{value}\n")
     with pytest.raises(CorruptFileError, match=f"line 3: rating is '{value}'"):
-        read_numbers(
-            write(f"user,item,rating\n1,2,3\n1,2,{value}\n"),
-            COLUMNS,
-            delimiter=",",
-            header=True,
-            dtype=np.float64,
-        )
+        read_numbers(path, COLUMNS, delimiter=",", header=True, dtype=np.float64)
+
+
+def test_optional_columns_are_missing_in_all_lines_or_none(write):
+    with pytest.raises(CorruptFileError, match="line 2: 2 values"):
+        read_numbers(write("1\t2\t3\n4\t5\n"), COLUMNS, optional=1)
 
 
 def test_wrong_header(write):
     for read in (read_numbers, read_columns):
-        with pytest.raises(
-            CorruptFileError, match=r"line 1: the header is 'a \| b': expected user"
-        ):
+        with pytest.raises(CorruptFileError, match=r"line 1: the header is 'a \| b'"):
             read(write("a,b\n1,2\n"), ("user", "item"), delimiter=",", header=True)
 
 
@@ -122,9 +115,7 @@ def test_bad_columns(write, text, message):
 def test_convert(tmp_path):
     path = tmp_path / "table"
     assert convert(path, "id", ["1", "2"], np.int64).tolist() == [1, 2]
-    with pytest.raises(
-        CorruptFileError, match="table, line 3: when is 'noon': expected datetime64"
-    ):
+    with pytest.raises(CorruptFileError, match="table, line 3: when is 'noon'"):
         convert(path, "when", ["2020-01-01 00:00:00", "noon"], "datetime64[s]")
     with pytest.raises(CorruptFileError, match="table, line 1: id is ''"):
         convert(path, "id", [""], np.int64, header=False)
