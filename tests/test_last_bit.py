@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from recsys_lib.data import Split, SyntheticConfig, make_synthetic, sample_negatives
+from recsys_lib.data import Split, make_synthetic, sample_negatives
+from recsys_lib.data.synthetic import SyntheticConfig
 from recsys_lib.evaluation import evaluate_full_ranking, evaluate_leave_one_out
 from recsys_lib.models import EASE, IALS, Popularity
 

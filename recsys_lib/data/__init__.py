@@ -1,25 +1,20 @@
 """Data: the one data type, splits, data sets, downloads and the synthetic generator."""
 
-from recsys_lib.data.catalogue import DATASETS, DatasetInfo
+from recsys_lib.data.catalogue import DATASETS
 from recsys_lib.data.download import fetch
-from recsys_lib.data.files import CorruptFileError, DataError, DownloadError, data_home
+from recsys_lib.data.files import DataError, DownloadError
 from recsys_lib.data.interactions import Interactions
 from recsys_lib.data.load import load_dataset, load_frame, load_split
 from recsys_lib.data.splits import ColdItemSplit, Split, sample_negatives, split_cold_items
-from recsys_lib.data.synthetic import PRESETS, SyntheticConfig, make_synthetic
+from recsys_lib.data.synthetic import make_synthetic
 
 __all__ = [
     "DATASETS",
-    "PRESETS",
     "ColdItemSplit",
-    "CorruptFileError",
     "DataError",
-    "DatasetInfo",
     "DownloadError",
     "Interactions",
     "Split",
-    "SyntheticConfig",
-    "data_home",
     "fetch",
     "load_dataset",
     "load_frame",

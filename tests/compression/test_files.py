@@ -21,7 +21,8 @@ from recsys_lib.compression.quantization import (
     TransformCoding,
     UniformQuantization,
 )
-from recsys_lib.data import Interactions, SyntheticConfig, make_synthetic
+from recsys_lib.data import Interactions, make_synthetic
+from recsys_lib.data.synthetic import SyntheticConfig
 from recsys_lib.models import ALS, EASE, IALS, Factors, FoldIn, as_factors
 from recsys_lib.recipe.apply import apply_step, start
 from recsys_lib.recipe.steps import EntropyCode, Prune, Quantize, ReduceDimensions

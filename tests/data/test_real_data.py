@@ -9,13 +9,12 @@ from recsys_lib.data import (
     DATASETS,
     Interactions,
     Split,
-    data_home,
     load_dataset,
     load_frame,
     load_split,
     make_synthetic,
 )
-from recsys_lib.data.files import path_of
+from recsys_lib.data.files import data_home, path_of
 from recsys_lib.data.movielens import GENRES, item_genres, texts_without_tags
 from recsys_lib.data.tables import read_columns, read_numbers
 

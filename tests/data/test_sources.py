@@ -16,14 +16,13 @@ import pytest
 
 from recsys_lib.data import (
     DATASETS,
-    CorruptFileError,
     DownloadError,
     Split,
-    data_home,
     load_dataset,
     load_frame,
     load_split,
 )
+from recsys_lib.data.files import CorruptFileError, data_home
 from recsys_lib.data.sources import PICKLES, pairs_from_pickle
 
 FIELDS = ("ratings", "timestamps", "user_vocabulary", "item_vocabulary", "item_names", "item_texts")

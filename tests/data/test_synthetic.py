@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recsys_lib.data import PRESETS, SyntheticConfig, load_dataset, make_synthetic
+from recsys_lib.data import load_dataset, make_synthetic
+from recsys_lib.data.synthetic import PRESETS, SyntheticConfig
 
 
 @pytest.fixture(scope="module", params=sorted(PRESETS))

@@ -7,7 +7,8 @@ import gzip
 import numpy as np
 import pytest
 
-from recsys_lib.data import CorruptFileError, DataError
+from recsys_lib.data import DataError
+from recsys_lib.data.files import CorruptFileError
 from recsys_lib.data.tables import convert, positions, read_columns, read_numbers
 
 COLUMNS = ("user", "item", "rating")

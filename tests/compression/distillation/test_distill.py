@@ -16,7 +16,8 @@ from recsys_lib.compression.distillation import (
     agreement,
     distill,
 )
-from recsys_lib.data import Interactions, SyntheticConfig, make_synthetic
+from recsys_lib.data import Interactions, make_synthetic
+from recsys_lib.data.synthetic import SyntheticConfig
 from recsys_lib.models import IALS, RatingModelConfig, build_rating_model
 from recsys_lib.training import KerasRecommender, fit
 
