@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import importlib
 import os
 import sys
@@ -15,6 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import settings
+
+# Building a graph makes a million objects that stay; to look through them all, again and again, was
+# a sixth of the time of the tests.
+gc.set_threshold(50_000, 20, 20)
 
 # A test that names one of these is marked `alone`: tools/run_tests.py runs it after the others.
 CLOCKS_AND_PROCESSES = {
