@@ -39,18 +39,11 @@ def read_ncf_ml_1m(folder: Path) -> Split:
     negatives = _read_negatives(path_of(folder, "ml-1m.test.negative"), test)
     num_users = int(max(train[:, 0].max(), test[:, 0].max())) + 1
     num_items = int(max(train[:, 1].max(), test[:, 1].max(), negatives.max())) + 1
-    train_part, test_part = (
-        Interactions(
-            user_ids=table[:, 0],
-            item_ids=table[:, 1],
-            ratings=table[:, 2].astype(np.float32),
-            num_users=num_users,
-            num_items=num_items,
-            name=name,
-        )
-        for table in (train, test)
-    )
-    return Split(train_part, test_part, negatives, name=name)
+    parts = [
+        Interactions(t[:, 0], t[:, 1], t[:, 2], None, num_users, num_items, name=name)
+        for t in (train, test)
+    ]
+    return Split(parts[0], parts[1], negatives, name=name)
 
 
 def _read_negatives(path: Path, test: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -122,11 +115,9 @@ def read_ml_latest_small(folder: Path) -> Interactions:
     order = np.argsort(movie_ids)
     vocabulary = movie_ids[order]
     words: list[dict[str, None]] = [{} for _ in vocabulary]  # distinct tags, in order
-    for item, tag in zip(
-        positions(path, "movieId", convert(path, "movieId", tagged, np.int64), vocabulary),
-        tags,
-        strict=True,
-    ):
+    tagged_ids = convert(path, "movieId", tagged, np.int64)
+    items = positions(path, "movieId", tagged_ids, vocabulary)
+    for item, tag in zip(items, tags, strict=True):
         words[item][tag] = None
     texts = [
         " ".join([titles[row], *genres[row].replace("(no genres listed)", "").split("|"), *tags_of])

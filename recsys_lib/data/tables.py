@@ -124,8 +124,12 @@ def read_columns(
     cells: list[str] = []  # one flat list: a list per row keeps the garbage collector busy
     same: dict[str, str] = {}  # one object per distinct value: big tables repeat themselves
     with open_text(path, encoding) as file:
-        quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-        reader = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)
+        reader = csv.reader(
+            file,
+            delimiter=delimiter,
+            quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+            strict=True,
+        )
         try:
             if header:
                 _check_header(path, next(reader, []), columns)
