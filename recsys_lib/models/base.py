@@ -1,18 +1,20 @@
-"""What every recommender of the library has in common."""
+"""What every recommender of the library has in common: scores, lists, files."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
+import importlib
+import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_ids, check_k
+from recsys_lib.checks import check_ids, check_k, check_shape
 from recsys_lib.data import Interactions
+from recsys_lib.files import read_file, write_file
 from recsys_lib.models.checks import check_interactions, exclusion_matrix, item_lists_to_csr
-from recsys_lib.models.saving import Saveable
 from recsys_lib.models.topk import top_k
 
 if TYPE_CHECKING:
@@ -20,6 +22,93 @@ if TYPE_CHECKING:
 
 # Scores held at once by recommend() and score(): 4 million float32, 16 MB.
 _SCORES_PER_BATCH = 1 << 22
+
+
+class Saveable(ABC):
+    """A fitted model that can be written to a file and read again.
+
+    A subclass gives ``_state()`` and ``_from_state(config, arrays)``: its settings, as JSON can
+    hold them, and its arrays, out and in again. ``num_users`` and ``num_items`` are kept here.
+    Classes are known by name from the moment they are defined.
+
+    Attributes:
+        num_users: number of users, None before fit.
+        num_items: number of items, None before fit.
+
+    Example:
+        >>> from recsys_lib.models import EASE
+        >>> issubclass(EASE, Saveable)
+        True
+    """
+
+    num_users: int | None = None
+    num_items: int | None = None
+    _registry: ClassVar[dict[str, type[Saveable]]] = {}
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if cls.__module__.startswith("recsys_lib."):  # a class of the user's never takes a name
+            Saveable._registry[cls.__name__] = cls
+
+    @abstractmethod
+    def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]: ...
+
+    @classmethod
+    @abstractmethod
+    def _from_state(cls, config: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self: ...
+
+    def _expected_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape that each array attribute must have; checked after loading."""
+        return {}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to one file of arrays and settings: whole, or not at all.
+
+        Args:
+            path: where to; an existing file is replaced.
+
+        Raises:
+            RuntimeError: the model is not fitted.
+            FileNotFoundError: the folder does not exist.
+        """
+        num_users, num_items = self._counts()
+        config, arrays = self._state()
+        settings = {"num_users": num_users, "num_items": num_items, "config": config}
+        settings["module"] = type(self).__module__
+        write_file(path, type(self).__name__, settings, arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a model that was written by :meth:`save`; no code is run from the file.
+
+        A class of one's own opens its own files only, and :func:`load_model` none of them.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, foreign, of a newer format or of another class.
+        """
+        kind, settings, arrays = read_file(path)
+        known = _class_of(kind, str(settings.get("module")), cls)
+        if known is None or not issubclass(known, cls):
+            raise ValueError(
+                f"{path} holds a model of class {kind} of {settings.get('module')}: expected "
+                f"{cls.__name__} (recsys_lib.models.load_model opens any of the library)"
+            )
+        try:
+            model = known._from_state(dict(settings["config"]), arrays)
+            model.num_users, model.num_items = settings["num_users"], settings["num_items"]
+            for attribute, shape in model._expected_shapes().items():
+                check_shape(attribute, getattr(model, attribute), shape)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} cannot be read as {kind}: {error}") from error
+        return model
+
+    def _counts(self) -> tuple[int, int]:
+        if self.num_users is None or self.num_items is None:
+            raise RuntimeError(
+                f"{type(self).__name__} is not fitted: expected fit(interactions) before"
+            )
+        return self.num_users, self.num_items
 
 
 class Recommender(Saveable):
@@ -109,10 +198,7 @@ class Recommender(Saveable):
         num_users, num_items = self._counts()
         users = check_ids("user_ids", user_ids, num_users)
         items = check_ids("item_ids", item_ids, num_items)
-        if len(users) != len(items):
-            raise ValueError(
-                f"item_ids has {len(items)} ids, user_ids has {len(users)}: expected equal lengths"
-            )
+        check_shape("item_ids", items, users.shape)
         return np.asarray(self._score_pairs(users, items), np.float32)
 
     def score_all_items(self, user_ids: ArrayLike) -> NDArray[np.float32]:
@@ -156,7 +242,7 @@ class Recommender(Saveable):
         histories: Sequence[ArrayLike] | None = None,
         exclude: Interactions | Sequence[ArrayLike] | None = None,
     ) -> NDArray[np.int64]:
-        """Give the k best items of each user, best first, equal scores by lowest item id.
+        """Return the k best items of each user, best first, equal scores by lowest item id.
 
         Users are taken in batches, so that memory does not grow with their number. Items that a
         user has met are *not* left out by themselves: pass the training data as ``exclude``.
@@ -220,3 +306,36 @@ class Recommender(Saveable):
             scores[banned[batch].nonzero()] = -np.inf
             result[batch] = top_k(scores, k)
         return result
+
+
+def load_model(path: str | os.PathLike[str]) -> Recommender:
+    """Read a model of any class of the library from a file written by :meth:`Saveable.save`.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, foreign, of a newer format, or of a class of one's own
+            (its ``load`` opens it).
+
+    Example:
+        >>> import tempfile
+        >>> from recsys_lib.data import Interactions
+        >>> from recsys_lib.models import Popularity
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Popularity().fit(Interactions([0, 1], [1, 1])).save(f"{folder}/model")
+        ...     load_model(f"{folder}/model").score([0, 0], [0, 1]).tolist()
+        [0.0, 2.0]
+    """
+    return cast(Recommender, Saveable.load(path))
+
+
+def _class_of(kind: str, module: str, asked: type[Saveable]) -> type[Saveable] | None:
+    """Return the library's class of that name, or ``asked`` where the file is one of its own."""
+    if (kind, module) == (asked.__name__, asked.__module__):
+        return asked
+    if module.startswith("recsys_lib."):
+        importlib.import_module(".".join(module.split(".")[:2]))
+        return Saveable._registry.get(kind)
+    return None

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import check_number, check_shape, check_weights
 from recsys_lib.data import Interactions
+from recsys_lib.files import known_settings
 from recsys_lib.models.base import Recommender
 from recsys_lib.models.least_squares import one_blas_thread
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import scipy.sparse
 
 _CACHED = ("_axes",)
+_ROWS_PER_BATCH = 8192
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ class Factors(Recommender):
             check_shape("user_vectors", self.user_vectors, (self.num_users, self.embedding_dim))
         elif fold_in is None:
             raise ValueError("user_vectors and fold_in are None: expected one of them")
+        if fold_in is not None and not (user_biases is None and item_biases is None):
+            raise ValueError("fold_in and biases are given: expected one of them")
         if user_biases is not None:
             self.user_biases = check_weights("user_biases", user_biases, ndim=1)
             check_shape("user_biases", self.user_biases, (self.num_users,))
@@ -249,8 +253,12 @@ class Factors(Recommender):
 
     @classmethod
     def _from_state(cls, config: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
+        config = known_settings(config, ["global_mean", "fold_in"], cls.__name__)
         how = config.pop("fold_in")
-        return cls(**arrays, fold_in=None if how is None else FoldIn(**how), **config)
+        if how is not None:
+            how = FoldIn(**known_settings(how, ["l2", "unobserved_weight"], "fold_in"))
+        tables: dict[str, Any] = arrays
+        return cls(**tables, fold_in=how, **config)
 
 
 def as_factors(model: Any) -> Factors:
@@ -274,11 +282,11 @@ def as_factors(model: Any) -> Factors:
         >>> as_factors(model)
         Factors(3 users, 3 items, d = 4)
     """
-    from recsys_lib.models.inner_product import inner_product_vectors
-
     if isinstance(model, Factors):
         model._counts()
-        tables = {name: getattr(model, name).copy() for name in model._expected_shapes()}
+        tables: dict[str, Any] = {
+            name: getattr(model, name).copy() for name in model._expected_shapes()
+        }
         return Factors(fold_in=model.how_to_fold_in, global_mean=model.global_mean, **tables)
     vectors = inner_product_vectors(getattr(model, "keras_model", model))
     if vectors is None:
@@ -287,6 +295,66 @@ def as_factors(model: Any) -> Factors:
             "product (IALS, or a Keras model: dot_product, matrix_factorization, two_tower)"
         )
     return Factors(vectors[1], vectors[0])
+
+
+def inner_product_vectors(model: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """Return the vectors whose inner product is the model's output, if there are such.
+
+    Serving needs no model then: one matrix product scores every item. Biases become two more
+    dimensions, ``a_u = [e_u, global_bias + b_u, 1]`` and ``a_i = [e_i, 1, b_i]``; towers are run
+    once for all users and items.
+
+    Args:
+        model: from :func:`recsys_lib.models.build_rating_model`, of Keras 3 or of the twin; or
+            :class:`recsys_lib.models.Factors` with user vectors, such as IALS or ALS.
+
+    Returns:
+        ``(user_vectors, item_vectors)``, (num_users, d) and (num_items, d) float32, with
+        ``<user_vectors[u], item_vectors[i]>`` the logit of (u, i) up to rounding; None for a
+        model that cannot be taken apart so (mlp_ranker, neumf, or not from this builder).
+
+    Example:
+        >>> from recsys_lib.models import RatingModelConfig, build_rating_model
+        >>> model = build_rating_model(RatingModelConfig("matrix_factorization", 2, 3, 4))
+        >>> [vectors.shape for vectors in inner_product_vectors(model)]
+        [(2, 6), (3, 6)]
+    """
+    if isinstance(model, Factors):
+        return _with_biases(model)
+    layers = {layer.name: layer for layer in getattr(model, "layers", [])}
+    if not {"user_embedding", "item_embedding", "dot", "logits"} <= layers.keys():
+        return None
+    users, items = (_tower(layers, side) for side in ("user", "item"))
+    if "user_bias" in layers:
+        user_bias = layers["user_bias"].get_weights()[0] + layers["global_bias"].offset
+        item_bias = layers["item_bias"].get_weights()[0]
+        users = np.hstack([users, user_bias, np.ones_like(user_bias)])
+        items = np.hstack([items, np.ones_like(item_bias), item_bias])
+    return np.asarray(users, np.float32), np.asarray(items, np.float32)
+
+
+def _tower(layers: dict[str, Any], side: str) -> NDArray[np.float32]:
+    vectors = layers[f"{side}_embedding"].get_weights()[0]
+    position = 0
+    while (dense := layers.get(f"{side}_dense_{position}")) is not None:
+        parts = [
+            np.asarray(dense(vectors[start : start + _ROWS_PER_BATCH]))
+            for start in range(0, len(vectors), _ROWS_PER_BATCH)
+        ]
+        vectors = np.concatenate(parts)
+        position += 1
+    return vectors
+
+
+def _with_biases(model: Factors) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    users, items = model._users(), model.item_vectors
+    if model.user_biases is None and model.item_biases is None and not model.global_mean:
+        return users, items
+    zeros = np.zeros(len(users), np.float32), np.zeros(len(items), np.float32)
+    user_bias = zeros[0] if model.user_biases is None else model.user_biases
+    item_bias = zeros[1] if model.item_biases is None else model.item_biases
+    users = np.column_stack([users, user_bias + np.float32(model.global_mean), zeros[0] + 1])
+    return users, np.column_stack([items, zeros[1] + 1, item_bias])
 
 
 def paired_products(
@@ -314,14 +382,7 @@ def paired_products(
 
 
 def epochs_with_progress(epochs: int, label: str, progress: bool) -> Iterable[int]:
-    """Count epochs, with a progress bar on stderr or in the notebook if asked for.
-
-    Example:
-        >>> list(epochs_with_progress(2, "IALS", progress=False))
-        [0, 1]
-    """
-    if not progress:
-        return range(epochs)
+    """Count epochs, with a progress bar on stderr or in the notebook if asked for."""
     from tqdm.auto import tqdm
 
-    return tqdm(range(epochs), desc=label, unit="epoch")
+    return tqdm(range(epochs), desc=label, unit="epoch", disable=not progress)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.data import Interactions
+from recsys_lib.data import Interactions, Split
 from recsys_lib.files import read_file, write_file
 
 _CLASS = "training checkpoint"
@@ -105,18 +105,23 @@ def load_checkpoint(path: str | os.PathLike[str], settings: dict[str, Any]) -> T
     )
 
 
-def fingerprint(interactions: Interactions | None) -> str | None:
-    """Give a short hash of the rows, to tell data sets apart.
+def fingerprint(*parts: Any) -> str:
+    """Return a hash of arrays, interactions, splits and plain settings, to tell runs apart.
 
     Example:
         >>> a, b = Interactions([0, 1], [0, 1]), Interactions([0, 1], [1, 0])
         >>> fingerprint(a) == fingerprint(a), fingerprint(a) == fingerprint(b)
         (True, False)
     """
-    if interactions is None:
-        return None
-    digest = hashlib.blake2b(digest_size=12)
-    digest.update(f"{interactions.num_users} {interactions.num_items}".encode())
-    for column in (interactions.user_ids, interactions.item_ids, interactions.ratings):
-        digest.update(b"-" if column is None else column.tobytes())
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Split):
+            part = fingerprint(part.train, part.test, part.negatives)
+        elif isinstance(part, Interactions):
+            counts = part.num_users, part.num_items
+            part = fingerprint(counts, part.user_ids, part.item_ids, part.ratings)
+        is_array = isinstance(part, np.ndarray)
+        digest.update(f"{part.dtype}{part.shape}".encode() if is_array else repr(part).encode())
+        if is_array:
+            digest.update(np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()

@@ -11,16 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_lib.checks import check_number
 from recsys_lib.data import Interactions
-from recsys_lib.training.checkpoint import (
-    TrainingState,
-    fingerprint,
-    load_checkpoint,
-    save_checkpoint,
+from recsys_lib.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from recsys_lib.training.checks import (
+    check_extra_loss,
+    check_model,
+    check_options,
+    check_patience,
+    jit_pays,
+    own_optimizer,
+    run_settings,
+    uses_averages,
 )
-from recsys_lib.training.checks import check_model, check_options, jit_pays, own_optimizer
-from recsys_lib.training.history import History
-from recsys_lib.training.logs import progress_bar, scalar_writer
+from recsys_lib.training.history import History, progress_bar, scalar_writer
 from recsys_lib.training.loop import (
     Batch,
     EpochResult,
@@ -29,12 +33,6 @@ from recsys_lib.training.loop import (
     trained_variables,
 )
 from recsys_lib.training.sampling import epoch_order
-from recsys_lib.training.settings import (
-    check_extra_loss,
-    extra_settings,
-    optimizer_settings,
-    validation_settings,
-)
 from recsys_lib.training.validation import Validation, make_validator
 
 
@@ -129,52 +127,34 @@ def fit(
         >>> run.loss[-1] < 0.1 < run.loss[0]
         True
     """
-    path = None if checkpoint is None else Path(checkpoint)
-    check_options(
+    loop = check_options(
         interactions,
         objective=objective,
-        epochs=epochs,
         batch_size=batch_size,
         negatives_per_positive=negatives_per_positive,
         l2=l2,
         seed=seed,
-        patience=patience,
-        has_validation=validation is not None,
-        checkpoint=path,
     )
-    check_model(model, interactions)
-    check_extra_loss(extra_loss, objective_weight)
-    metric = metric or ("rmse" if objective == "squared_error" else "ndcg")
-    validate = (
-        None if validation is None else make_validator(validation, metric, model, interactions)
-    )
+    loop |= check_extra_loss(extra_loss, objective_weight)
+    epochs = check_number("epochs", epochs, 1, integer=True)
     optimizer = own_optimizer(optimizer)
-    averages = getattr(optimizer, "inner_optimizer", optimizer).use_ema
-    if averages and patience is not None:
-        raise ValueError(
-            f"patience is {patience} and optimizer has use_ema=True: expected one of them, for the "
-            "weights of the best epoch and the averages at the end exclude each other"
-        )
-    loop: dict[str, Any] = {
-        "objective": objective,
-        "batch_size": int(batch_size),
-        "negatives_per_positive": int(negatives_per_positive),
-        "l2": float(l2),
-        "seed": int(seed),
-    }
+    patience = check_patience(patience, validation is not None, optimizer)
+    path = None if checkpoint is None else Path(checkpoint)
+    if path is not None and not path.parent.is_dir():
+        raise FileNotFoundError(f"checkpoint is {path}: expected an existing folder {path.parent}")
+    check_model(model, interactions)
+    judged = None  # the name of the metric, where there is one
+    if validation is not None:
+        judged = metric or ("rmse" if objective == "squared_error" else "ndcg")
+        validate = make_validator(validation, judged, model, interactions)
     if jit_compile is None:
-        num_gathered = batch_size * (1 + num_drawn(objective, negatives_per_positive))
+        num_gathered = loop["batch_size"] * (1 + num_drawn(objective, negatives_per_positive))
         jit_compile = jit_pays(model, interactions, num_gathered)
     loop["jit_compile"] = bool(jit_compile)
-    settings = loop | {
-        "optimizer": optimizer_settings(optimizer),
-        "model": [[list(v.shape), str(v.dtype)] for v in model.variables],
-        "interactions": fingerprint(interactions),
-        "early_stopping": patience is not None,
-        **extra_settings(extra_loss, objective_weight),
-        "metric": None if validate is None else metric,
-        "validation": validation_settings(validation),
-    }
+    stops = patience is not None
+    settings = run_settings(
+        loop, model, interactions, optimizer, validation, early_stopping=stops, metric=judged
+    )
     state = TrainingState([], [], [])
     if path is not None and resume and path.exists():
         state = load_checkpoint(path, settings)
@@ -185,8 +165,6 @@ def fit(
             )
     variables = [*model.variables, *getattr(extra_loss, "variables", ())]
     optimizer.build(trained_variables(model, extra_loss))
-    if extra_loss is not None:
-        loop |= {"extra_loss": extra_loss, "objective_weight": float(objective_weight)}
     run_epoch = compile_epoch(model, optimizer, interactions, **loop)
     if state.loss:
         _assign(variables, state.model)
@@ -199,7 +177,7 @@ def fit(
             state.loss,
             state.validation,
             state.seconds,
-            None if validate is None else metric,
+            judged,
             stopped_early,
             len(interactions),
         )
@@ -213,7 +191,8 @@ def fit(
             if out_of_patience():
                 break
             start = time.perf_counter()
-            result = run_epoch(epoch_order(len(interactions), seed, epoch), epoch)
+            order = epoch_order(len(interactions), loop["seed"], epoch)
+            result = run_epoch(order, epoch)
             seconds = time.perf_counter() - start
             weights = _values(variables)
             if not _all_finite(result, weights):
@@ -221,14 +200,14 @@ def fit(
                 raise FloatingPointError(_divergence(epoch, result, optimizer))
             loss = result.loss_sum / len(interactions)
             logs = {"loss": loss, "interactions_per_second": len(interactions) / seconds}
-            if validate is not None:
-                logs[metric] = validate()
+            if judged is not None:
+                logs[judged] = validate()
             state = TrainingState(
                 weights,
                 _values(optimizer.variables),
                 state.best,
                 (*state.loss, loss),
-                (*state.validation, logs[metric]) if validate is not None else (),
+                (*state.validation, logs[judged]) if judged is not None else (),
                 (*state.seconds, seconds),
             )
             if patience is not None and history().best_epoch == epoch + 1:
@@ -242,7 +221,7 @@ def fit(
                 on_epoch_end(epoch + 1, logs)
     if patience is not None and state.best:
         _assign(variables, state.best)
-    if averages:
+    if uses_averages(optimizer):
         trained = trained_variables(model, extra_loss)
         optimizer.finalize_variable_values(trained)
         for variable in trained:  # the mean of weights that fulfil a constraint may not

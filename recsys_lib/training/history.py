@@ -1,8 +1,12 @@
-"""What a training run leaves behind: one number per epoch, and why it ended."""
+"""What a training run shows and leaves behind: one number per epoch, and why it ended."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 LOWER_IS_BETTER = frozenset({"rmse", "mae", "loss"})
 
@@ -65,3 +69,47 @@ class History:
         if not self.seconds:
             raise ValueError("the run has no epochs: expected at least one")
         return self.num_interactions * self.epochs / sum(self.seconds)
+
+
+def progress_bar(epochs: int, done: int, progress: bool) -> Any:
+    """Return a tqdm bar over epochs, or without ``progress`` one that shows nothing."""
+    from tqdm.auto import tqdm
+
+    return tqdm(total=epochs, initial=done, disable=not progress, desc="training", unit="epoch")
+
+
+@contextmanager
+def scalar_writer(
+    log_dir: str | os.PathLike[str] | None,
+) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
+    """Open an event file; yield a function that writes numbers by name at a step.
+
+    Args:
+        log_dir: folder for the event file; made where it is missing. Look at it with
+            ``tensorboard --logdir <folder>``. None writes nothing.
+
+    Example:
+        >>> import os, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with scalar_writer(folder) as write:
+        ...         write(1, {"loss": 0.5})
+        ...     [name[:21] for name in os.listdir(folder)]
+        ['events.out.tfevents.1']
+    """
+    if log_dir is None:
+        yield lambda step, values: None
+        return
+    import tensorflow as tf
+
+    writer = tf.summary.create_file_writer(os.fspath(log_dir))
+
+    def write(step: int, values: Mapping[str, float]) -> None:
+        with writer.as_default(step=step):
+            for name, value in values.items():
+                tf.summary.scalar(name, value)
+        writer.flush()
+
+    try:
+        yield write
+    finally:
+        writer.close()

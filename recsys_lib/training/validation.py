@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from recsys_lib.checks import check_choice
 from recsys_lib.data import Interactions, Split
 from recsys_lib.evaluation import (
     evaluate_full_ranking,
     evaluate_leave_one_out,
     evaluate_ratings,
 )
-from recsys_lib.training.scoring import KerasScorer
+from recsys_lib.training.forward import KerasScorer
 
 RATING_METRICS = ("rmse", "mae")
 RANKING_METRICS = ("ndcg", "hit_rate", "recall")
@@ -71,8 +72,7 @@ def make_validator(
 def _check_data(validation: Interactions | Split, metric: str, train: Interactions, k: int) -> None:
     is_split = isinstance(validation, Split)
     allowed = RANKING_METRICS if is_split else RATING_METRICS + RANKING_METRICS
-    if metric not in allowed:
-        raise ValueError(f"metric is {metric!r}: expected one of {allowed} for this validation")
+    check_choice("metric", metric, allowed)
     if isinstance(validation, Split) and validation.negatives is None:
         raise ValueError(
             "validation is a Split without negatives: expected negatives, or Interactions"

@@ -7,7 +7,7 @@ import pytest
 
 from recsys_lib.data import Interactions
 from recsys_lib.evaluation import evaluate_full_ranking
-from recsys_lib.evaluation.cold_items import evaluate_cold_items
+from recsys_lib.evaluation import evaluate_cold_items
 
 
 def test_equal_to_the_full_ranking_with_all_other_items_at_minus_infinity() -> None:
