@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import check_choice, check_number, check_weights
+from recsys_lib.checks import check_choice, check_number
 from recsys_lib.data import Interactions
-from recsys_lib.files import known_settings
 from recsys_lib.models.factors import Factors, FoldIn, epochs_with_progress
 from recsys_lib.models.least_squares import improve_rows, solve_rows
 
@@ -17,20 +16,13 @@ if TYPE_CHECKING:
     import scipy.sparse
 
 SOLVERS = ("conjugate_gradient", "cholesky")
+_SETTINGS = ("embedding_dim", "epochs", "l2", "init_std", "seed", "solver")
 
 
 class _AlternatingLeastSquares(Factors):
     """Factors that are fitted by solving for one side at a time."""
 
-    _settings: ClassVar[tuple[str, ...]] = (
-        "embedding_dim",
-        "epochs",
-        "l2",
-        "init_std",
-        "seed",
-        "solver",
-    )
-    _tables: ClassVar[tuple[str, ...]] = ("user_vectors", "item_vectors")
+    _settings: ClassVar[tuple[str, ...]] = _SETTINGS
 
     def __init__(
         self,
@@ -67,21 +59,6 @@ class _AlternatingLeastSquares(Factors):
         random = np.random.default_rng(self.seed)
         deviation = self.init_std / np.sqrt(self.embedding_dim)
         return random.normal(0.0, deviation, (rows, self.embedding_dim)).astype(np.float32)
-
-    def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        config = {name: getattr(self, name) for name in self._settings}
-        config["global_mean"] = self.global_mean
-        return config, {name: getattr(self, name) for name in self._tables}
-
-    @classmethod
-    def _from_state(cls, config: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
-        config = known_settings(config, (*cls._settings, "global_mean"), cls.__name__)
-        global_mean = check_number("global_mean", config.pop("global_mean"), -np.inf)
-        model = cls(**config)
-        model.global_mean = global_mean
-        for name in cls._tables:
-            setattr(model, name, check_weights(name, arrays[name]))
-        return model
 
 
 class IALS(_AlternatingLeastSquares):
@@ -130,7 +107,7 @@ class IALS(_AlternatingLeastSquares):
         [[2]]
     """
 
-    _settings = (*_AlternatingLeastSquares._settings, "unobserved_weight")
+    _settings = (*_SETTINGS, "unobserved_weight")
 
     def __init__(
         self,
@@ -216,8 +193,6 @@ class ALS(_AlternatingLeastSquares):
         >>> model.score([0, 0, 1], [0, 2, 1]).round(1).tolist()
         [5.0, 1.0, 3.0]
     """
-
-    _tables = ("user_vectors", "item_vectors", "user_biases", "item_biases")
 
     def __init__(
         self,

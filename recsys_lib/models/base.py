@@ -152,15 +152,11 @@ class Recommender(Saveable):
     def _score_pairs(
         self, user_ids: NDArray[np.int64], item_ids: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        users, row = np.unique(user_ids, return_inverse=True)
-        order = np.argsort(row, kind="stable")
-        scores = np.empty(len(user_ids), np.float32)
-        for batch in self._batches(len(users)):
-            first, last = np.searchsorted(row[order], [batch.start, batch.stop])
-            pairs = order[first:last]
-            scores[pairs] = self._score_users(users[batch])[
-                row[pairs] - batch.start, item_ids[pairs]
-            ]
+        order, scores = np.argsort(user_ids, kind="stable"), np.empty(len(user_ids), np.float32)
+        for batch in self._batches(len(order)):
+            pairs = order[batch]
+            users, row = np.unique(user_ids[pairs], return_inverse=True)
+            scores[pairs] = self._score_users(users)[row, item_ids[pairs]]
         return scores
 
     def fit(self, interactions: Interactions) -> Self:

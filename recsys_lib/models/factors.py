@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -82,6 +82,7 @@ class Factors(Recommender):
     item_biases: NDArray[np.float32] | None = None
     how_to_fold_in: FoldIn | None = None
     embedding_dim: int
+    _settings: ClassVar[tuple[str, ...]] = ()  # of a subclass that learns
 
     def __init__(
         self,
@@ -236,29 +237,26 @@ class Factors(Recommender):
         return axes @ solution
 
     def _expected_shapes(self) -> dict[str, tuple[int, ...]]:
-        num_users, num_items = self._counts()
-        shapes: dict[str, tuple[int, ...]] = {"item_vectors": (num_items, self.embedding_dim)}
-        if self.user_vectors is not None:
-            shapes["user_vectors"] = (num_users, self.embedding_dim)
-        if self.user_biases is not None:
-            shapes["user_biases"] = (num_users,)
-        if self.item_biases is not None:
-            shapes["item_biases"] = (num_items,)
-        return shapes
+        (users, items), dim = self._counts(), self.embedding_dim
+        shapes: dict[str, tuple[int, ...]] = {"item_vectors": (items, dim)}
+        shapes |= {"user_vectors": (users, dim), "user_biases": (users,), "item_biases": (items,)}
+        return {name: shape for name, shape in shapes.items() if getattr(self, name) is not None}
 
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        how = self.how_to_fold_in
-        config = {"global_mean": self.global_mean, "fold_in": None if how is None else asdict(how)}
+        config = {name: getattr(self, name) for name in (*self._settings, "global_mean")}
+        config["fold_in"] = self.how_to_fold_in and asdict(self.how_to_fold_in)
         return config, {name: getattr(self, name) for name in self._expected_shapes()}
 
     @classmethod
     def _from_state(cls, config: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
-        config = known_settings(config, ["global_mean", "fold_in"], cls.__name__)
-        how = config.pop("fold_in")
-        if how is not None:
+        known = (*cls._settings, "global_mean", "fold_in")
+        config = known_settings(config, known, cls.__name__)
+        tables: dict[str, Any] = arrays | {"global_mean": config.pop("global_mean")}
+        if (how := config.pop("fold_in")) is not None:
             how = FoldIn(**known_settings(how, ["l2", "unobserved_weight"], "fold_in"))
-        tables: dict[str, Any] = arrays
-        return cls(**tables, fold_in=how, **config)
+        model = cls(**config) if cls._settings else cls.__new__(cls)
+        Factors.__init__(model, **tables, fold_in=how)
+        return model
 
 
 def as_factors(model: Any) -> Factors:
@@ -350,11 +348,11 @@ def _with_biases(model: Factors) -> tuple[NDArray[np.float32], NDArray[np.float3
     users, items = model._users(), model.item_vectors
     if model.user_biases is None and model.item_biases is None and not model.global_mean:
         return users, items
-    zeros = np.zeros(len(users), np.float32), np.zeros(len(items), np.float32)
-    user_bias = zeros[0] if model.user_biases is None else model.user_biases
-    item_bias = zeros[1] if model.item_biases is None else model.item_biases
-    users = np.column_stack([users, user_bias + np.float32(model.global_mean), zeros[0] + 1])
-    return users, np.column_stack([items, zeros[1] + 1, item_bias])
+    ones = [np.ones(len(table), np.float32) for table in (users, items)]
+    user_bias = 0 if model.user_biases is None else model.user_biases
+    item_bias = 0 if model.item_biases is None else model.item_biases
+    users = np.column_stack([users, user_bias + np.float32(model.global_mean) * ones[0], ones[0]])
+    return users, np.column_stack([items, ones[1], item_bias * ones[1]])
 
 
 def paired_products(

@@ -169,6 +169,7 @@ def improve_rows(
 
 @cache
 def _compiled() -> Callable[..., None]:
+    """Compile the loop over rows, which improves ``solution`` in place."""
     import numba
 
     options = {"nogil": True, "fastmath": True}
@@ -188,53 +189,38 @@ def _conjugate_gradients(
     common: Any,
     steps: int,
 ) -> None:
-    """Improve all rows of ``solution`` in place; compiled by Numba."""
-    size = features.shape[1]
-    residual = np.empty(size, np.float32)
-    direction = np.empty(size, np.float32)
-    product = np.empty(size, np.float32)
+    zero, size = np.float32(0), features.shape[1]
     for row in range(len(solution)):
         x = solution[row]
+        direction, residual, length = x, x, zero
         if starts[row] == starts[row + 1]:
             x[:] = 0
             continue
-        length = np.float32(0)
-        for step in range(steps + 1):
-            # The product of the matrix with x at first, for the residual, then with the direction.
-            vector = x if step == 0 else direction
-            product[:] = ridge[row] * vector
+        for step in range(steps + 1):  # the first one finds the residual of where we start
+            product = ridge[row] * direction  # of the row's matrix with the direction
             for i in range(len(common)):
-                total = np.float32(0)
+                total = zero
                 for j in range(size):
-                    total += common[i, j] * vector[j]
+                    total += common[i, j] * direction[j]
                 product[i] += total
             for entry in range(starts[row], starts[row + 1]):
                 feature = features[columns[entry]]
-                total = np.float32(0)
+                total = zero if step else -targets[entry]
                 for j in range(size):
-                    total += feature[j] * vector[j]
-                if step == 0:
-                    total -= targets[entry]
+                    total += feature[j] * direction[j]
                 for j in range(size):
                     product[j] += total * feature[j]
+            before = length
             if step == 0:
-                residual[:] = -product
-                direction[:] = residual
+                residual = -product
             else:
-                curvature = np.float32(0)
-                for j in range(size):
-                    curvature += direction[j] * product[j]
+                curvature = (direction * product).sum()
                 if curvature <= 0:
                     break
-                rate, before = length / curvature, length
-                for j in range(size):
-                    x[j] += rate * direction[j]
-                    residual[j] -= rate * product[j]
-            length = np.float32(0)
-            for j in range(size):
-                length += residual[j] * residual[j]
+                rate = before / curvature
+                x += rate * direction
+                residual -= rate * product
+            length = (residual * residual).sum()
             if length < 1e-20:
                 break
-            if step > 0:
-                for j in range(size):
-                    direction[j] = residual[j] + length / before * direction[j]
+            direction = residual + (length / before if step else zero) * direction

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from recsys_lib.data import Interactions, Split
 from recsys_lib.files import read_file, write_file
+from recsys_lib.training.history import History
 
 _CLASS = "training checkpoint"
 
@@ -24,17 +25,13 @@ class TrainingState:
         model: the values of ``model.variables``, in their order.
         optimizer: the values of ``optimizer.variables``, with step count and learning rate.
         best: ``model`` after the best epoch so far; empty without early stopping.
-        loss: one value per finished epoch.
-        validation: one value per finished epoch; empty without validation.
-        seconds: one value per finished epoch.
+        history: the course of the run so far.
     """
 
     model: list[NDArray[Any]]
     optimizer: list[NDArray[Any]]
     best: list[NDArray[Any]]
-    loss: tuple[float, ...] = ()
-    validation: tuple[float, ...] = ()
-    seconds: tuple[float, ...] = ()
+    history: History
 
 
 def save_checkpoint(
@@ -54,14 +51,13 @@ def save_checkpoint(
 
     Example:
         >>> import tempfile
-        >>> state = TrainingState([np.ones(2)], [np.int64(3)], [], loss=(0.5,))
+        >>> state = TrainingState([np.ones(2)], [np.int64(3)], [], History((0.5,)))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save_checkpoint(f"{folder}/run", {"seed": 1}, state)
-        ...     load_checkpoint(f"{folder}/run", {"seed": 1}).loss
+        ...     load_checkpoint(f"{folder}/run", {"seed": 1}).history.loss
         (0.5,)
     """
-    header: dict[str, Any] = {"settings": settings}
-    header |= {name: list(getattr(state, name)) for name in ("loss", "validation", "seconds")}
+    header = {"settings": settings, "history": asdict(state.history)}
     arrays = {
         f"{part}.{number}": np.asarray(values)
         for part in ("model", "optimizer", "best")
@@ -91,18 +87,13 @@ def load_checkpoint(path: str | os.PathLike[str], settings: dict[str, Any]) -> T
                 f"is {settings.get(name)}: expected the same, another path, or resume=False"
             )
 
-    def part(name: str) -> list[NDArray[Any]]:
-        count = sum(key.startswith(f"{name}.") for key in arrays)
-        return [arrays[f"{name}.{number}"] for number in range(count)]
-
-    return TrainingState(
-        part("model"),
-        part("optimizer"),
-        part("best"),
-        tuple(header["loss"]),
-        tuple(header["validation"]),
-        tuple(header["seconds"]),
+    model, optimizer, best = (
+        [arrays[f"{part}.{number}"] for number in range(sum(k.startswith(part) for k in arrays))]
+        for part in ("model", "optimizer", "best")
     )
+    course: dict[str, Any] = header["history"]
+    lists = {name: tuple(values) for name, values in course.items() if isinstance(values, list)}
+    return TrainingState(model, optimizer, best, History(**course | lists))
 
 
 def fingerprint(*parts: Any) -> str:

@@ -6,76 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from recsys_lib.checks import check_choice, check_number, check_type
+from recsys_lib.checks import check_type
 from recsys_lib.data import Interactions, Split
 from recsys_lib.training.checkpoint import fingerprint
-from recsys_lib.training.loop import OBJECTIVES, is_large
+from recsys_lib.training.loop import is_large
 
 _FEWEST_ROWS_FOR_JIT = 50_000
-
-
-def check_options(
-    interactions: Interactions,
-    *,
-    objective: str,
-    batch_size: int,
-    negatives_per_positive: int,
-    l2: float,
-    seed: int,
-) -> dict[str, Any]:
-    """Return what the compiled loop is built with, as plain numbers; see :func:`fit`.
-
-    Example:
-        >>> check_options(Interactions([0], [0]), objective="bpr", batch_size=1,
-        ...               negatives_per_positive=1, l2=-1.0, seed=0)
-        Traceback (most recent call last):
-        ValueError: l2 is -1.0: expected a finite number of at least 0
-    """
-    check_type("interactions", interactions, (Interactions,), " (of a Split, pass .train)")
-    check_choice("objective", objective, OBJECTIVES)
-    if objective == "squared_error" and interactions.ratings is None:
-        raise ValueError(
-            "objective is 'squared_error', but interactions has no ratings: expected ratings, or "
-            "an objective for plain events such as 'sigmoid_cross_entropy'"
-        )
-    negatives = check_number("negatives_per_positive", negatives_per_positive, 1, integer=True)
-    return {
-        "objective": objective,
-        "batch_size": check_number("batch_size", batch_size, 1, integer=True),
-        "negatives_per_positive": negatives,
-        "l2": check_number("l2", l2, 0),
-        "seed": check_number("seed", seed, 0, integer=True),
-    }
-
-
-def check_patience(patience: int | None, has_validation: bool, optimizer: Any) -> int | None:
-    """Return after how many epochs without a better metric to stop; None for never."""
-    if patience is None:
-        return None
-    if not has_validation:
-        raise ValueError(f"patience is {patience}, but there is no validation to judge by")
-    if uses_averages(optimizer):
-        raise ValueError(
-            f"patience is {patience} and optimizer has use_ema=True: expected one of them, for the "
-            "weights of the best epoch and the averages at the end exclude each other"
-        )
-    return check_number("patience", patience, 1, integer=True)
-
-
-def check_extra_loss(extra_loss: Any, objective_weight: Any) -> dict[str, Any]:
-    """Return both for the loop, or nothing where there is no extra loss."""
-    weight = check_number("objective_weight", objective_weight, 0)
-    if extra_loss is None:
-        if weight != 1:
-            raise ValueError(
-                f"objective_weight is {weight}, but there is no extra_loss: expected 1"
-            )
-        return {}
-    if not callable(extra_loss):
-        raise TypeError(
-            f"extra_loss is of type {type(extra_loss).__name__}: expected a function of a Batch"
-        )
-    return {"extra_loss": extra_loss, "objective_weight": weight}
 
 
 def check_model(model: Any, interactions: Interactions) -> None:
@@ -165,13 +101,12 @@ def run_settings(
 
     A validation that is a function cannot be compared; of an extra loss, only the name can.
     """
-    settings = {name: value for name, value in loop.items() if name != "extra_loss"}
-    if "extra_loss" in loop:
-        extra = loop["extra_loss"]
-        settings["extra_loss"] = getattr(extra, "__name__", type(extra).__name__)
+    extra = loop["extra_loss"]
+    name = extra and getattr(extra, "__name__", type(extra).__name__)
     config = sorted((k, v) for k, v in optimizer.get_config().items() if k != "name")
     is_data = isinstance(validation, Interactions | Split)
-    return settings | {
+    return loop | {
+        "extra_loss": name,
         "optimizer": {"class": type(optimizer).__name__, "config": repr(config)},
         "model": [[list(v.shape), str(v.dtype)] for v in model.variables],
         "interactions": fingerprint(interactions),

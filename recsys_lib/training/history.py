@@ -22,13 +22,11 @@ class History:
         seconds: wall time of each epoch's training, without validation and checkpoint.
         metric: name of the metric, or None without validation.
         stopped_early: True when ``patience`` ended the run before ``epochs``.
-        num_interactions: interactions per epoch.
 
     Example:
-        >>> run = History((0.9, 0.7, 0.6), (0.3, 0.5, 0.4), (1.0, 1.0, 1.0), "ndcg",
-        ...               num_interactions=500)
-        >>> run.epochs, run.best_epoch, run.best_value, run.interactions_per_second
-        (3, 2, 0.5, 500.0)
+        >>> run = History((0.9, 0.7, 0.6), (0.3, 0.5, 0.4), (1.0, 1.0, 1.0), "ndcg")
+        >>> run.epochs, run.best_epoch
+        (3, 2)
     """
 
     loss: tuple[float, ...] = ()
@@ -36,7 +34,6 @@ class History:
     seconds: tuple[float, ...] = ()
     metric: str | None = None
     stopped_early: bool = False
-    num_interactions: int = 0
 
     @property
     def epochs(self) -> int:
@@ -53,22 +50,6 @@ class History:
             return None
         best = min if self.metric in LOWER_IS_BETTER else max
         return self.validation.index(best(self.validation)) + 1
-
-    @property
-    def best_value(self) -> float | None:
-        """The metric after :attr:`best_epoch`; None without validation."""
-        return None if self.best_epoch is None else self.validation[self.best_epoch - 1]
-
-    @property
-    def interactions_per_second(self) -> float:
-        """Interactions trained on per second of training, over the whole run.
-
-        Raises:
-            ValueError: no epoch was trained.
-        """
-        if not self.seconds:
-            raise ValueError("the run has no epochs: expected at least one")
-        return self.num_interactions * self.epochs / sum(self.seconds)
 
 
 def progress_bar(epochs: int, done: int, progress: bool) -> Any:
