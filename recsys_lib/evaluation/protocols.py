@@ -160,7 +160,7 @@ def evaluate_cold_items(scores: ArrayLike, test: Interactions, k: int = 10) -> R
 
     Args:
         scores: (num_users, num_items) of the cold items, higher is better.
-        test: the interactions with them, see :func:`recsys_lib.data.cold_items.split_cold_items`.
+        test: the interactions with them, see :func:`recsys_lib.data.split_cold_items`.
         k: length of the list.
 
     Raises:
