@@ -6,11 +6,16 @@ float32, and knows how many users and items there are. :func:`load_scorer` opens
 
 from __future__ import annotations
 
+import hashlib
+import importlib
 import json
 import os
+import shutil
 import tempfile
+import uuid
 import warnings
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +24,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import check_ids
 from recsys_lib.data import Interactions
-from recsys_lib.serving.exported_files import (
+from recsys_lib.serving.scorers import (
     FACTS_NAME,
-    append_facts,
-    check_target,
+    FORMAT,
+    FORMAT_VERSION,
     count_ids,
     folder_digests,
-    make_facts,
-    put_in_place,
 )
-from recsys_lib.serving.graph import plain_lookups, serving_function, write_saved_model
-from recsys_lib.serving.scorers import load_scorer
 
-__all__ = ["QUANTIZATIONS", "export_litert", "export_onnx", "export_saved_model", "load_scorer"]
-
-QUANTIZATIONS = (None, "float16", "dynamic", "int8", "int16x8")
+_QUANTIZATIONS = (None, "float16", "dynamic", "int8", "int16x8")
 _CALIBRATED = ("int8", "int16x8")
 _CALIBRATION_PAIRS = 2048
 _ONNX_OPSET = 18
@@ -56,6 +55,7 @@ def export_saved_model(model: Any, path: str | os.PathLike[str]) -> None:
     Example:
         >>> from recsys_lib.models import RatingModelConfig, build_rating_model
         >>> model = build_rating_model(RatingModelConfig("dot_product", 20, 30))
+        >>> from recsys_lib.serving import load_scorer
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     export_saved_model(model, f"{folder}/ranker")
         ...     load_scorer(f"{folder}/ranker").score([0, 19], [29, 0]).shape
@@ -64,7 +64,7 @@ def export_saved_model(model: Any, path: str | os.PathLike[str]) -> None:
     target, facts = check_target(path), make_facts(model, runtime="saved_model")
 
     def write(folder: Path) -> None:
-        write_saved_model(model, folder)
+        _write_saved_model(model, folder)
         (folder / "assets.extra").mkdir()
         text = json.dumps(facts | {"sha256": folder_digests(folder)})
         (folder / "assets.extra" / FACTS_NAME).write_text(text, encoding="utf-8")
@@ -117,15 +117,15 @@ def export_litert(
         Traceback (most recent call last):
         ValueError: calibration is None: expected Interactions or (user_ids, item_ids) for int8
     """
-    if quantization not in QUANTIZATIONS:
-        raise ValueError(f"quantization is {quantization!r}: expected one of {QUANTIZATIONS}")
+    if quantization not in _QUANTIZATIONS:
+        raise ValueError(f"quantization is {quantization!r}: expected one of {_QUANTIZATIONS}")
     target, facts = check_target(path), make_facts(model, runtime="litert")
     pairs = _calibration_pairs(calibration, quantization, *count_ids(model))
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the converter, about itself
-        write_saved_model(model, Path(folder))
+        _write_saved_model(model, Path(folder))
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         if quantization is not None:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -157,6 +157,7 @@ def export_onnx(model: Any, path: str | os.PathLike[str]) -> None:
     Example:
         >>> from recsys_lib.models import RatingModelConfig, build_rating_model
         >>> model = build_rating_model(RatingModelConfig("dot_product", 20, 30))
+        >>> from recsys_lib.serving import load_scorer
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     export_onnx(model, f"{folder}/ranker.onnx")
         ...     load_scorer(f"{folder}/ranker.onnx").score([0, 19], [29, 0]).shape
@@ -165,7 +166,7 @@ def export_onnx(model: Any, path: str | os.PathLike[str]) -> None:
     target, facts = check_target(path), make_facts(model, runtime="onnx")
     import tf2onnx
 
-    function, signature = serving_function(plain_lookups(model))
+    function, signature = _serving_function(plain_lookups(model))
     graph_model, _ = tf2onnx.convert.from_function(
         function, input_signature=signature, opset=_ONNX_OPSET
     )
@@ -179,11 +180,7 @@ def export_onnx(model: Any, path: str | os.PathLike[str]) -> None:
     entry = graph_model.metadata_props.add()
     entry.key, entry.value = FACTS_NAME, json.dumps(facts)
     content = graph_model.SerializeToString()
-    put_in_place(target, lambda temporary: _write_bytes(temporary, content))
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
+    put_in_place(target, lambda temporary: temporary.write_bytes(content))
 
 
 def _calibration_pairs(
@@ -215,7 +212,7 @@ def _calibration_pairs(
 
 
 def _spread(count: int, most: int) -> NDArray[np.int64]:
-    """Give at most ``most`` of the numbers below ``count``, evenly spread."""
+    """Return at most ``most`` of the numbers below ``count``, evenly spread."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
 
 
@@ -227,3 +224,126 @@ def _batches(pairs: Pairs) -> Iterator[dict[str, NDArray[np.int32]]]:
     """
     for user, item in zip(*pairs, strict=True):
         yield {"user_ids": user[None], "item_ids": item[None]}
+
+
+def plain_lookups(model: Any) -> Any:
+    """Return a copy of a model, with nothing but a lookup where it looks ids up.
+
+    Keras 3 lets negative ids count from the end of a table, which takes three to six operations
+    for each table; converters keep them, and LiteRT's 16-bit quantizer fails on them. A served id
+    is checked before, so they go.
+
+    Args:
+        model: a functional model of Keras 3 or tf_keras, whose layers can be made from their
+            config.
+
+    Returns:
+        A new model of the same namespace with the same weights; ids below 0 are an error in it.
+
+    Example:
+        >>> from recsys_lib.models import RatingModelConfig, build_rating_model
+        >>> model = build_rating_model(RatingModelConfig("dot_product", 2, 3))
+        >>> [weights.shape for weights in plain_lookups(model).get_weights()]
+        [(2, 32), (3, 32)]
+    """
+    import tensorflow as tf
+
+    keras = importlib.import_module(type(model).__module__.split(".")[0])
+    embedding = keras.layers.Embedding
+
+    class Lookup(embedding):  # type: ignore[misc, valid-type]
+        def call(self, ids: Any) -> Any:
+            return tf.gather(tf.convert_to_tensor(self.embeddings), ids)
+
+    def clone(layer: Any) -> Any:
+        plain = type(layer) is embedding and not getattr(layer, "quantization_mode", None)
+        return (Lookup if plain else type(layer)).from_config(layer.get_config())
+
+    copy = keras.models.clone_model(model, clone_function=clone)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _serving_function(model: Any) -> tuple[Any, list[Any]]:
+    """Return ``user_ids``, ``item_ids`` (n,) int32 to ``{"logits": (n,)}``, and its signature."""
+    import tensorflow as tf
+
+    signature = [tf.TensorSpec([None], tf.int32, name=name) for name in ("user_ids", "item_ids")]
+
+    @tf.function(autograph=False, input_signature=signature)
+    def logits(user_ids: Any, item_ids: Any) -> dict[str, Any]:
+        return {"logits": tf.cast(model([user_ids, item_ids], training=False), tf.float32)}
+
+    return logits, signature
+
+
+def _write_saved_model(model: Any, folder: Path) -> None:
+    """Write a SavedModel with the signature ``serving_default`` of that function."""
+    import tensorflow as tf
+
+    model = plain_lookups(model)
+    module = tf.Module()
+    # What is tracked is stored, and frozen by converters; what is not, comes out as NaN.
+    module.model_variables = [
+        variable if isinstance(variable, tf.Variable) else variable.value
+        for variable in model.weights
+    ]
+    module.serve, _ = _serving_function(model)
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
+
+
+def check_target(path: str | os.PathLike[str]) -> Path:
+    """Return the path, if a file can be put there.
+
+    Raises:
+        FileNotFoundError: its folder does not exist.
+        FileExistsError: there is a folder that is no SavedModel.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"path is {path}: expected an existing folder {path.parent}")
+    if path.is_dir() and not (path / "saved_model.pb").is_file():
+        raise FileExistsError(
+            f"path is {path}, a folder that is no SavedModel: expected a new path"
+        )
+    return path
+
+
+def put_in_place(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let ``write`` make a file or folder under a temporary name, then move it to ``path``.
+
+    Args:
+        path: where to; what is there is replaced.
+        write: gets the temporary path, which lies in the same folder.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    old = temporary.with_suffix(".old")
+    try:
+        write(temporary)
+        if path.is_dir() or (temporary.is_dir() and path.exists()):  # no such move in one step
+            path.rename(old)
+        temporary.replace(path)
+    finally:
+        for leftover in (temporary, old):
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink(missing_ok=True)
+
+
+def make_facts(model: Any, **more: Any) -> dict[str, Any]:
+    """Return the facts to store with an export: format, numbers of ids, and what is passed."""
+    num_users, num_items = count_ids(model)
+    facts = {"format": FORMAT, "format_version": FORMAT_VERSION}
+    return facts | {"num_users": num_users, "num_items": num_items} | more
+
+
+def append_facts(content: bytes, facts: dict[str, Any], target: Path) -> None:
+    """Write a LiteRT model with its facts behind it, in a zip archive.
+
+    LiteRT's own metadata tools append files in the same way, and every runtime skips them.
+    """
+    facts = facts | {"model_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    target.write_bytes(content)
+    with zipfile.ZipFile(target, "a") as archive:
+        archive.writestr(FACTS_NAME, json.dumps(facts))

