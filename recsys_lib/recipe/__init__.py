@@ -3,7 +3,7 @@
 from recsys_lib.recipe.compress import CompressionResult, Stage, compress
 from recsys_lib.recipe.measure import hold_out_users
 from recsys_lib.recipe.search import (
-    SearchResult,
+    RecipeSearch,
     Trial,
     default_recipes,
     search_recipe,
@@ -23,8 +23,8 @@ __all__ = [
     "EntropyCode",
     "Prune",
     "Quantize",
+    "RecipeSearch",
     "ReduceDimensions",
-    "SearchResult",
     "Stage",
     "Trial",
     "check_recipe",

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from recsys_lib.compression import named_weights
 from recsys_lib.data import Split
 from recsys_lib.models.factors import Factors
 from recsys_lib.recipe.steps import Recipe
+from recsys_lib.training.checkpoint import fingerprint
 
 _FORMAT = "recsys_lib recipe search 1"
 
@@ -24,7 +26,7 @@ class TrialLog:
 
     Args:
         path: of the file, None for memory alone; it is made if it is not there.
-        mark: of the search, see :func:`fingerprint`.
+        mark: of the search, see :func:`search_mark`.
 
     Raises:
         ValueError: a file of another search, or no such file at all.
@@ -45,26 +47,27 @@ class TrialLog:
             self._write({"format": _FORMAT, "search": mark}, "x")
             return
         content = self._path.read_bytes()
-        first, *lines = content.split(b"\n")
-        if _parse(first).get("format") != _FORMAT:
+        whole, _, _ = content.rpartition(b"\n")
+        header, *entries = [_parse(line) for line in whole.split(b"\n")]
+        if header.get("format") != _FORMAT:
             raise ValueError(f"checkpoint is {self._path}: expected the file of a search")
-        if _parse(first).get("search") != mark:
+        if header.get("search") != mark:
             raise ValueError(
                 f"checkpoint is {self._path}, the file of a search with another model, other data "
                 "or settings: expected its own, or a name that is not taken"
             )
-        for line in lines:
-            entry = _parse(line)
-            if "recipe" in entry:
-                time = float("nan") if entry["p50_us"] is None else entry["p50_us"]
-                self._known[entry["recipe"]] = (entry["change"], entry["file_bytes"], time)
-        whole = content[: content.rfind(b"\n") + 1]
-        if whole != content:
-            with self._path.open("r+b") as file:
-                file.truncate(len(whole))
+        for place, entry in enumerate(entries):
+            if entry.keys() != {"recipe", "change", "file_bytes", "p50_us"}:
+                raise ValueError(
+                    f"checkpoint is {self._path}, whose line {place + 2} is damaged: expected a "
+                    "trial on each line"
+                )
+            time = float("nan") if entry["p50_us"] is None else entry["p50_us"]
+            self._known[entry["recipe"]] = (entry["change"], entry["file_bytes"], time)
+        os.truncate(self._path, len(whole) + 1)
 
     def get(self, recipe: Recipe) -> tuple[float, int, float] | None:
-        """Give change, bytes and median latency of a recipe, or None if it is not known."""
+        """Return change, bytes and median latency of a recipe, or None if it is not known."""
         return self._known.get(_key(recipe))
 
     def add(self, recipe: Recipe, change: float, file_bytes: int, p50_us: float) -> None:
@@ -81,21 +84,19 @@ class TrialLog:
                 os.fsync(file.fileno())
 
 
-def fingerprint(factors: Factors, data: Split, *settings: object) -> str:
-    """Give a text that differs for another model, other data or other settings.
+def search_mark(factors: Factors, data: Split, *settings: object) -> str:
+    """Return a text that differs for another model, other data or other settings.
 
     Example:
         >>> from recsys_lib.data import Interactions
         >>> factors = Factors(np.ones((2, 1), np.float32), np.ones((2, 1), np.float32))
         >>> split = Split(*Interactions([0, 0, 1], [0, 1, 1], num_users=2).split_leave_one_out())
-        >>> fingerprint(factors, split, 1) == fingerprint(factors, split, 2)
+        >>> search_mark(factors, split, 1) == search_mark(factors, split, 2)
         False
     """
-    digest = hashlib.sha256(repr((factors, factors.how_to_fold_in, *settings)).encode())
-    tables = [factors.item_vectors, factors.user_vectors, data.negatives]
-    for part in (data.train, data.test):
-        tables += [part.user_ids, part.item_ids]
-    for table in tables:
+    known = (factors.how_to_fold_in, fingerprint(data.train), fingerprint(data.test), *settings)
+    digest = hashlib.sha256(repr((factors, known)).encode())
+    for table in (*named_weights(factors).values(), data.negatives):
         if table is not None:
             digest.update(np.ascontiguousarray(table).tobytes())
     return digest.hexdigest()

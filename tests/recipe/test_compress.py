@@ -37,7 +37,7 @@ from recsys_lib.recipe import (
     check_recipe,
     compress,
 )
-from recsys_lib.recipe.measure import Resamples, interval
+from recsys_lib.recipe.measure import interval, requests, resampled_means
 from recsys_lib.serving import compare_latency
 
 SYMMETRIC = UniformQuantization(4, symmetric=True)
@@ -166,11 +166,11 @@ def test_what_may_come_before_a_distillation() -> None:
 
 
 def test_bad_input_is_named(model: IALS, split: Split) -> None:
-    with pytest.raises(TypeError, match="data is of type Interactions: expected a Split"):
+    with pytest.raises(TypeError, match="data is of type Interactions: expected Split"):
         compress(model, RECIPE, split.train, None)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="recipe is of type Quantize"):
         compress(model, Quantize(), split, None)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"recipe\[0\] is UniformQuantization"):
+    with pytest.raises(TypeError, match=r"recipe\[0\] is of type UniformQuantization"):
         compress(model, [SYMMETRIC], split, None)  # type: ignore[list-item]
     with pytest.raises(TypeError, match="EASE"):
         compress(EASE().fit(split.train), RECIPE, split, None)
@@ -206,8 +206,8 @@ def test_intervals_agree_with_the_normal_approximation_and_are_paired(
 def test_bootstrap_resamples_users_with_all_their_rows() -> None:
     users = np.repeat(np.arange(100), 9)
     values = np.repeat(np.random.default_rng(0).normal(size=100), 9)
-    low, high = interval(Resamples(users).means(values))
-    few = interval(Resamples(np.arange(100)).means(values[::9]))
+    low, high = interval(resampled_means(users, values))
+    few = interval(resampled_means(np.arange(100), values[::9]))
     assert (low, high) == pytest.approx(few)
 
 

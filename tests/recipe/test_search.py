@@ -18,7 +18,7 @@ from recsys_lib.recipe import (
     EntropyCode,
     Quantize,
     ReduceDimensions,
-    SearchResult,
+    RecipeSearch,
     default_recipes,
     hold_out_users,
     search_recipe,
@@ -38,7 +38,7 @@ def model() -> IALS:
     return IALS(embedding_dim=32, epochs=4).fit(split().train)
 
 
-def search(**options: Any) -> SearchResult:
+def search(**options: Any) -> RecipeSearch:
     defaults: dict[str, Any] = {"timer": None, "progress": False, "max_quality_loss": 0.05}
     return search_recipe(model(), split(), **(defaults | options))
 
