@@ -131,7 +131,7 @@ def make_tfmot(folder: Path) -> None:
     import tensorflow as tf
 
     from recsys_lib.compression import named_weights, tfmot
-    from recsys_lib.serving.export import append_facts, make_facts
+    from recsys_lib.serving.export import append_facts
 
     model, train_data = base(folder), load_split().train
     training = tfmot.TwinTraining(epochs=EPOCHS, learning_rate=RATE)
@@ -156,8 +156,8 @@ def make_tfmot(folder: Path) -> None:
         converter = tf.lite.TFLiteConverter.from_keras_model(twin)
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         content = converter.convert()
-    facts = make_facts(model.keras_model, runtime="litert")
-    append_facts(content, facts, folder / "TFMOT, QAT int8.tflite")
+    path = folder / "TFMOT, QAT int8.tflite"
+    path.write_bytes(append_facts(content, model.keras_model))
 
 
 def export(folder: Path) -> None:

@@ -1,20 +1,18 @@
 """Rating models as files for serving: LiteRT, ONNX and TensorFlow SavedModel.
 
-Each file maps ``user_ids`` and ``item_ids``, both (n,) int32 for any n, to ``logits``, (n,)
-float32, and knows how many users and items there are. :func:`load_scorer` opens all of them.
+Each maps ``user_ids`` and ``item_ids``, both (n,) int32 for any n, to ``logits``, (n,) float32. The
+files of LiteRT and ONNX know how many users and items there are, and :func:`load_scorer` opens
+them; a SavedModel is for TensorFlow Serving.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import json
 import os
 import shutil
 import tempfile
 import uuid
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,13 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import check_ids
 from recsys_lib.data import Interactions
-from recsys_lib.serving.scorers import (
-    FACTS_NAME,
-    FORMAT,
-    FORMAT_VERSION,
-    count_ids,
-    folder_digests,
-)
+from recsys_lib.serving.scorers import FACTS_NAME, count_ids, seal
 
 _QUANTIZATIONS = (None, "float16", "dynamic", "int8", "int16x8")
 _CALIBRATED = ("int8", "int16x8")
@@ -55,21 +47,14 @@ def export_saved_model(model: Any, path: str | os.PathLike[str]) -> None:
     Example:
         >>> from recsys_lib.models import RatingModelConfig, build_rating_model
         >>> model = build_rating_model(RatingModelConfig("dot_product", 20, 30))
-        >>> from recsys_lib.serving import load_scorer
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     export_saved_model(model, f"{folder}/ranker")
-        ...     load_scorer(f"{folder}/ranker").score([0, 19], [29, 0]).shape
-        (2,)
+        ...     (Path(folder) / "ranker" / "saved_model.pb").exists()
+        True
     """
-    target, facts = check_target(path), make_facts(model, runtime="saved_model")
-
-    def write(folder: Path) -> None:
-        _write_saved_model(model, folder)
-        (folder / "assets.extra").mkdir()
-        text = json.dumps(facts | {"sha256": folder_digests(folder)})
-        (folder / "assets.extra" / FACTS_NAME).write_text(text, encoding="utf-8")
-
-    put_in_place(target, write)
+    target = check_target(path)
+    count_ids(model)
+    put_in_place(target, lambda temporary: _write_saved_model(model, temporary))
 
 
 def export_litert(
@@ -119,7 +104,7 @@ def export_litert(
     """
     if quantization not in _QUANTIZATIONS:
         raise ValueError(f"quantization is {quantization!r}: expected one of {_QUANTIZATIONS}")
-    target, facts = check_target(path), make_facts(model, runtime="litert")
+    target = check_target(path)
     pairs = _calibration_pairs(calibration, quantization, *count_ids(model))
     import tensorflow as tf
 
@@ -138,9 +123,8 @@ def export_litert(
             converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, integers)]
         if pairs is not None:
             converter.representative_dataset = lambda: _batches(pairs)
-        content = converter.convert()
-    facts |= {"quantization": quantization}
-    put_in_place(target, lambda temporary: append_facts(content, facts, temporary))
+        content = append_facts(converter.convert(), model)
+    put_in_place(target, lambda temporary: temporary.write_bytes(content))
 
 
 def export_onnx(model: Any, path: str | os.PathLike[str]) -> None:
@@ -163,7 +147,9 @@ def export_onnx(model: Any, path: str | os.PathLike[str]) -> None:
         ...     load_scorer(f"{folder}/ranker.onnx").score([0, 19], [29, 0]).shape
         (2,)
     """
-    target, facts = check_target(path), make_facts(model, runtime="onnx")
+    target = check_target(path)
+    count_ids(model)
+    import onnx
     import tf2onnx
 
     function, signature = _serving_function(plain_lookups(model))
@@ -177,9 +163,10 @@ def export_onnx(model: Any, path: str | os.PathLike[str]) -> None:
     graph.output[0].name = "logits"
     for value in (*graph.input, *graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "n"
-    entry = graph_model.metadata_props.add()
-    entry.key, entry.value = FACTS_NAME, json.dumps(facts)
     content = graph_model.SerializeToString()
+    # Two messages in a row are one message: the facts come behind what they are about.
+    facts = onnx.StringStringEntryProto(key=FACTS_NAME, value=seal(content, model).decode())
+    content += onnx.ModelProto(metadata_props=[facts]).SerializeToString()
     put_in_place(target, lambda temporary: temporary.write_bytes(content))
 
 
@@ -331,19 +318,12 @@ def put_in_place(path: Path, write: Callable[[Path], Any]) -> None:
                 leftover.unlink(missing_ok=True)
 
 
-def make_facts(model: Any, **more: Any) -> dict[str, Any]:
-    """Return the facts to store with an export: format, numbers of ids, and what is passed."""
-    num_users, num_items = count_ids(model)
-    facts = {"format": FORMAT, "format_version": FORMAT_VERSION}
-    return facts | {"num_users": num_users, "num_items": num_items} | more
+def append_facts(content: bytes, model: Any) -> bytes:
+    """Return a LiteRT file with facts about the model behind it, where every runtime skips them.
 
-
-def append_facts(content: bytes, facts: dict[str, Any], target: Path) -> None:
-    """Write a LiteRT model with its facts behind it, in a zip archive.
-
-    LiteRT's own metadata tools append files in the same way, and every runtime skips them.
+    Args:
+        content: what the converter made.
+        model: the Keras model that it was made of.
     """
-    facts = facts | {"model_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    target.write_bytes(content)
-    with zipfile.ZipFile(target, "a") as archive:
-        archive.writestr(FACTS_NAME, json.dumps(facts))
+    facts = seal(content, model)
+    return content + facts + len(facts).to_bytes(8, "little")

@@ -25,7 +25,8 @@ _SCORES_AT_ONCE = 1 << 22  # 4 million float32, 16 MB
 _BLOCK = 256
 _TINY = 1e-32  # products below the range of float32 may be lost, up to 1e-37 each
 
-Found = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
+Floats, Ids = NDArray[np.float32], NDArray[np.int64]
+Found = tuple[Ids, Floats, Ids]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +43,9 @@ class SearchResult:
         SearchResult(1 user, k = 2, rescored 2 a user)
     """
 
-    item_ids: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    rescored: NDArray[np.int64]
+    item_ids: Ids
+    scores: Floats
+    rescored: Ids
 
     def __repr__(self) -> str:
         users, k = self.item_ids.shape
@@ -152,12 +153,7 @@ class TopKIndex:
         return SearchResult(ids, scores, rescored)
 
     def _scan(
-        self,
-        scanner: Callable[..., None],
-        queries: NDArray[np.float32],
-        k: int,
-        excluded: NDArray[np.int64],
-        starts: NDArray[np.int64],
+        self, scanner: Callable[..., None], queries: Floats, k: int, excluded: Ids, starts: Ids
     ) -> Found:
         num_users = len(queries)
         ids = np.empty((num_users, k), np.int64)
@@ -228,7 +224,7 @@ def _has_numba() -> bool:
     return False
 
 
-def _check_vectors(name: str, values: ArrayLike) -> NDArray[np.float32]:
+def _check_vectors(name: str, values: ArrayLike) -> Floats:
     """Return (n, d) float32: finite, and not too large to multiply."""
     vectors = np.asarray(values)
     if vectors.dtype.kind not in "fiu":
@@ -250,7 +246,7 @@ def _check_vectors(name: str, values: ArrayLike) -> NDArray[np.float32]:
 
 def _check_exclude(
     exclude: Sequence[ArrayLike] | None, num_users: int, num_items: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[Ids, Ids]:
     """Return the ids of all lists, sorted within each, and where the list of each user starts."""
     if exclude is None:
         return np.empty(0, np.int64), np.zeros(num_users + 1, np.int64)
@@ -264,13 +260,7 @@ def _check_exclude(
 
 
 def _search_float(
-    rows: NDArray[np.float32],
-    row_ids: NDArray[np.int64],
-    longest: float,
-    queries: NDArray[np.float32],
-    k: int,
-    excluded: NDArray[np.int64],
-    starts: NDArray[np.int64],
+    rows: Floats, row_ids: Ids, longest: float, queries: Floats, k: int, excluded: Ids, starts: Ids
 ) -> Found:
     """Find the best k rows for each query.
 
@@ -306,7 +296,7 @@ def _search_float(
     return ids, scores, rescored
 
 
-def _lower_bound(scores: NDArray[np.float32], k: int) -> np.float32:
+def _lower_bound(scores: Floats, k: int) -> np.float32:
     """Give a number that at least k scores reach, close to the k-th best."""
     num_blocks = len(scores) // _BLOCK
     if num_blocks < 4 * k:  # few blocks: order the scores themselves

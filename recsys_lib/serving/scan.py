@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from recsys_lib.serving import simd
 
+Floats, Ids = NDArray[np.float32], NDArray[np.int64]
 _LANES, _LOAD = simd.NUM_LANES, simd.BYTES_PER_LOAD  # a block holds as many items as lanes
 _ROWS_AT_ONCE = 1 << 14
 # Users of a batch take turns on as many bytes as fit well into the cache of one core.
@@ -55,10 +56,10 @@ class ItemCodes(NamedTuple):
     """
 
     blocks: NDArray[np.uint8]
-    bounds: NDArray[np.float32]
+    bounds: Floats
 
 
-def encode_items(rows: NDArray[np.float32]) -> ItemCodes:
+def encode_items(rows: Floats) -> ItemCodes:
     """Round item vectors to 8 bits and measure, per block, by how much.
 
     The scale of a block goes by its largest absolute value; vectors of like length should be
@@ -97,7 +98,7 @@ def encode_items(rows: NDArray[np.float32]) -> ItemCodes:
     return ItemCodes(blocks.reshape(-1), bounds)
 
 
-def _encode(part: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+def _encode(part: Floats) -> tuple[NDArray[np.uint8], Floats]:
     """Give codes (blocks, 16, d) and bounds (blocks, 4) of vectors (blocks, 16, d)."""
     middle = np.float32(_MIDDLE)
     scale = np.maximum(np.abs(part).max(axis=(1, 2)), np.float32(_TINY)) / middle
@@ -117,7 +118,7 @@ def _lengths(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
 
 # The order of a sum is free here, as in any vectorized sum, and the same for every row.
 @simd.compiled(fastmath={"reassoc", "contract"})
-def _exact_score(rows: NDArray[np.float32], place: int, query: NDArray[np.float32]) -> float:
+def _exact_score(rows: Floats, place: int, query: Floats) -> float:
     total = 0.0
     for j in range(query.shape[0]):
         total += np.float64(rows[place, j]) * np.float64(query[j])
@@ -125,9 +126,7 @@ def _exact_score(rows: NDArray[np.float32], place: int, query: NDArray[np.float3
 
 
 @simd.compiled()
-def _insert(
-    scores: NDArray[np.float32], ids: NDArray[np.int64], filled: int, score: float, item: int
-) -> int:
+def _insert(scores: Floats, ids: Ids, filled: int, score: float, item: int) -> int:
     """Put an item in its place among the best, if it has one; give how many there are now."""
     k = scores.shape[0]
     place = filled
@@ -147,9 +146,7 @@ def _insert(
 
 
 @simd.compiled()
-def _encode_query(
-    query: NDArray[np.float32], codes: NDArray[np.int8], fact: NDArray[np.float64]
-) -> None:
+def _encode_query(query: Floats, codes: NDArray[np.int8], fact: NDArray[np.float64]) -> None:
     """Round a user's vector to 8 bits; note scale, bias of sums, length, length of the error."""
     largest = 0.0
     for j in range(query.shape[0]):
@@ -169,40 +166,22 @@ def _encode_query(
 
 @simd.compiled()
 def _score_queue(
-    queue: NDArray[np.int64],
-    queued: int,
-    rows: NDArray[np.float32],
-    row_ids: NDArray[np.int64],
-    query: NDArray[np.float32],
-    scores: NDArray[np.float32],
-    ids: NDArray[np.int64],
-    filled: int,
+    queue: Ids, rows: Floats, row_ids: Ids, query: Floats, scores: Floats, ids: Ids, filled: int
 ) -> int:
     """Score the queued rows exactly and keep the best; give how many there are now."""
-    for waiting in range(queued):
-        score = _exact_score(rows, queue[waiting], query)
+    for place in queue:
+        score = _exact_score(rows, place, query)
         if score >= scores[-1]:
-            filled = _insert(scores, ids, filled, score, row_ids[queue[waiting]])
+            filled = _insert(scores, ids, filled, score, row_ids[place])
     return filled
 
 
 @simd.compiled()
 def _scan_blocks(
-    blocks: NDArray[np.uint8],
-    bounds: NDArray[np.float32],
-    rows: NDArray[np.float32],
-    row_ids: NDArray[np.int64],
-    first: int,
-    last: int,
-    code: NDArray[np.int8],
-    fact: NDArray[np.float64],
-    query: NDArray[np.float32],
-    excluded: NDArray[np.int64],
-    scores: NDArray[np.float32],
-    ids: NDArray[np.int64],
-    filled: int,
-    queue: NDArray[np.int64],
-) -> tuple[int, int]:
+    blocks: NDArray[np.uint8], bounds: Floats, rows: Floats, row_ids: Ids, first: int, last: int,
+    code: NDArray[np.int8], fact: NDArray[np.float64], query: Floats, excluded: Ids,
+    scores: Floats, ids: Ids, filled: int, queue: Ids,
+) -> tuple[int, int]:  # fmt: skip
     """Take the blocks first to last for one user; give how many are found, and were scored."""
     size = blocks.shape[0] // bounds.shape[0]
     scale, bias, length, error = fact[0], fact[1], fact[2], fact[3]
@@ -235,43 +214,34 @@ def _scan_blocks(
             queue[queued] = place
             queued += 1
             if queued == _QUEUE:
-                filled = _score_queue(queue, queued, rows, row_ids, query, scores, ids, filled)
+                filled = _score_queue(queue, rows, row_ids, query, scores, ids, filled)
                 threshold = np.float64(scores[-1])
                 rescored += queued
                 queued = 0
-    filled = _score_queue(queue, queued, rows, row_ids, query, scores, ids, filled)
+    filled = _score_queue(queue[:queued], rows, row_ids, query, scores, ids, filled)
     return filled, rescored + queued
 
 
-_vector = types.Array(types.float32, 1, "C", readonly=True)
-_matrix = types.Array(types.float32, 2, "C", readonly=True)
-_id_list = types.Array(types.int64, 1, "C", readonly=True)
-_byte_list = types.Array(types.uint8, 1, "C", readonly=True)
+def _read(kind: types.Type, ndim: int) -> types.Array:
+    return types.Array(kind, ndim, "C", readonly=True)
+
+
+_matrix, _list = _read(types.float32, 2), _read(types.int64, 1)
 
 
 @simd.compiled(
     types.void(
-        _byte_list, _matrix, _matrix, _id_list, _matrix, _id_list, _id_list,
+        _read(types.uint8, 1), _matrix, _matrix, _list, _matrix, _list, _list,
         types.float32[:, ::1], types.int64[:, ::1], types.int64[::1],
     )
 )  # fmt: skip
 def scan(
-    blocks: NDArray[np.uint8],
-    bounds: NDArray[np.float32],
-    rows: NDArray[np.float32],
-    row_ids: NDArray[np.int64],
-    queries: NDArray[np.float32],
-    excluded: NDArray[np.int64],
-    starts: NDArray[np.int64],
-    scores: NDArray[np.float32],
-    ids: NDArray[np.int64],
-    rescored: NDArray[np.int64],
-) -> None:
+    blocks: NDArray[np.uint8], bounds: Floats, rows: Floats, row_ids: Ids, queries: Floats,
+    excluded: Ids, starts: Ids, scores: Floats, ids: Ids, rescored: Ids,
+) -> None:  # fmt: skip
     """Fill (b, k) ``scores`` and ``ids``, -inf and -1 where none is left; count ``rescored``."""
     num_users, num_blocks = scores.shape[0], bounds.shape[0]
-    scores[:] = -np.inf
-    ids[:] = -1
-    rescored[:] = 0
+    scores[:], ids[:], rescored[:] = -np.inf, -1, 0
     if num_blocks == 0:
         return
     codes = np.zeros((num_users, blocks.shape[0] // num_blocks // _LANES), np.int8)

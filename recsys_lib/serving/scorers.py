@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import threading
-import zipfile
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import check_ids, check_number
 
-FORMAT, FORMAT_VERSION, FACTS_NAME = "recsys_lib scorer", 1, "recsys_lib.json"
+FACTS_NAME = "recsys_lib.json"  # of the entry in an ONNX file
+_FORMAT, _VERSION, _DIGEST_LENGTH = "recsys_lib scorer", 2, 64
 _PAIRS_PER_CALL = 1 << 14
 _LITERT_MARK = b"TFL3"  # bytes 4 to 7 of every LiteRT file
 Ids = NDArray[np.int64]
@@ -123,7 +123,7 @@ class ExportedScorer(PairScorer):
     Attributes:
         num_users: user ids are in [0, num_users).
         num_items: item ids are in [0, num_items).
-        runtime: "litert", "onnx" or "saved_model".
+        runtime: "litert" or "onnx".
     """
 
     runtime = ""
@@ -157,16 +157,9 @@ class _LiteRTScorer(ExportedScorer):
     def __init__(self, path: Path, num_threads: int) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
-        text, content = None, path.read_bytes()
-        try:
-            with zipfile.ZipFile(path) as archive:
-                text = archive.read(FACTS_NAME)
-        except (zipfile.BadZipFile, KeyError, RuntimeError, ValueError, OSError):
-            pass  # no facts, which is said below
-        facts = _parse_facts(path, text)
-        content = content[: facts.get("model_bytes", 0)]
-        if hashlib.sha256(content).hexdigest() != facts.get("sha256"):
-            raise ValueError(f"{path} is damaged: expected the file as export_litert wrote it")
+        content = path.read_bytes()
+        size = int.from_bytes(content[-8:], "little")
+        content, facts = _unseal(path, content, content[-8 - size : -8])
         super().__init__(facts)
         self._interpreter = Interpreter(model_content=content, num_threads=num_threads)
         runner = self._interpreter.get_signature_runner("serving_default")
@@ -197,9 +190,10 @@ class _OnnxScorer(ExportedScorer):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.log_severity_level = 4  # errors arrive as exceptions
+        content = path.read_bytes()
         try:
             self._session = onnxruntime.InferenceSession(
-                path.read_bytes(), options, providers=["CPUExecutionProvider"]
+                content, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # the runtime has a class of its own for each failure
             raise ValueError(
@@ -207,47 +201,24 @@ class _OnnxScorer(ExportedScorer):
                 "export_onnx or export_litert wrote, not truncated or changed"
             ) from error
         metadata = self._session.get_modelmeta().custom_metadata_map
-        super().__init__(_parse_facts(path, metadata.get(FACTS_NAME)))
+        super().__init__(_unseal(path, content, metadata.get(FACTS_NAME, "").encode())[1])
 
     def _run(self, user_ids: NDArray[np.int32], item_ids: NDArray[np.int32]) -> NDArray[np.float32]:
         return self._session.run(["logits"], {"user_ids": user_ids, "item_ids": item_ids})[0]
 
 
-class _SavedModelScorer(ExportedScorer):
-    runtime = "saved_model"
-
-    def __init__(self, path: Path) -> None:
-        facts_file = path / "assets.extra" / FACTS_NAME
-        facts = _parse_facts(path, facts_file.read_bytes() if facts_file.is_file() else None)
-        if folder_digests(path) != facts.get("sha256"):
-            raise ValueError(
-                f"{path} is damaged: expected the files as export_saved_model wrote them"
-            )
-        super().__init__(facts)
-        import tensorflow as tf
-
-        self._model = tf.saved_model.load(str(path))  # the function needs it alive
-        self._function = self._model.signatures["serving_default"]
-        self._to_tensor = tf.constant
-
-    def _run(self, user_ids: NDArray[np.int32], item_ids: NDArray[np.int32]) -> NDArray[np.float32]:
-        ids = {"user_ids": self._to_tensor(user_ids), "item_ids": self._to_tensor(item_ids)}
-        return self._function(**ids)["logits"].numpy()
-
-
 def load_scorer(path: str | os.PathLike[str], num_threads: int = 1) -> ExportedScorer:
-    """Open what export_litert, export_onnx or export_saved_model wrote.
+    """Open what export_litert or export_onnx wrote.
 
     The kind is found from the content. LiteRT runs in ``ai_edge_litert``, ONNX in ``onnxruntime``.
     Runtimes in one process disturb each other's threads: measure them in processes of their own.
 
     Args:
-        path: of the file, or of the folder of a SavedModel. Open only files that you trust: a
-            SavedModel is a program.
-        num_threads: of LiteRT and ONNX Runtime; TensorFlow has its own setting for the process.
+        path: of the file.
+        num_threads: that a call may use.
 
     Raises:
-        FileNotFoundError: nothing is there.
+        FileNotFoundError: there is no such file.
         ValueError: the file is truncated, changed, or not one of ours.
 
     Example:
@@ -262,8 +233,6 @@ def load_scorer(path: str | os.PathLike[str], num_threads: int = 1) -> ExportedS
     """
     num_threads = check_number("num_threads", num_threads, 1, integer=True)
     path = Path(path)
-    if path.is_dir():
-        return _SavedModelScorer(path)
     with path.open("rb") as file:
         start = file.read(8)
     if start[4:] == _LITERT_MARK:
@@ -271,32 +240,30 @@ def load_scorer(path: str | os.PathLike[str], num_threads: int = 1) -> ExportedS
     return _OnnxScorer(path, num_threads)
 
 
-def folder_digests(folder: Path) -> dict[str, str]:
-    """Return the sha256 of every file of a SavedModel but the facts, by relative name."""
-    return {
-        file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name != FACTS_NAME
-    }
+def seal(content: bytes, model: Any) -> bytes:
+    """Return the facts that go with the content of a file: numbers of ids, bytes, checksum."""
+    num_users, num_items = count_ids(model)
+    facts = {"format": _FORMAT, "format_version": _VERSION, "model_bytes": len(content)}
+    text = json.dumps(facts | {"num_users": num_users, "num_items": num_items}).encode()
+    return text + hashlib.sha256(content + text).hexdigest().encode()
 
 
-def _parse_facts(path: Path, text: str | bytes | None) -> dict[str, Any]:
-    """Read facts back; ValueError where they are missing, damaged, or of a newer format."""
+def _unseal(path: Path, content: bytes, sealed: bytes) -> tuple[bytes, dict[str, Any]]:
+    """Return the model and the facts; ValueError where they are missing, damaged, or newer."""
+    text, digest = sealed[:-_DIGEST_LENGTH], sealed[-_DIGEST_LENGTH:]
     try:
-        facts = json.loads(text or b"")
-    except ValueError:
-        facts = None
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        facts = json.loads(text)
+        version, model = facts["format_version"], content[: facts["model_bytes"]]
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{path} has no facts of a {FORMAT}: expected a whole file written by export_litert, "
-            "export_onnx or export_saved_model"
-        )
-    version = facts.get("format_version")
-    if version != FORMAT_VERSION:
+            f"{path} has no facts of a {_FORMAT}: expected a whole file written by export_litert "
+            "or export_onnx"
+        ) from error
+    if version > _VERSION:
         raise ValueError(
-            f"{path} has format version {version!r}, this recsys_lib reads {FORMAT_VERSION}: "
+            f"{path} has format version {version}, this recsys_lib reads up to {_VERSION}: "
             "expected another file or another recsys_lib"
         )
-    if not all(isinstance(facts.get(key), int) for key in ("num_users", "num_items")):
-        raise ValueError(f"{path} is damaged: expected num_users and num_items in its facts")
-    return facts
+    if hashlib.sha256(model + text).hexdigest().encode() != digest:
+        raise ValueError(f"{path} is damaged: expected the file as it was written")
+    return model, facts
