@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recsys_lib.checks import check_choice, check_number
+from recsys_lib.compression import named_weights
 from recsys_lib.compression.quantization import (
     EntropyCoding,
     ProductQuantization,
@@ -17,6 +20,7 @@ from recsys_lib.compression.quantization import (
     UniformQuantization,
 )
 from recsys_lib.data import Split
+from recsys_lib.files import read_file, write_file
 from recsys_lib.models.factors import Factors, as_factors
 from recsys_lib.recipe.compress import (
     CompressionResult,
@@ -34,10 +38,12 @@ from recsys_lib.recipe.steps import (
     Step,
     start,
 )
-from recsys_lib.recipe.trials import TrialLog, search_mark
+from recsys_lib.training.checkpoint import fingerprint
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_KIND = "recipe search"
 
 
 @dataclass(frozen=True)
@@ -202,14 +208,17 @@ def search_recipe(
     validation, test = hold_out_users(data, validation_share, seed)
     timed = timer if objective == "latency" else None
     mark = search_mark(factors, validation, account, k, seed, timed is not None)
-    log = TrialLog(checkpoint, mark)
+    known = {} if checkpoint is None else _known_trials(Path(checkpoint), mark)
     judge = _Judge(factors, validation, account, k, seed, timed)
 
     def attempt(name: str, recipe: Recipe) -> Trial:
-        known = log.get(recipe)
-        trial = Trial(name, tuple(recipe), *(judge(recipe) if known is None else known))
-        if known is None:
-            log.add(recipe, trial.change, trial.file_bytes, trial.p50_us)
+        key = repr(list(recipe))
+        found = known.get(key)
+        trial = Trial(name, tuple(recipe), *(judge(recipe) if found is None else found))
+        if found is None:
+            known[key] = [trial.change, trial.file_bytes, trial.p50_us]
+            if checkpoint is not None:
+                write_file(checkpoint, _KIND, {"search": mark, "trials": known}, {})
             if on_trial is not None:
                 on_trial(trial)
         return trial
@@ -233,6 +242,37 @@ def search_recipe(
     if best is not None:
         result = compress(factors, best.recipe, test, timer, account=account, k=k, seed=seed)
     return RecipeSearch(tuple(trials), best, result, len(np.unique(validation.test.user_ids)))
+
+
+def search_mark(factors: Factors, data: Split, *settings: object) -> str:
+    """Return a text that differs for another model, other data or other settings.
+
+    Example:
+        >>> from recsys_lib.data import Interactions
+        >>> factors = Factors(np.ones((2, 1), np.float32), np.ones((2, 1), np.float32))
+        >>> split = Split(*Interactions([0, 0, 1], [0, 1, 1], num_users=2).split_leave_one_out())
+        >>> search_mark(factors, split, 1) == search_mark(factors, split, 2)
+        False
+    """
+    known = (factors.how_to_fold_in, fingerprint(data.train), fingerprint(data.test), *settings)
+    digest = hashlib.sha256(repr((factors, known)).encode())
+    for table in (*named_weights(factors).values(), data.negatives):
+        if table is not None:
+            digest.update(np.ascontiguousarray(table).tobytes())
+    return digest.hexdigest()
+
+
+def _known_trials(path: Path, mark: str) -> dict[str, list[Any]]:
+    """Read change, bytes and latency by recipe; none where there is no file yet."""
+    if not path.exists():
+        return {}
+    _, settings, _ = read_file(path, [_KIND])
+    if settings["search"] != mark:
+        raise ValueError(
+            f"checkpoint is {path}, the file of a search with another model, other data or "
+            "settings: expected its own, or a name that is not taken"
+        )
+    return settings["trials"]
 
 
 class _Judge:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 from recsys_lib.checks import check_choice, check_number, check_type
 from recsys_lib.compression.compressed import CompressedModel, store_weights
@@ -105,7 +105,7 @@ class Distill:
 
 @dataclass(frozen=True)
 class ReduceDimensions:
-    """Keep the first principal axes, by :class:`~recsys_lib.compression.pruning.DimensionReduction`.
+    """Keep the first principal axes, see ``DimensionReduction`` of the pruning.
 
     Args:
         embedding_dim: dimensions that stay.
@@ -286,9 +286,7 @@ def check_recipe(recipe: Recipe, embedding_dim: int) -> list[Step]:
     before: dict[type, Any] = {}  # since the last distillation
     width = embedding_dim
     for place, step in enumerate(recipe):
-        check_type(
-            f"recipe[{place}]", step, (Distill, ReduceDimensions, Prune, Quantize, EntropyCode)
-        )
+        check_type(f"recipe[{place}]", step, get_args(Step))
         if reason := _conflict(step, before, width):
             raise ValueError(f"recipe[{place}] is {type(step).__name__}: expected {reason}")
         if isinstance(step, Distill):

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -178,15 +177,8 @@ def measure_latency(
         >>> result.p50_us <= result.p99_us, len(result.times_us)
         (True, 20)
     """
-    _check_function(name, function)
     repeats = check_number("repeats", repeats, _MIN_REPEATS, integer=True)
-    warmup = check_number("warmup", warmup, 0, integer=True)
-    items_per_call = check_number("items_per_call", items_per_call, 1, integer=True)
-    for _ in range(warmup):
-        function()
-    with _no_garbage_collection():
-        times, busy = _time_calls(function, repeats)
-    return Latency(name, times, items_per_call, busy, hardware_line())
+    return _take_turns({name: function}, 1, repeats, warmup, items_per_call)[name]
 
 
 def compare_latency(
@@ -225,70 +217,56 @@ def compare_latency(
     """
     if not functions:
         raise ValueError("functions is empty: expected at least one function to time")
-    for name, function in functions.items():
-        _check_function(name, function)
     baseline = next(iter(functions)) if baseline is None else baseline
     if baseline not in functions:
         raise ValueError(f"baseline is {baseline!r}: expected one of {list(functions)}")
-    check_number("rounds", rounds, 2, integer=True)
-    check_number("calls_per_round", calls_per_round, 1, integer=True)
-    check_number("rounds * calls_per_round", rounds * calls_per_round, _MIN_REPEATS, integer=True)
-    check_number("warmup", warmup, 0, integer=True)
-    names = list(functions)
-    times: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
-    busy: dict[str, list[float]] = {name: [] for name in names}
-    for function in functions.values():
+    rounds = check_number("rounds", rounds, 2, integer=True)
+    calls = check_number("calls_per_round", calls_per_round, 1, integer=True)
+    check_number("rounds * calls_per_round", rounds * calls, _MIN_REPEATS, integer=True)
+    latencies = _take_turns(functions, rounds, calls, warmup, items_per_call)
+    medians = {n: np.median(one.times_us.reshape(rounds, -1), 1) for n, one in latencies.items()}
+    ratios = {name: own / medians[baseline] for name, own in medians.items()}
+    return LatencyComparison(latencies, ratios, baseline)
+
+
+def _take_turns(
+    functions: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    calls: int,
+    warmup: int,
+    items_per_call: int,
+) -> dict[str, Latency]:
+    """Time all functions, each round in another order, without garbage collection."""
+    warmup = check_number("warmup", warmup, 0, integer=True)
+    items_per_call = check_number("items_per_call", items_per_call, 1, integer=True)
+    for name, function in functions.items():
+        if not callable(function):
+            kind = type(function).__name__
+            raise TypeError(f"{name} is of type {kind}: expected a function without arguments")
         for _ in range(warmup):
             function()
-    with _no_garbage_collection():
-        for turn in range(rounds):
-            first = turn % len(names)
-            for name in names[first:] + names[:first]:
-                taken, cores = _time_calls(functions[name], calls_per_round)
-                times[name].append(taken)
-                busy[name].append(cores)
-    hardware = hardware_line()
-    medians = {name: np.median(times[name], axis=1) for name in names}
-    return LatencyComparison(
-        {
-            name: Latency(
-                name, np.concatenate(times[name]), items_per_call, float(np.median(busy[name])),
-                hardware,
-            )
-            for name in names
-        },
-        {name: medians[name] / medians[baseline] for name in names},
-        baseline,
-    )  # fmt: skip
-
-
-def _time_calls(function: Callable[[], Any], repeats: int) -> tuple[NDArray[np.float64], float]:
-    """Return microseconds of each call, and how many cores were busy on average."""
-    clock = time.perf_counter_ns
-    times = np.empty(repeats, np.int64)
-    cpu, wall = time.process_time_ns(), clock()
-    for repeat in range(repeats):
-        start = clock()
-        function()
-        times[repeat] = clock() - start
-    cpu, wall = time.process_time_ns() - cpu, clock() - wall
-    return np.maximum(times, 1) / 1e3, cpu / max(wall, 1)
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+    names, clock = list(functions), time.perf_counter_ns
+    times = {name: np.empty((rounds, calls)) for name in names}
+    busy = {name: np.empty(rounds) for name in names}
     gc.collect()
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        yield
+        for turn in range(rounds):
+            first = turn % len(names)
+            for name in names[first:] + names[:first]:
+                function, own = functions[name], times[name][turn]
+                cpu, wall = time.process_time_ns(), clock()
+                for call in range(calls):
+                    start = clock()
+                    function()
+                    own[call] = clock() - start
+                busy[name][turn] = (time.process_time_ns() - cpu) / max(clock() - wall, 1)
     finally:
         if was_enabled:
             gc.enable()
-
-
-def _check_function(name: str, function: Any) -> None:
-    if not callable(function):
-        raise TypeError(
-            f"{name} is of type {type(function).__name__}: expected a function without arguments"
-        )
+    hardware, found = hardware_line(), {}
+    for name in names:
+        us, cores = np.maximum(times[name], 1).ravel() / 1e3, float(np.median(busy[name]))
+        found[name] = Latency(name, us, items_per_call, cores, hardware)
+    return found

@@ -28,10 +28,10 @@ from recsys_lib.recipe import (
     Prune,
     Quantize,
     ReduceDimensions,
-    check_recipe,
     compress,
 )
 from recsys_lib.recipe.measure import interval, requests, resampled_means
+from recsys_lib.recipe.steps import check_recipe
 from recsys_lib.serving import compare_latency
 
 SYMMETRIC = UniformQuantization(4, symmetric=True)

@@ -18,11 +18,11 @@ from recsys_lib.recipe import (
     Quantize,
     RecipeSearch,
     ReduceDimensions,
-    default_recipes,
     hold_out_users,
     search_recipe,
 )
 from recsys_lib.recipe import search as search_module
+from recsys_lib.recipe.search import default_recipes
 from recsys_lib.serving import compare_latency
 
 
@@ -119,7 +119,7 @@ def test_latency_as_the_objective() -> None:
 
 @pytest.mark.slow
 def test_a_killed_search_goes_on_where_it_was(tmp_path: Path) -> None:
-    checkpoint = tmp_path / "trials.jsonl"
+    checkpoint = tmp_path / "trials"
     command = [sys.executable, __file__, str(checkpoint)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -127,8 +127,6 @@ def test_a_killed_search_goes_on_where_it_was(tmp_path: Path) -> None:
     process.kill()
     process.wait()
     assert all(line.strip().isdigit() for line in before)
-    with checkpoint.open("a") as file:  # as if it had died in the middle of a line
-        file.write('{"recipe": "[Quan')
     run_again: list[Any] = []
     resumed = search(checkpoint=checkpoint, on_trial=run_again.append)
     whole = search()
@@ -142,14 +140,14 @@ def test_a_killed_search_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_search_is_refused(tmp_path: Path) -> None:
-    checkpoint = tmp_path / "trials.jsonl"
+    checkpoint = tmp_path / "trials"
     few = {"one": [[Quantize()]]}
     search(recipes=few, checkpoint=checkpoint)
     with pytest.raises(ValueError, match="another model, other data or settings"):
         search(recipes=few, checkpoint=checkpoint, account="items")
-    damaged = checkpoint.read_text().replace('"change"', '"chance"')
-    for content, message in ((damaged, "line 2 is damaged"), ("hello\n", "the file of a search")):
-        checkpoint.write_text(content)
+    damaged = checkpoint.read_bytes()[:-3]
+    for content, message in ((damaged, "damaged"), (b"hello", "no file of recsys_lib")):
+        checkpoint.write_bytes(content)
         with pytest.raises(ValueError, match=message):
             search(recipes=few, checkpoint=checkpoint)
 

@@ -94,7 +94,7 @@ def test_functions_take_turns_and_the_first_changes():
 @pytest.mark.parametrize(
     ("measure", "arguments", "error", "message"),
     [
-        (measure_latency, {"function": 3}, TypeError, "expected a function"),
+        (measure_latency, {"function": 3}, TypeError, "call is of type int"),
         (measure_latency, {"repeats": 19}, ValueError, "repeats"),
         (measure_latency, {"warmup": -1}, ValueError, "warmup"),
         (measure_latency, {"items_per_call": 0}, ValueError, "items_per_call"),
