@@ -25,7 +25,8 @@ _SCORES_AT_ONCE = 1 << 22  # 4 million float32, 16 MB
 _BLOCK = 256
 _TINY = 1e-32  # products below the range of float32 may be lost, up to 1e-37 each
 
-Floats, Ids = NDArray[np.float32], NDArray[np.int64]
+Floats = NDArray[np.float32]
+Ids = NDArray[np.int64]
 Found = tuple[Ids, Floats, Ids]
 
 

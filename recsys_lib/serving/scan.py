@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from recsys_lib.serving import simd
 
-Floats, Ids = NDArray[np.float32], NDArray[np.int64]
+Floats = NDArray[np.float32]
+Ids = NDArray[np.int64]
 _LANES, _LOAD = simd.NUM_LANES, simd.BYTES_PER_LOAD  # a block holds as many items as lanes
 _ROWS_AT_ONCE = 1 << 14
 # Users of a batch take turns on as many bytes as fit well into the cache of one core.
