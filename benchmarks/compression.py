@@ -131,7 +131,7 @@ def make_tfmot(folder: Path) -> None:
     import tensorflow as tf
 
     from recsys_lib.compression import named_weights, tfmot
-    from recsys_lib.serving.exported_files import append_facts, make_facts
+    from recsys_lib.serving.export import append_facts
 
     model, train_data = base(folder), load_split().train
     training = tfmot.TwinTraining(epochs=EPOCHS, learning_rate=RATE)
@@ -156,12 +156,12 @@ def make_tfmot(folder: Path) -> None:
         converter = tf.lite.TFLiteConverter.from_keras_model(twin)
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         content = converter.convert()
-    facts = make_facts(model.keras_model, runtime="litert")
-    append_facts(content, facts, folder / "TFMOT, QAT int8.tflite")
+    path = folder / "TFMOT, QAT int8.tflite"
+    path.write_bytes(append_facts(content, model.keras_model))
 
 
 def export(folder: Path) -> None:
-    from recsys_lib.serving.export import export_litert, export_onnx
+    from recsys_lib.serving import export_litert, export_onnx
 
     model, train_data = base(folder).keras_model, load_split().train
     for quantization in (None, "float16", "dynamic", "int8", "int16x8"):
@@ -310,7 +310,7 @@ def compiled(model: Any) -> Run:
 
 def file_rows(suffix: str) -> Callable[[Path, int], Iterator[Row]]:
     def rows(folder: Path, threads: int) -> Iterator[Row]:
-        from recsys_lib.serving.export import load_scorer
+        from recsys_lib.serving import load_scorer
 
         for path in sorted(folder.glob(f"*.{suffix}")):
             scorer = load_scorer(path, threads)
@@ -324,7 +324,7 @@ def file_rows(suffix: str) -> Callable[[Path, int], Iterator[Row]]:
 
 
 def our_rows(folder: Path, threads: int) -> Iterator[Row]:
-    from recsys_lib.serving.candidates import CandidateScorer
+    from recsys_lib.serving import CandidateScorer
 
     original = base(folder).keras_model
     nbytes = 4 * sum(w.size for w in original.get_weights())

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_lib.checks import check_number
-from recsys_lib.serving.exported_files import check_target, put_in_place
-from recsys_lib.serving.graph import plain_lookups
+from recsys_lib.serving.export import check_target, plain_lookups, put_in_place
 from recsys_lib.text.blocks import count_blocks
 
 SUFFIXES = (".tflite", ".onnx")

@@ -24,8 +24,7 @@ from recsys_lib.compression.quantization import (
 from recsys_lib.data import Interactions, make_synthetic
 from recsys_lib.data.synthetic import SyntheticConfig
 from recsys_lib.models import ALS, EASE, IALS, Factors, FoldIn, as_factors
-from recsys_lib.recipe.apply import apply_step, start
-from recsys_lib.recipe.steps import EntropyCode, Prune, Quantize, ReduceDimensions
+from recsys_lib.recipe.steps import EntropyCode, Prune, Quantize, ReduceDimensions, start
 
 DATA = make_synthetic(SyntheticConfig("video", num_users=300, num_items=400))
 CONFIGS = [
@@ -49,7 +48,7 @@ def model() -> IALS:
 def test_what_is_read_scores_as_what_was_written(
     model: IALS, config: object, account: str, tmp_path: Path
 ) -> None:
-    compressed = apply_step(Quantize(config), start(model), DATA).compressed
+    compressed = Quantize(config).run(start(model), DATA).compressed
     size = save_compressed(tmp_path / "m", compressed, account=account)
     assert size == (tmp_path / "m").stat().st_size
     loaded = load_compressed(tmp_path / "m")
@@ -75,7 +74,7 @@ def test_sparse_and_coded_forms_and_float32(model: IALS, tmp_path: Path) -> None
         Quantize(UniformQuantization(4, symmetric=True)),
         EntropyCode(),
     ):
-        state = apply_step(step, state, DATA)
+        state = step.run(state, DATA)
         save_compressed(tmp_path / "m", state.compressed)
         loaded = load_compressed(tmp_path / "m")
         np.testing.assert_array_equal(loaded.user_vectors, state.model.user_vectors)
@@ -86,10 +85,10 @@ def test_sparse_and_coded_forms_and_float32(model: IALS, tmp_path: Path) -> None
 
 
 def test_reading_and_scoring_needs_no_tensorflow(model: IALS, tmp_path: Path) -> None:
-    save_compressed(tmp_path / "m", apply_step(Quantize(), start(model), DATA).compressed)
+    save_compressed(tmp_path / "m", Quantize().run(start(model), DATA).compressed)
     code = (
         "import sys\n"
-        "from recsys_lib.recipe import load_compressed\n"
+        "from recsys_lib.compression import load_compressed\n"
         f"model = load_compressed({str(tmp_path / 'm')!r})\n"
         "print(model.top_k(3, k=5).tolist(), model.top_k(history=[1, 2], k=5).tolist())\n"
         "print({'tensorflow', 'keras', 'tf_keras', 'numba', 'torch'} & set(sys.modules))\n"
@@ -159,7 +158,7 @@ def _with_version(content: bytes, version: int) -> bytes:
 
 def test_damage_is_told_apart(model: IALS, tmp_path: Path) -> None:
     path = tmp_path / "m"
-    save_compressed(path, apply_step(Quantize(), start(model), DATA).compressed)
+    save_compressed(path, Quantize().run(start(model), DATA).compressed)
     content = path.read_bytes()
     cases = {
         "checksum": [

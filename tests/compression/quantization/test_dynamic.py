@@ -17,8 +17,7 @@ from recsys_lib.compression.quantization import (
 from recsys_lib.data import Interactions
 from recsys_lib.models import IALS, RatingModelConfig, build_rating_model
 from recsys_lib.notebook import quiet
-from recsys_lib.serving import load_scorer
-from recsys_lib.serving.export import export_litert
+from recsys_lib.serving import export_litert, load_scorer
 from recsys_lib.training import KerasRecommender
 
 RANDOM = np.random.default_rng(0)

@@ -12,7 +12,7 @@ from recsys_lib.compression.quantization import UniformQuantization, quantize, q
 from recsys_lib.data import Interactions
 from recsys_lib.models import IALS, Popularity, RatingModelConfig, build_rating_model
 from recsys_lib.notebook import quiet
-from recsys_lib.serving.export import export_litert
+from recsys_lib.serving import export_litert
 from recsys_lib.training import KerasRecommender
 
 CONFIG = RatingModelConfig("mlp_ranker", 300, 400, embedding_dim=32, hidden_units=(64, 32))

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from recsys_lib.models import RatingModelConfig, build_rating_model
-from recsys_lib.serving import ranker_products
-from recsys_lib.serving.candidates import CandidateScorer
-from recsys_lib.serving.ranker_int8 import Int8Layers, pack_layers
+from recsys_lib.serving import CandidateScorer
 
 KINDS = ("dot_product", "matrix_factorization", "two_tower", "mlp_ranker", "neumf")
 RANKERS = ("mlp_ranker", "neumf")
@@ -52,13 +50,10 @@ def test_float_scores_are_those_of_keras(kind):
     check(scorer, table_of(model), 1e-5)
 
 
-@pytest.mark.parametrize("kind", RANKERS)
-def test_without_numba_scores_are_the_same(kind, monkeypatch):
-    monkeypatch.setattr("recsys_lib.serving.candidates._has_numba", lambda: False)
-    model = make_model(kind)
-    check(CandidateScorer(model), table_of(model), 1e-5)
+def test_int8_without_numba_is_a_clear_error(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"recsys-lib\[serving\]"):
-        CandidateScorer(model, precision="int8")
+        CandidateScorer(make_model("mlp_ranker"), precision="int8")
 
 
 @pytest.mark.parametrize("kind", RANKERS)
@@ -68,40 +63,27 @@ def test_int8_scores_are_near_those_of_keras(kind, units):
     check(CandidateScorer(model, precision="int8"), table_of(model), 0.1)
 
 
-def test_both_ways_to_multiply_bytes_agree_to_the_bit():
+def test_compiled_layers_compute_what_the_definition_says():
+    ranker_int8 = pytest.importorskip("recsys_lib.serving.ranker_int8")
     random = np.random.default_rng(0)
     item_half = random.normal(size=(50, 70)).astype(np.float32)
     user_halves = random.normal(size=(2, 70)).astype(np.float32)
     layers = [
-        (random.normal(size=shape).astype(np.float32), random.normal(size=shape[1]))
+        tuple(random.normal(size=size).astype(np.float32) for size in (shape, shape[1]))
         for shape in ((70, 130), (130, 10))
     ]
     last = random.normal(size=10).astype(np.float32)
     rows, items = np.arange(37) % 2, random.integers(0, 50, 37)
-    results = []
-    for amx in (False, True) if ranker_products.has_amx() else (False,):
-        scores = np.zeros(37, np.float32)
-        Int8Layers(item_half, layers, last, amx=amx).add_scores(user_halves, rows, items, scores)
-        results.append(scores)
+    scores, packed = np.ones(37, np.float32), ranker_int8.pack_layers(layers)
+    ranker_int8.add_scores(scores, item_half, items, user_halves, rows, *packed, last)
     # The definition, in NumPy: codes of 8 bits, exact sums, a scale for each row and output.
-    packed, values = pack_layers(layers), np.maximum(item_half[items] + user_halves[rows], 0)
-    at = 0
-    for (kernel, bias), (_, outputs) in zip(layers, packed.shapes, strict=True):
-        scale = packed.scales[at : at + kernel.shape[1]]
-        weights = np.rint(kernel / scale)
+    values = np.maximum(item_half[items] + user_halves[rows], 0)
+    for kernel, bias in layers:
+        scale = np.abs(kernel).max(0) / 127
         step = values.max(1, keepdims=True) / 255
-        sums = np.floor(values / step + 0.5) @ weights
+        sums = np.floor(values / step + 0.5) @ np.rint(kernel / scale)
         values = np.maximum(sums * step * scale + bias, 0)
-        at += outputs
-    for scores in results:
-        np.testing.assert_array_equal(scores, results[0])
-        np.testing.assert_allclose(scores, values @ last, rtol=1e-2, atol=1e-2 * scores.std())
-
-
-@pytest.mark.skipif(ranker_products.has_amx(), reason="this processor has AMX")
-def test_amx_that_is_not_there_is_a_clear_error():
-    with pytest.raises(ValueError, match="amx is True"):
-        Int8Layers(np.ones((5, 3), np.float32), (), np.ones(3, np.float32), amx=True)
+    np.testing.assert_allclose(scores - 1, values @ last, rtol=1e-2, atol=1e-2 * scores.std())
 
 
 def test_an_item_without_activations_scores_the_biases():
@@ -161,26 +143,30 @@ def test_threads_may_share_a_scorer():
         assert not wrong
 
 
-def test_arguments_are_checked():
+@pytest.mark.parametrize(
+    ("method", "arguments", "error", "message"),
+    [
+        ("score_candidates", (60, [0]), ValueError, "user_id holds 60"),
+        ("score_candidates", (0, [1100]), ValueError, "item_ids holds 1100"),
+        ("score_candidates", ([1, 2], [0]), ValueError, "user_id"),
+        ("score_candidates", (0.0, [0]), TypeError, "user_id"),
+        ("score", ([0, 1], [0]), ValueError, r"\(2,\), item_ids \(1,\)"),
+    ],
+)
+def test_ids_are_checked(method, arguments, error, message):
+    with pytest.raises(error, match=message):
+        getattr(CandidateScorer(make_model("dot_product")), method)(*arguments)
+
+
+def test_models_that_cannot_be_served_are_refused():
     import keras
 
     model = make_model("mlp_ranker")
-    scorer = CandidateScorer(model)
-    with pytest.raises(ValueError, match="user_id holds 60"):
-        scorer.score_candidates(60, [0])
-    with pytest.raises(ValueError, match="item_ids holds 1100"):
-        scorer.score_candidates(0, [1100])
-    with pytest.raises(ValueError, match="one dimension"):
-        scorer.score_candidates([1, 2], [0])
-    with pytest.raises(TypeError, match="integers"):
-        scorer.score_candidates(0.0, [0])
-    with pytest.raises(ValueError, match=r"\(2,\), item_ids \(1,\)"):
-        scorer.score([0, 1], [0])
     with pytest.raises(ValueError, match="precision is 'int4'"):
         CandidateScorer(model, precision="int4")
     with pytest.raises(ValueError, match="TopKIndex"):
         CandidateScorer(make_model("two_tower"), precision="int8")
-    with pytest.raises(ValueError, match="activation 'gelu'"):
+    with pytest.raises(ValueError, match="gelu"):
         CandidateScorer(make_model("mlp_ranker", activation="gelu"))
     model.set_weights([w * np.nan for w in model.get_weights()])
     with pytest.raises(ValueError, match="NaN"):
