@@ -7,15 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from recsys_lib.compression.compressed import CompressedModel, store_weights
-from recsys_lib.compression.embedding_tables import compress_tables
 from recsys_lib.compression.pruning import DimensionReduction, prune_weights, reduce_dimensions
-from recsys_lib.compression.quantization import (
-    EntropyCodedTensor,
-    RateDistortion,
-    TransformCoding,
-    rate_distortion_tables,
-    transform_code,
-)
+from recsys_lib.compression.quantization import quantize
 from recsys_lib.data import Interactions
 from recsys_lib.models.factors import Factors, as_factors
 from recsys_lib.recipe.steps import (
@@ -100,22 +93,17 @@ def _prune(step: Prune, state: State, train: Interactions) -> State:
     if state.quantization is None:
         return State(pruned)
     # Zero is one of the numbers (the recipe was checked), so rounding again keeps the zeros.
-    return State(compress_tables(pruned.model, state.quantization), state.quantization)
+    return State(quantize(pruned.model, state.quantization), state.quantization)
 
 
 def _quantize(step: Quantize, state: State, train: Interactions) -> State:
-    if isinstance(step.config, TransformCoding):
-        return State(transform_code(state.model, step.config), step.config)
-    if isinstance(step.config, RateDistortion):
-        return State(
-            rate_distortion_tables(state.model, step.config, train, step.teacher), step.config
-        )
-    return State(compress_tables(state.model, step.config), step.config)
+    result = quantize(state.model, step.config, train=train, teacher=step.teacher)
+    return State(result, step.config)
 
 
 def _entropy_code(step: EntropyCode, state: State, train: Interactions) -> State:
     coded = {
-        name: EntropyCodedTensor(tensor, step.config) if hasattr(tensor, "codes") else tensor
+        name: step.config.encode(tensor) if hasattr(tensor, "codes") else tensor
         for name, tensor in state.compressed.tensors.items()
     }
     compressed = store_weights("entropy coding", step.config, state.model, coded)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from recsys_lib.compression.quantization.context_coding import ContextCodedTensor, fit_spread
 
 from recsys_lib.compression import read_tensor
-from recsys_lib.compression.quantization.context_coding import ContextCodedTensor, fit_spread
 from recsys_lib.compression.quantization.entropy import EntropyCodedTensor, EntropyCoding
 from recsys_lib.compression.quantization.transform import SteppedTensor
 

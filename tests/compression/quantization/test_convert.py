@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from recsys_lib.compression.quantization.integer_ops import to_codes
 
 from recsys_lib.compression import CompressedModel, named_weights, read_tensor
 from recsys_lib.compression.quantization.convert import convert, quantize_static
 from recsys_lib.compression.quantization.fake_quant import quantize_to_grid
-from recsys_lib.compression.quantization.integer_ops import to_codes
 from recsys_lib.compression.quantization.qat import IntegerQuantization, quantization_aware
 from recsys_lib.models import RatingModelConfig, build_rating_model
 from recsys_lib.training import KerasScorer

@@ -11,14 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from recsys_lib.compression import DenseTensor, read_tensor
-from recsys_lib.compression.quantization.codebooks import CodebookQuantization, quantize_codebook
-from recsys_lib.compression.quantization.entropy import (
-    EntropyCodedTensor,
-    EntropyCoding,
-    entropy_bits,
-)
 from recsys_lib.compression.quantization.huffman import (
     canonical_codes,
     code_lengths,
@@ -29,6 +21,14 @@ from recsys_lib.compression.quantization.rans import (
     quantize_frequencies,
     rans_decode,
     rans_encode,
+)
+
+from recsys_lib.compression import DenseTensor, read_tensor
+from recsys_lib.compression.quantization.codebooks import CodebookQuantization, quantize_codebook
+from recsys_lib.compression.quantization.entropy import (
+    EntropyCodedTensor,
+    EntropyCoding,
+    entropy_bits,
 )
 from recsys_lib.compression.quantization.uniform import UniformQuantization, quantize_uniform
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recsys_lib.compression.quantization.litert_layers import read_litert_dense
+from recsys_lib.compression.quantization.requantize import REQUANTIZATIONS, fixed_point, requantize
 
 from recsys_lib.compression.quantization.fake_quant import Grid
 from recsys_lib.compression.quantization.integer import IntegerDense, to_grid
-from recsys_lib.compression.quantization.litert_layers import read_litert_dense
-from recsys_lib.compression.quantization.requantize import REQUANTIZATIONS, fixed_point, requantize
 
 # (inputs, outputs, relu, seed)
 LAYERS = [(8, 4, False, 0), (32, 64, True, 1), (48, 1, False, 2), (33, 17, True, 3),

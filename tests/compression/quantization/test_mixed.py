@@ -10,9 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from recsys_lib.compression import DenseTensor, named_weights, read_tensor, with_weights
-from recsys_lib.compression.quantization import UniformQuantization, quantize
 from recsys_lib.compression.quantization.allocation import allocate_bits, uniform_bits
 from recsys_lib.compression.quantization.grouped import (
     GroupedTensor,
@@ -21,6 +18,9 @@ from recsys_lib.compression.quantization.grouped import (
     dimension_groups,
     frequency_groups,
 )
+
+from recsys_lib.compression import DenseTensor, named_weights, read_tensor, with_weights
+from recsys_lib.compression.quantization import UniformQuantization, quantize
 from recsys_lib.compression.quantization.mixed import (
     MixedPrecision,
     encode,

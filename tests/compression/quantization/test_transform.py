@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from recsys_lib.compression import read_tensor, with_weights
 from recsys_lib.compression.quantization.context_coding import ContextCodedTensor
 from recsys_lib.compression.quantization.models import quantize
+
+from recsys_lib.compression import read_tensor, with_weights
 from recsys_lib.compression.quantization.transform import (
     SteppedTensor,
     TransformCoding,
