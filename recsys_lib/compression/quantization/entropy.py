@@ -54,8 +54,7 @@ class EntropyCoding:
 
         Args:
             tensor: a stored form with integer codes: its ``codes``, of which the last axis is the
-                column, its ``header()["bits"]``, and its packed ``arrays()["codes"]`` (uint16 as
-                they are for more than 8 bits).
+                column, and its ``arrays()["codes"]``, packed where ``header()`` has ``bits``.
 
         Raises:
             TypeError: a stored form without codes, or "size" for one without signed numbers.
@@ -96,24 +95,20 @@ class EntropyCodedTensor(EncodedTensor):
 
     def __init__(self, inner: Any, contexts: str, coded: Arrays) -> None:
         self.inner, self.contexts = inner, contexts
-        header = {
-            "contexts": contexts,
-            "shape": list(inner.shape),
-            "codes_shape": list(inner.codes.shape),
-            "inner": inner.kind,
-            "inner_header": inner.header(),
-        }
+        header = {"contexts": contexts, "inner": inner.kind, "inner_header": inner.header()}
+        if inner.codes.shape != inner.shape:
+            header["codes_shape"] = list(inner.codes.shape)
         others = {name: array for name, array in inner.arrays().items() if name != "codes"}
-        super().__init__(header, others | coded)
+        self._header, self._arrays, self.shape = header, others | coded, inner.shape
 
     @classmethod
     def from_parts(cls, header: dict[str, Any], arrays: Arrays) -> Self:
         """Decode the codes and put header and arrays together again."""
         contexts, settings = header["contexts"], header["inner_header"]
-        codes = _decode(arrays, header["codes_shape"], contexts)
+        codes = _decode(arrays, header.get("codes_shape", settings["shape"]), contexts)
         coded = {name: array for name, array in arrays.items() if name.startswith("coded")}
         others = {name: array for name, array in arrays.items() if name not in coded}
-        others["codes"] = pack_bits(codes, settings["bits"]) if settings["bits"] <= 8 else codes
+        others["codes"] = pack_bits(codes, settings["bits"]) if "bits" in settings else codes
         return cls(read_tensor(header["inner"], settings, others), contexts, coded)
 
     def decode(self) -> NDArray[np.float32]:
@@ -122,7 +117,7 @@ class EntropyCodedTensor(EncodedTensor):
 
     def decode_codes(self) -> NDArray[np.uint16]:
         """Read the codes out of the stream, in their shape: what loading a file has to do."""
-        return _decode(self._arrays, self._header["codes_shape"], self.contexts)
+        return _decode(self._arrays, list(self.inner.codes.shape), self.contexts)
 
 
 def entropy_bits(codes: ArrayLike, contexts: str = "tensor") -> float:

@@ -171,7 +171,8 @@ class SteppedTensor(EncodedTensor):
             )
         if not (np.isfinite(steps).all() and (steps > 0).all()):
             raise ValueError(f"steps has {steps.min()}: expected finite numbers above 0")
-        unit, span = float(steps.max()), [0.0, 0.0]
+        unit = float(steps.max())
+        header: dict[str, Any] = {"shape": [rows, columns], "unit": unit}
         arrays: dict[str, NDArray[Any]] = {
             "codes": (2 * np.abs(whole) - (whole < 0)).astype(np.uint16),
             "steps": (steps / unit).astype(np.float16),
@@ -179,10 +180,9 @@ class SteppedTensor(EncodedTensor):
         if row_scale is not None:
             check_shape("row_scale", row_scale, (rows,))
             logs = np.log2(row_scale)
-            span = [float(logs.min()), float(np.ptp(logs)) / 255]
-            rounded = np.rint((logs - span[0]) / max(span[1], 1e-30))
-            arrays["row_scale"] = rounded.astype(np.uint8)
-        header = {"bits": 16, "shape": [rows, columns], "unit": unit, "scale_range": span}
+            low, step = float(logs.min()), float(np.ptp(logs)) / 255
+            header["scale_range"] = [low, step]
+            arrays["row_scale"] = np.rint((logs - low) / max(step, 1e-30)).astype(np.uint8)
         super().__init__(header, arrays)
 
     @property
