@@ -8,7 +8,6 @@ from typing import Any, get_args
 
 from recsys_lib.checks import check_choice, check_number, check_type
 from recsys_lib.compression.compressed import CompressedModel, store_weights
-from recsys_lib.compression.embedding_tables import compress_tables
 from recsys_lib.compression.embedding_tables.base import TableScheme
 from recsys_lib.compression.pruning import (
     DimensionReduction,
@@ -18,14 +17,12 @@ from recsys_lib.compression.pruning import (
 )
 from recsys_lib.compression.quantization import (
     CodebookQuantization,
-    EntropyCodedTensor,
     EntropyCoding,
     ProductQuantization,
     RateDistortion,
     TransformCoding,
     UniformQuantization,
-    rate_distortion_tables,
-    transform_code,
+    quantize,
 )
 from recsys_lib.data import Interactions
 from recsys_lib.models.factors import Factors, as_factors
@@ -220,12 +217,7 @@ class Quantize:
 
     def run(self, state: State, train: Interactions) -> State:
         """Return the model with rounded tables."""
-        if isinstance(self.config, TransformCoding):
-            compressed = transform_code(state.model, self.config)
-        elif isinstance(self.config, RateDistortion):
-            compressed = rate_distortion_tables(state.model, self.config, train, self.teacher)
-        else:
-            compressed = compress_tables(state.model, self.config)
+        compressed = quantize(state.model, self.config, train=train, teacher=self.teacher)
         return State(compressed, self.config)
 
 
@@ -249,7 +241,7 @@ class EntropyCode:
     def run(self, state: State, train: Interactions) -> State:
         """Return the same model in fewer bytes."""
         coded = {
-            name: EntropyCodedTensor(tensor, self.config) if hasattr(tensor, "codes") else tensor
+            name: self.config.encode(tensor) if hasattr(tensor, "codes") else tensor
             for name, tensor in state.compressed.tensors.items()
         }
         compressed = store_weights("entropy coding", self.config, state.model, coded)

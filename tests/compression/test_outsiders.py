@@ -15,8 +15,12 @@ if importlib.util.find_spec("tensorflow_model_optimization") is None:
 
 from recsys_lib.compression import named_weights
 from recsys_lib.compression.pruning import WeightPruning, magnitude_mask, prune_weights
-from recsys_lib.compression.quantization.codebooks import CodebookQuantization, quantize_codebook
-from recsys_lib.compression.quantization.qat import IntegerQuantization, quantization_aware
+from recsys_lib.compression.quantization import (
+    CodebookQuantization,
+    IntegerQuantization,
+    quantization_aware,
+    quantize,
+)
 from recsys_lib.compression.tfmot import (
     TfmotClustering,
     TfmotPruning,
@@ -85,7 +89,7 @@ def test_our_codebooks_are_nearer_than_those_tfmot_starts_from(start: str) -> No
     theirs = named_weights(cluster_with_tfmot(original, DATA, config).model)
     for name in ("user_embedding/embeddings", "dense_0/kernel"):
         weights = named_weights(original)[name]
-        ours = quantize_codebook(weights, CodebookQuantization(4, dtype="float32")).decode()
+        ours = quantize(weights, CodebookQuantization(4, dtype="float32")).decode()
         assert len(np.unique(ours)) == 16 >= len(np.unique(theirs[name]))
         assert np.square(weights - ours).sum() < np.square(weights - theirs[name]).sum()
 

@@ -7,7 +7,6 @@ from recsys_lib.compression.embedding_tables.base import TableScheme, TableTenso
 from recsys_lib.compression.embedding_tables.coded import ProductCodes, RowwiseBits
 from recsys_lib.compression.embedding_tables.models import compress_embeddings, store_embeddings
 from recsys_lib.compression.embedding_tables.popularity import MixedDimension
-from recsys_lib.compression.embedding_tables.post_training import compress_tables
 from recsys_lib.compression.embedding_tables.schemes import Hashing, LowRank, QuotientRemainder
 
 __all__ = [
@@ -20,6 +19,5 @@ __all__ = [
     "TableScheme",
     "TableTensor",
     "compress_embeddings",
-    "compress_tables",
     "store_embeddings",
 ]

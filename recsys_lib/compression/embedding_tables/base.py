@@ -64,6 +64,13 @@ class TableScheme(ABC):
     def lookup(self, xp: Any, parts: Parts, ids: Any) -> Any:
         """Give rows (n, d) for ids (n,); ``xp`` is ``numpy`` or ``keras.ops``."""
 
+    def encode(
+        self, table: NDArray[np.float32], counts: NDArray[np.number] | None = None
+    ) -> EncodedTensor:
+        """Return the stored form of what comes nearest to a trained table."""
+        trained, fixed = self.approximate(table, counts)
+        return self.store(trained | fixed, len(table))
+
     def store(self, parts: Parts, num_rows: int, dtype: str = "float16") -> EncodedTensor:
         """Give the stored form of all parts, trained ones in ``dtype``."""
         stored = {

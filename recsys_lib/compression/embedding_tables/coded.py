@@ -10,11 +10,7 @@ from numpy.typing import NDArray
 
 from recsys_lib.checks import check_bits, check_number, check_weights
 from recsys_lib.compression.embedding_tables.base import Parts, TableScheme, check_table, normal
-from recsys_lib.compression.quantization.product import (
-    ProductQuantization,
-    ProductTensor,
-    quantize_product,
-)
+from recsys_lib.compression.quantization.product import ProductQuantization, ProductTensor
 from recsys_lib.compression.quantization.uniform import UniformQuantization, UniformTensor
 from recsys_lib.compression.tensors import EncodedTensor
 
@@ -160,7 +156,7 @@ class ProductCodes(TableScheme):
         """Quantize the table; with counts, the error of a row counts as often as it occurs."""
         config = ProductQuantization(self.num_subspaces, self.bits, dtype="float32", seed=self.seed)
         weights = None if counts is None else np.asarray(counts, np.float32) + np.float32(1e-3)
-        stored = quantize_product(table, config, row_weights=weights)
+        stored = config.encode(table, weights)
         books = stored.codebooks.reshape(-1, stored.codebooks.shape[2])
         return {"centroids": books}, {"codes": stored.codes}
 

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from recsys_lib.checks import check_choice, check_names
-from recsys_lib.compression.compressed import CompressedModel
+from recsys_lib.compression.compressed import CompressedModel, compare_weights
 from recsys_lib.compression.embedding_tables.base import TableScheme
-from recsys_lib.compression.report import compare_weights
 from recsys_lib.compression.tensors import DenseTensor, EncodedTensor
 from recsys_lib.compression.weights import keras_model, named_weights
 from recsys_lib.models import Recommender

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.compression.compressed import CompressedModel
-from recsys_lib.compression.report import compare_weights
+from recsys_lib.compression.compressed import CompressedModel, compare_weights
 from recsys_lib.compression.tensors import DenseTensor, EncodedTensor
 from recsys_lib.compression.weights import keras_model, named_weights
 from recsys_lib.models import RatingModelConfig, Recommender, build_rating_model

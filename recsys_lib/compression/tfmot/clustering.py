@@ -11,10 +11,7 @@ from typing import Any
 from recsys_lib.checks import check_choice, check_number
 from recsys_lib.compression.compressed import CompressedModel
 from recsys_lib.compression.pruning.rating_models import read_config
-from recsys_lib.compression.quantization.codebooks import (
-    CodebookQuantization,
-    quantize_codebook,
-)
+from recsys_lib.compression.quantization.codebooks import CodebookQuantization
 from recsys_lib.compression.tfmot.training import TwinTraining, check_data, fit_twin
 from recsys_lib.compression.tfmot.twin import (
     chosen_weights,
@@ -124,6 +121,5 @@ def cluster_with_tfmot(
     )
     fit_twin(twin, interactions, config.training)
     stored_as = CodebookQuantization((config.num_clusters - 1).bit_length(), dtype="float32")
-    as_codes = functools.partial(quantize_codebook, config=stored_as)  # exact: values are few
-    store = dict.fromkeys(weights.values(), as_codes)
+    store = dict.fromkeys(weights.values(), stored_as.encode)  # exact: values are few
     return store_twin("TFMOT clustering", config, model, twin, store)

@@ -15,9 +15,9 @@ from recsys_lib.compression.embedding_tables import (
     RowwiseBits,
     TableScheme,
     compress_embeddings,
-    compress_tables,
     store_embeddings,
 )
+from recsys_lib.compression.quantization import quantize
 from recsys_lib.compression.quantization.codebooks import CodebookQuantization
 from recsys_lib.compression.quantization.product import ProductQuantization
 from recsys_lib.compression.quantization.uniform import UniformQuantization
@@ -84,9 +84,7 @@ def test_a_start_from_the_table_scores_like_the_post_training_transform(
     model = build()
     fit(model, DATA, epochs=3, batch_size=128, progress=False)
     small = compress_embeddings(model, scheme, counts=COUNTS, start="table")
-    after = compress_tables(
-        model, scheme, counts={f"{name}/embeddings": c for name, c in COUNTS.items()}
-    )
+    after = quantize(model, scheme, counts={f"{name}/embeddings": c for name, c in COUNTS.items()})
     pairs = [DATA.user_ids.astype(np.int32), DATA.item_ids.astype(np.int32)]
     np.testing.assert_allclose(after.score(*pairs), np.asarray(small(pairs)), atol=2e-3)
 
@@ -137,7 +135,7 @@ def test_new_weights_and_saving_keep_scores(tmp_path: object) -> None:
 def test_tables_of_a_factor_model(config: object) -> None:
     model = IALS(embedding_dim=8, epochs=3).fit(DATA)
     before = model.item_vectors.copy()
-    small = compress_tables(model, config)  # type: ignore[arg-type]
+    small = quantize(model, config)  # type: ignore[arg-type]
     assert isinstance(small.model, IALS)
     assert 0 < small.report.tensors[1].relative_error < 1
     np.testing.assert_array_equal(model.item_vectors, before)
@@ -152,7 +150,7 @@ def test_weighting_by_scores_lowers_the_error_of_scores() -> None:
     users = np.arange(model.num_users)
     exact = model.score_all_items(users)
     config = ProductQuantization(4, 4)
-    plain, weighted = (compress_tables(model, config, weighting=w) for w in ("none", "scores"))
+    plain, weighted = (quantize(model, config, weighting=w) for w in ("none", "scores"))
     errors = [((x.score_all_items(users) - exact) ** 2).sum() for x in (plain, weighted)]
     assert errors[1] < 0.9 * errors[0]
     assert weighted.nbytes <= plain.nbytes
@@ -161,7 +159,7 @@ def test_weighting_by_scores_lowers_the_error_of_scores() -> None:
 def test_keras_recommender() -> None:
     config = RatingModelConfig("dot_product", USERS, ITEMS, 8)
     recommender = KerasRecommender(config, epochs=1, progress=False).fit(DATA)
-    small = compress_tables(recommender, RowwiseBits(8))
+    small = quantize(recommender, RowwiseBits(8))
     assert small.recommend([0], k=3).shape == (1, 3) if hasattr(small, "recommend") else True
     assert small.score_all_items([0]).shape == (1, ITEMS)
     assert compress_embeddings(recommender, LowRank(1)).count_params() == 1 * (USERS + ITEMS) + 16
@@ -182,8 +180,8 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match="no compressed tables"):
         store_embeddings(model)
     with pytest.raises(ValueError, match="expected a factor model"):
-        compress_tables(model, LowRank(1), weighting="scores")
-    with pytest.raises(TypeError, match="config is of type str"):
-        compress_tables(model, "4 bits")  # type: ignore[arg-type]
+        quantize(model, LowRank(1), weighting="scores")
+    with pytest.raises(TypeError, match="config is '4 bits'"):
+        quantize(model, "4 bits")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="config names 'logits/kernel'"):
-        compress_tables(model, {"logits/kernel": LowRank(1)})
+        quantize(model, {"logits/kernel": LowRank(1)})

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from recsys_lib.compression import DenseTensor, read_tensor
 from recsys_lib.compression.pruning import (
     BitmapTensor,
     CSRTensor,
@@ -21,6 +20,7 @@ from recsys_lib.compression.pruning import (
     magnitude_mask,
     store_sparse,
 )
+from recsys_lib.compression.tensors import DenseTensor, read_tensor
 
 KINDS = [CSRTensor, BitmapTensor]
 
