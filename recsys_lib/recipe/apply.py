@@ -8,7 +8,7 @@ from typing import Any
 
 from recsys_lib.compression.compressed import CompressedModel, store_weights
 from recsys_lib.compression.embedding_tables import compress_tables
-from recsys_lib.compression.pruning import DimensionReduction, prune_weights, reduce_dimensions
+from recsys_lib.compression.pruning import DimensionReduction, prune
 from recsys_lib.compression.quantization import (
     EntropyCodedTensor,
     RateDistortion,
@@ -92,11 +92,11 @@ def _distill(step: Distill, state: State, train: Interactions) -> State:
 
 def _reduce(step: ReduceDimensions, state: State, train: Interactions) -> State:
     config = DimensionReduction(step.embedding_dim, step.axes)
-    return State(reduce_dimensions(state.model, config))
+    return State(prune(state.model, config))
 
 
 def _prune(step: Prune, state: State, train: Interactions) -> State:
-    pruned = prune_weights(state.model, step.config)
+    pruned = prune(state.model, step.config)
     if state.quantization is None:
         return State(pruned)
     # Zero is one of the numbers (the recipe was checked), so rounding again keeps the zeros.

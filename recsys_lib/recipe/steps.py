@@ -49,7 +49,7 @@ class Distill:
 
 @dataclass(frozen=True)
 class ReduceDimensions:
-    """Keep the first principal axes, see :func:`recsys_lib.compression.pruning.reduce_dimensions`.
+    """Keep the first axes, see :class:`recsys_lib.compression.pruning.DimensionReduction`.
 
     Args:
         embedding_dim: dimensions that stay.
@@ -68,7 +68,7 @@ class ReduceDimensions:
 
 @dataclass(frozen=True)
 class Prune:
-    """Set small weights to zero, see :func:`recsys_lib.compression.pruning.prune_weights`.
+    """Set small weights to zero, see :class:`recsys_lib.compression.pruning.WeightPruning`.
 
     Args:
         config: which, how many, in which pattern, and how they are stored.

@@ -12,7 +12,7 @@ import pytest
 
 from recsys_lib.compression import load_compressed, save_compressed
 from recsys_lib.compression.embedding_tables import LowRank
-from recsys_lib.compression.pruning import WeightPruning, prune_weights
+from recsys_lib.compression.pruning import WeightPruning, prune
 from recsys_lib.compression.quantization import (
     CodebookQuantization,
     EntropyCodedTensor,
@@ -223,7 +223,7 @@ def test_a_failed_write_leaves_the_old_file(
 
     monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(OSError, match="disk full"):
-        save_compressed(path, prune_weights(as_factors(model), WeightPruning(0.5)))
+        save_compressed(path, prune(as_factors(model), WeightPruning(0.5)))
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["m"]
 

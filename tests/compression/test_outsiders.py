@@ -14,7 +14,7 @@ if importlib.util.find_spec("tensorflow_model_optimization") is None:
     pytest.skip("an extra: recsys-lib[tfmot]", allow_module_level=True)
 
 from recsys_lib.compression import named_weights
-from recsys_lib.compression.pruning import WeightPruning, magnitude_mask, prune_weights
+from recsys_lib.compression.pruning import WeightPruning, magnitude_mask, prune
 from recsys_lib.compression.quantization.codebooks import CodebookQuantization, quantize_codebook
 from recsys_lib.compression.quantization.qat import IntegerQuantization, quantization_aware
 from recsys_lib.compression.tfmot import (
@@ -99,7 +99,7 @@ def _pruned() -> Any:
     """A model trained until its weights matter, then pruned."""
     original = model()
     fit(original, DATA, epochs=5, batch_size=500, optimizer="adam", progress=False)
-    return prune_weights(original, WeightPruning(0.8)).model
+    return prune(original, WeightPruning(0.8)).model
 
 
 @pytest.mark.parametrize("preserve", [False, True])

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from recsys_lib.checks import check_choice, check_names
 from recsys_lib.compression.compressed import CompressedModel, store_weights
 from recsys_lib.compression.embedding_tables.base import TableScheme
-from recsys_lib.compression.pruning.dimensions import rotate_to_principal_axes
+from recsys_lib.compression.pruning import rotate_to_principal_axes
 from recsys_lib.compression.quantization.codebooks import CodebookQuantization, quantize_codebook
 from recsys_lib.compression.quantization.product import (
     ProductQuantization,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from recsys_lib.checks import check_choice, check_number
 from recsys_lib.compression.compressed import CompressedModel
-from recsys_lib.compression.pruning.dimensions import rotate_to_principal_axes
+from recsys_lib.compression.pruning import rotate_to_principal_axes
 from recsys_lib.compression.quantization.context_coding import ContextCodedTensor, fit_spread
 from recsys_lib.compression.report import compare_weights
 from recsys_lib.compression.tensors import DenseTensor, EncodedTensor

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from recsys_lib.checks import check_choice, check_number, check_shape
 from recsys_lib.compression.compressed import CompressedModel, store_weights
-from recsys_lib.compression.pruning.dimensions import rotate_to_principal_axes
+from recsys_lib.compression.pruning import rotate_to_principal_axes
 from recsys_lib.compression.quantization.context_coding import (
     ContextCodedTensor,
     scale_codes,

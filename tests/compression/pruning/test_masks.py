@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from recsys_lib.compression.pruning import global_magnitude_masks, magnitude_mask
-from recsys_lib.compression.pruning.masks import GRANULARITIES, num_kept
+from recsys_lib.compression.pruning import WeightPruning, magnitude_mask
+from recsys_lib.compression.pruning.weights import GRANULARITIES, num_kept
 
 SPARSITIES = [0.0, 0.1, 0.25, 0.3333, 0.5, 0.55, 0.7, 0.75, 0.8, 0.9, 0.95, 0.99, 0.999]
 SHAPES = [(16, 16), (64, 32), (12, 8), (128, 20)]
@@ -194,7 +194,7 @@ def test_two_of_four_holds_in_each_group_of_inputs() -> None:
 
 def test_a_global_budget_is_spent_where_weights_are_large() -> None:
     weights = {"small": 0.01 * matrix((20, 20)), "large": matrix((10, 10), 1)}
-    masks = global_magnitude_masks(weights, 0.8)
+    masks = WeightPruning(0.8, budget="global").masks(weights, dict.fromkeys(weights, 0.8))
     assert sum(mask.sum() for mask in masks.values()) == 100
     assert masks["large"].mean() > 0.9
     assert masks["small"].mean() < 0.05
@@ -238,8 +238,6 @@ def test_wrong_types() -> None:
         magnitude_mask([[1, 2]], 0.5)
     with pytest.raises(TypeError, match="block_size is 4"):
         magnitude_mask(np.ones((4, 4)), 0.5, "block", block_size=4)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="weights is empty"):
-        global_magnitude_masks({}, 0.5)
 
 
 def test_an_all_zero_matrix_is_pruned_as_any_other() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_lib.compression.pruning import ConstantSchedule, PolynomialSchedule
+from recsys_lib.compression.pruning import PolynomialSchedule
 
 TFMOT = """
 import json, sys

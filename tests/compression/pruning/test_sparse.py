@@ -14,13 +14,13 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from recsys_lib.compression import DenseTensor, read_tensor
 from recsys_lib.compression.pruning import (
-    BitmapTensor,
-    CSRTensor,
     SparseMLP,
     break_even_sparsity,
     magnitude_mask,
     store_sparse,
 )
+
+from recsys_lib.compression.pruning.sparse import BitmapTensor, CSRTensor
 
 KINDS = [CSRTensor, BitmapTensor]
 

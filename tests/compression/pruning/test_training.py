@@ -11,7 +11,6 @@ import pytest
 
 from recsys_lib.compression import named_weights
 from recsys_lib.compression.pruning import (
-    ConstantSchedule,
     PolynomialSchedule,
     WeightPruning,
     fit_pruned,
@@ -154,22 +153,20 @@ def test_a_draw_at_the_end_of_each_epoch_is_the_schedule_of_epochs() -> None:
 def test_masks_are_drawn_in_the_midst_of_epochs(
     budget: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from recsys_lib.compression.pruning import training
-
     schedule, config = (
         PolynomialSchedule(16, initial_sparsity=0.2),
         WeightPruning(0.8, budget=budget),
     )
     drawn: list[float] = []
     weights_then: list[np.ndarray] = []
-    draw = training.pruning_masks
+    draw = WeightPruning.masks
 
-    def noted(weights: Any, config: Any, now: Any) -> Any:
+    def noted(self: WeightPruning, weights: Any, now: Any) -> Any:
         drawn.append(now[KERNEL])
         weights_then.append(weights[KERNEL])
-        return draw(weights, config, now)
+        return draw(self, weights, now)
 
-    monkeypatch.setattr(training, "pruning_masks", noted)
+    monkeypatch.setattr(WeightPruning, "masks", noted)
     pruned = fit_pruned(
         ranker(), DATA, config, schedule=schedule, frequency=4, epochs=3,
         optimizer=optimizers()[name], **QUICK,
@@ -300,7 +297,7 @@ def test_the_callers_own_callback_is_called() -> None:
         ({"patience": 2}, "patience is given: weights of another epoch"),
         ({"checkpoint": "x"}, "checkpoint is given"),
         ({"schedule": PolynomialSchedule(4), "epochs": 4}, "reaches sparsity 0.4922 at the last"),
-        ({"schedule": ConstantSchedule(3), "epochs": 2}, "an end_step of at most 1 or more"),
+        ({"schedule": PolynomialSchedule(3), "epochs": 2}, "an end_step of at most 1 or more"),
         ({"frequency": 0}, "frequency is 0"),
         ({"frequency": 5, "jit_compile": True}, "jit_compile is True and frequency 5: masks"),
         (
