@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from recsys_lib.compression.compressed import CompressedModel, store_weights
-from recsys_lib.compression.embedding_tables import compress_tables
+from recsys_lib.compression import CompressedModel, EncodedTensor, named_weights, store_weights
 from recsys_lib.compression.pruning import DimensionReduction, prune
 from recsys_lib.compression.quantization import (
     EntropyCodedTensor,
@@ -16,6 +15,9 @@ from recsys_lib.compression.quantization import (
     rate_distortion_tables,
     transform_code,
 )
+from recsys_lib.compression.quantization.codebooks import CodebookQuantization, quantize_codebook
+from recsys_lib.compression.quantization.product import ProductQuantization, quantize_product
+from recsys_lib.compression.quantization.uniform import UniformQuantization, quantize_uniform
 from recsys_lib.data import Interactions
 from recsys_lib.models.factors import Factors, as_factors
 from recsys_lib.recipe.steps import (
@@ -100,7 +102,7 @@ def _prune(step: Prune, state: State, train: Interactions) -> State:
     if state.quantization is None:
         return State(pruned)
     # Zero is one of the numbers (the recipe was checked), so rounding again keeps the zeros.
-    return State(compress_tables(pruned.model, state.quantization), state.quantization)
+    return State(_by_table(pruned.model, state.quantization), state.quantization)
 
 
 def _quantize(step: Quantize, state: State, train: Interactions) -> State:
@@ -110,7 +112,25 @@ def _quantize(step: Quantize, state: State, train: Interactions) -> State:
         return State(
             rate_distortion_tables(state.model, step.config, train, step.teacher), step.config
         )
-    return State(compress_tables(state.model, step.config), step.config)
+    return State(_by_table(state.model, step.config), step.config)
+
+
+def _by_table(model: Factors, config: Any) -> CompressedModel:
+    weights = named_weights(model)
+    if not isinstance(config, Mapping):
+        config = dict.fromkeys(("user_vectors", "item_vectors"), config)
+    tensors = {name: _encode(weights[name], own) for name, own in config.items()}
+    return store_weights("table compression", config, model, tensors)
+
+
+def _encode(table: Any, config: Any) -> EncodedTensor:
+    if isinstance(config, UniformQuantization):
+        return quantize_uniform(table, config)
+    if isinstance(config, CodebookQuantization):
+        return quantize_codebook(table, config)
+    if isinstance(config, ProductQuantization):
+        return quantize_product(table, config)
+    return config.encode(table)
 
 
 def _entropy_code(step: EntropyCode, state: State, train: Interactions) -> State:

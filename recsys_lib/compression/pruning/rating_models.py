@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_lib.checks import check_number
-from recsys_lib.compression import CompressedModel, DenseTensor, EncodedTensor, named_weights
-from recsys_lib.compression.report import compare_weights
+from recsys_lib.compression import CompressedModel, EncodedTensor, named_weights
+from recsys_lib.compression.compressed import compare_weights
+from recsys_lib.compression.tensors import DenseTensor
 from recsys_lib.compression.weights import keras_model
 from recsys_lib.data import Interactions
 from recsys_lib.models import RatingModelConfig, Recommender, build_rating_model
