@@ -15,14 +15,11 @@ if importlib.util.find_spec("tensorflow_model_optimization") is None:
 
 from recsys_lib.compression import named_weights
 from recsys_lib.compression.pruning import WeightPruning, magnitude_mask, prune
-from recsys_lib.compression.quantization.codebooks import CodebookQuantization, quantize_codebook
 from recsys_lib.compression.quantization.qat import IntegerQuantization, quantization_aware
 from recsys_lib.compression.tfmot import (
-    TfmotClustering,
     TfmotPruning,
     TfmotQuantization,
     TwinTraining,
-    cluster_with_tfmot,
     prune_with_tfmot,
     qat_with_tfmot,
     quantization_aware_twin,
@@ -70,22 +67,6 @@ def test_training_with_tfmot_masks_what_our_masks_do(
         weights = named_weights(original)[name]
         mask = magnitude_mask(weights, sparsity, granularity, **options)
         np.testing.assert_array_equal(pruned[name], weights * mask)
-
-
-@pytest.mark.parametrize(
-    "start",
-    ["kmeans++", *(pytest.param(s, marks=pytest.mark.slow) for s in ("density", "linear"))],
-)
-def test_our_codebooks_are_nearer_than_those_tfmot_starts_from(start: str) -> None:
-    """It moves its centroids by the gradient of the loss only; ours are those of k-means."""
-    original = model()
-    config = TfmotClustering(16, start, layers=["user_embedding", "dense_0"], training=STILL)
-    theirs = named_weights(cluster_with_tfmot(original, DATA, config).model)
-    for name in ("user_embedding/embeddings", "dense_0/kernel"):
-        weights = named_weights(original)[name]
-        ours = quantize_codebook(weights, CodebookQuantization(4, dtype="float32")).decode()
-        assert len(np.unique(ours)) == 16 >= len(np.unique(theirs[name]))
-        assert np.square(weights - ours).sum() < np.square(weights - theirs[name]).sum()
 
 
 def _zeros(model: Any) -> float:
