@@ -20,18 +20,17 @@ from numpy.typing import NDArray
 
 from recsys_lib import objectives
 from recsys_lib.checks import check_bits, check_choice, check_names, check_number, check_type
-from recsys_lib.compression.compressed import CompressedModel, store_weights
+from recsys_lib.compression import CompressedModel, named_weights, store_weights
 from recsys_lib.compression.pruning.rating_models import check_data, read_config
 from recsys_lib.compression.pruning.sparse import store_sparse
 from recsys_lib.compression.pruning.weights import WeightPruning, num_kept
 from recsys_lib.compression.quantization.uniform import UniformQuantization, UniformTensor
-from recsys_lib.compression.weights import keras_model, named_weights
+from recsys_lib.compression.weights import keras_model
 from recsys_lib.data import Interactions
 from recsys_lib.models import build_rating_model
 from recsys_lib.training.sampling import epoch_order, uniform_negatives
 
-# The weight that pruning and quantization act on, by class of layer.
-_WEIGHT_OF = {"Dense": "kernel", "Embedding": "embeddings"}
+_WEIGHT_OF = {"Dense": "kernel", "Embedding": "embeddings"}  # what is pruned and quantized
 # What joins two branches gets a range of its own, so that integers can be computed through it.
 _JOINING = ("Add", "Concatenate", "Dot", "Multiply")
 _PLACE = "tensorflow_model_optimization.python.core.quantization.keras."
@@ -66,8 +65,8 @@ class TwinTraining:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "negatives_per_positive", "seed"):
-            check_number(name, getattr(self, name), 0 if name == "seed" else 1, integer=True)
+        for name in ("epochs", "batch_size", "negatives_per_positive"):
+            check_number(name, getattr(self, name), 1, integer=True)
         check_number("learning_rate", self.learning_rate, 0)
 
 
@@ -78,11 +77,9 @@ class TfmotPruning:
     Args:
         sparsity: fraction of zeros in the weight of each layer, in [0, 1); of each group for
             "n_of_m".
-        granularity: "element"; "block", of sizes that divide each weight into two or more each
-            way; or "n_of_m" along the inputs of Dense layers and the rows of tables. The last is
-            pruned at once, the others along three quarters of the updates (Zhu & Gupta 2017).
-        block_size: rows and columns of a block.
-        pooling: "mean" or "max" of ``|w|`` in a block.
+        granularity: "element", with more and more zeros over three quarters of the updates (Zhu &
+            Gupta 2017); or "n_of_m" along the inputs of Dense layers and the rows of tables, at
+            once.
         group_size: m of n_of_m.
         layers: names; None for all Dense and Embedding layers.
         training: how the twin is trained.
@@ -98,16 +95,13 @@ class TfmotPruning:
 
     sparsity: float = 0.5
     granularity: str = "element"
-    block_size: tuple[int, int] = (4, 4)
-    pooling: str = "mean"
     group_size: int = 4
     layers: Sequence[str] | None = None
     training: TwinTraining = field(default_factory=TwinTraining)
 
     def __post_init__(self) -> None:
-        units = (self.block_size, self.pooling, self.group_size)
-        WeightPruning(self.sparsity, self.granularity, "layer", None, *units)  # the same checks
-        check_choice("granularity", self.granularity, ("element", "block", "n_of_m"))
+        WeightPruning(self.sparsity, self.granularity, group_size=self.group_size)  # its checks
+        check_choice("granularity", self.granularity, ("element", "n_of_m"))
 
 
 @dataclass(frozen=True)
@@ -144,14 +138,12 @@ class TfmotQuantization:
         check_bits(self.bits)
 
 
-def prune_with_tfmot(
-    model: Any, interactions: Interactions, config: TfmotPruning
-) -> CompressedModel:
+def prune_with_tfmot(model: Any, data: Interactions, config: TfmotPruning) -> CompressedModel:
     """Return a rating model that TFMOT has pruned while it trained the twin.
 
     Args:
         model: as for :func:`to_twin`; it stays as it is.
-        interactions: what to train on.
+        data: interactions to train on.
         config: what to prune, and how to train.
 
     Returns:
@@ -159,8 +151,8 @@ def prune_with_tfmot(
 
     Raises:
         ModuleNotFoundError: TFMOT is not installed (``pip install recsys-lib[tfmot]``).
-        TypeError, ValueError: as :func:`to_twin`; layers that cannot be pruned, blocks that do not
-            fit a weight, or data that does not fit the model.
+        TypeError, ValueError: as :func:`to_twin`; layers that cannot be pruned, or data that does
+            not fit the model.
 
     Source:
         Zhu & Gupta, *To prune, or not to prune*, 2017.
@@ -175,40 +167,31 @@ def prune_with_tfmot(
         0.75
     """
     check_type("config", config, (TfmotPruning,))
-    layers = _chosen_layers(model, interactions, config.layers)
-    sparsity, options = _load_tfmot().sparsity.keras, {}
-    # Masks follow the weights about 100 times a run. The last change has to fall on a multiple, or
-    # the final sparsity is never reached.
-    steps = config.training.epochs * -(-len(interactions) // config.training.batch_size)
+    layers = _chosen_layers(model, data, config.layers)
+    sparsity = _load_tfmot().sparsity.keras
+    # Masks are drawn 100 times a run. Unless the last draw is on a multiple, it is never made.
+    steps = config.training.epochs * -(-len(data) // config.training.batch_size)
     every = max(1, steps // 100)
     end = every * max(1, int(0.75 * steps) // every)
-    schedule = sparsity.PolynomialDecay(0.0, config.sparsity, 0, end, frequency=every)
-    if config.granularity == "block":
-        _check_blocks(model, layers.values(), config.block_size)
-        pooling = {"mean": "AVG", "max": "MAX"}[config.pooling]
-        options = {"block_size": config.block_size, "block_pooling_type": pooling}
-    elif config.granularity == "n_of_m":
-        zeros = config.group_size - num_kept(config.group_size, config.sparsity)
-        options = {"sparsity_m_by_n": (zeros, config.group_size)}
+    schedule, pattern = sparsity.PolynomialDecay(0.0, config.sparsity, 0, end, 3, every), None
+    if config.granularity == "n_of_m":
         schedule = sparsity.ConstantSparsity(config.sparsity, 1, frequency=every)
-    wrap = functools.partial(sparsity.prune_low_magnitude, pruning_schedule=schedule, **options)
+        kept = num_kept(config.group_size, config.sparsity)
+        pattern = (config.group_size - kept, config.group_size)
+    options = {"pruning_schedule": schedule, "sparsity_m_by_n": pattern}
+    wrap = functools.partial(sparsity.prune_low_magnitude, **options)
     twin = _wrap_layers(to_twin(model), wrap, layers)
-    _fit_twin(twin, interactions, config.training, [sparsity.UpdatePruningStep()])
-    tensors = {
-        name: store_sparse(values, "smallest" if name in layers.values() else "dense")
-        for name, values in twin_weights(twin).items()
-    }
+    _fit_twin(twin, data, config.training, [sparsity.UpdatePruningStep()])
+    tensors = {name: store_sparse(values) for name, values in twin_weights(twin).items()}
     return store_weights("TFMOT pruning", config, model, tensors)
 
 
-def qat_with_tfmot(
-    model: Any, interactions: Interactions, config: TfmotQuantization
-) -> CompressedModel:
+def qat_with_tfmot(model: Any, data: Interactions, config: TfmotQuantization) -> CompressedModel:
     """Return a rating model whose weights TFMOT has trained for being rounded, on its twin.
 
     Args:
         model: as for :func:`to_twin`; it stays as it is.
-        interactions: what to train on.
+        data: interactions to train on.
         config: what to quantize, and how to train.
 
     Returns:
@@ -234,7 +217,7 @@ def qat_with_tfmot(
         >>> {tensor.kind for tensor in rounded.tensors.values()}
         {'uniform'}
     """
-    twin = quantization_aware_twin(model, interactions, config)
+    twin = quantization_aware_twin(model, data, config)
     weights = twin_weights(twin)
     stored_as = UniformQuantization(config.bits, "tensor", symmetric=True, scale_dtype="float32")
     tensors = {}
@@ -249,9 +232,7 @@ def qat_with_tfmot(
     return store_weights("TFMOT quantization-aware training", config, model, {**rest, **tensors})
 
 
-def quantization_aware_twin(
-    model: Any, interactions: Interactions, config: TfmotQuantization
-) -> Any:
+def quantization_aware_twin(model: Any, data: Interactions, config: TfmotQuantization) -> Any:
     """Return the trained twin that :func:`qat_with_tfmot` takes its weights from.
 
     Returns:
@@ -267,25 +248,22 @@ def quantization_aware_twin(
         TypeError: config is of type dict: expected TfmotQuantization
     """
     check_type("config", config, (TfmotQuantization,))
-    layers = list(_chosen_layers(model, interactions, config.layers))
+    layers = list(_chosen_layers(model, data, config.layers))
     if config.layers is None:
         layers += [la.name for la in keras_model(model).layers if type(la).__name__ in _JOINING]
-    quantization, kept = _load_tfmot().quantization.keras, config.preserve_sparsity
-    layer_config = _layer_config_class()
+    quantization, layer_config = _load_tfmot().quantization.keras, _layer_config_class()
 
     def annotate(layer: Any) -> Any:
-        own = layer_config(type(layer).__name__, config.bits, kept)
+        own = layer_config(type(layer).__name__, config.bits, config.preserve_sparsity)
         return quantization.quantize_annotate_layer(layer, own)
 
     # Adds nothing to what was asked for: TFMOT's own scheme would also quantize the ids.
-    nothing = SimpleNamespace(apply=lambda *arguments: arguments, supports=lambda layer: False)
-    scheme = SimpleNamespace(
-        get_layout_transformer=lambda: nothing, get_quantize_registry=lambda: nothing
-    )
+    scheme = SimpleNamespace(apply=lambda *arguments: arguments, supports=lambda layer: False)
+    scheme.get_layout_transformer = scheme.get_quantize_registry = lambda: scheme
     with quantization.quantize_scope({"LayerConfig": layer_config}):
         annotated = _wrap_layers(to_twin(model), annotate, layers)
         twin = quantization.quantize_apply(annotated, scheme)
-    _fit_twin(twin, interactions, config.training)
+    _fit_twin(twin, data, config.training)
     return twin
 
 
@@ -317,11 +295,9 @@ def to_twin(model: Any) -> Any:
     config, inner = read_config(model), keras_model(model)
     twin = build_rating_model(config, keras=_import("tf_keras"))
     twin.set_weights(list(named_weights(inner).values()))
-    random = np.random.default_rng(0)
-    counts = config.num_users, config.num_items
-    ids = [random.integers(0, count, 64).astype(np.int32) for count in counts]
-    expected, given = np.asarray(inner(ids, training=False)), np.asarray(twin(ids, training=False))
-    if expected.shape != given.shape or not np.allclose(given, expected, rtol=1e-4, atol=1e-5):
+    ids = [np.arange(64, dtype=np.int32) * 7 % n for n in (config.num_users, config.num_items)]
+    scores = [np.asarray(either(ids, training=False)) for either in (inner, twin)]
+    if scores[0].shape != scores[1].shape or not np.allclose(*scores, 1e-4, 1e-5):
         raise ValueError("model gives other scores than what build_rating_model builds")
     return twin
 
@@ -364,12 +340,10 @@ def _short(weight: Any) -> str:
     return str(weight.name).split("/")[-1].split(":")[0]
 
 
-def _chosen_layers(
-    model: Any, interactions: Interactions, layers: Sequence[str] | None
-) -> dict[str, str]:
+def _chosen_layers(model: Any, data: Any, layers: Sequence[str] | None) -> dict[str, str]:
     """Return the layers to act on and the weight in each; the data has to fit the model."""
     shape = read_config(model)
-    check_data(interactions, shape.num_users, shape.num_items)
+    check_data(data, shape.num_users, shape.num_items)
     kinds = {layer.name: type(layer).__name__ for layer in keras_model(model).layers}
     able = {n: f"{n}/{_WEIGHT_OF[kind]}" for n, kind in kinds.items() if kind in _WEIGHT_OF}
     if isinstance(layers, str) or (layers is not None and not layers):
@@ -383,14 +357,6 @@ def _wrap_layers(twin: Any, wrap: Callable[[Any], Any], names: Collection[str]) 
     return _import("tf_keras").models.clone_model(
         twin, clone_function=lambda layer: wrap(layer) if layer.name in names else layer
     )
-
-
-def _check_blocks(model: Any, names: Collection[str], block_size: tuple[int, int]) -> None:
-    """Raise where TFMOT fails, or measures other windows than it removes."""
-    for name in names:
-        pairs = zip(named_weights(model)[name].shape, block_size, strict=True)
-        if any(length % size or length == size for length, size in pairs):
-            raise ValueError(f"block_size is {block_size}: expected to divide {name} both ways")
 
 
 def _fit_twin(
@@ -412,10 +378,10 @@ def _fit_twin(
         items = np.column_stack([data.item_ids[order], np.concatenate(negatives)])
         labels = np.zeros(items.shape, np.float32)
         labels[:, 0] = 1
-        users = np.repeat(data.user_ids[order], 1 + drawn)
-        inputs = [users.astype(np.int32), items.ravel().astype(np.int32)]
+        ids = [np.repeat(data.user_ids[order], 1 + drawn), items.ravel()]
+        inputs = [side.astype(np.int32) for side in ids]
         fixed = {"batch_size": size * (1 + drawn), "shuffle": False, "verbose": 0}
-        run = twin.fit(inputs, labels.ravel(), callbacks=list(callbacks), **fixed)
+        run = twin.fit(inputs, labels.ravel(), callbacks=[*callbacks], **fixed)
         if not all(np.isfinite(w).all() for w in (run.history["loss"], *twin.get_weights())):
             raise FloatingPointError(f"not finite with learning rate {options.learning_rate:.3g}")
 
@@ -434,9 +400,7 @@ def _layer_config_class() -> Any:
             self.settings = {"kind": kind, "bits": bits, "preserve_sparsity": preserve_sparsity}
             maker = masked if preserve_sparsity else last_value
             self.weight_quantizer = maker(bits, per_axis=False, symmetric=True, narrow_range=True)
-            self.activation_quantizer = last_value(
-                8, per_axis=False, symmetric=False, narrow_range=False
-            )
+            self.activation_quantizer = last_value(8, False, symmetric=False, narrow_range=False)
 
         def get_config(self) -> dict[str, Any]:
             return self.settings
@@ -454,14 +418,13 @@ def _load_tfmot() -> Any:
     import keras  # noqa: F401  (TensorFlow's name space takes the Keras that is there)
 
     name, tensorflow = "TF_USE_LEGACY_KERAS", importlib.import_module("tensorflow")
-    before = os.environ.get(name)
+    before = {name: os.environ[name]} if name in os.environ else {}
     vars(tensorflow)["keras"].layers  # noqa: B018
     try:
         return _import("tensorflow_model_optimization")
     finally:
         os.environ.pop(name, None)
-        if before is not None:
-            os.environ[name] = before
+        os.environ.update(before)
 
 
 def _import(name: str) -> Any:

@@ -50,8 +50,6 @@ def model(kind: str = "mlp_ranker") -> Any:
     ("granularity", "sparsity", "options"),
     [
         ("element", 0.8, {}),
-        ("block", 0.75, {"block_size": (4, 2)}),
-        ("block", 0.5, {"block_size": (1, 4), "pooling": "max"}),
         ("n_of_m", 0.5, {}),
         ("n_of_m", 0.25, {"group_size": 8}),
     ],

@@ -208,10 +208,6 @@ def test_a_missing_package_is_named_with_its_extra(
 
 
 def test_choices_out_of_range() -> None:
-    for block_size, layer in (((4, 4), "score"), ((1, 8), "user_embedding")):
-        options = TfmotPruning(0.5, "block", block_size, layers=(layer,))
-        with pytest.raises(ValueError, match=f"block_size .*divide {layer}"):
-            prune_with_tfmot(model(), DATA, options)
     with pytest.raises(ValueError, match="adagard"):
         prune_with_tfmot(model(), DATA, TfmotPruning(training=TwinTraining(optimizer="adagard")))
     with pytest.raises(FloatingPointError, match="learning rate 1e"):
