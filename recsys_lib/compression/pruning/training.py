@@ -15,6 +15,7 @@ from recsys_lib.compression.pruning.weights import Array, Mask, WeightPruning
 from recsys_lib.compression.weights import keras_model
 from recsys_lib.data import Interactions
 from recsys_lib.models import Recommender
+from recsys_lib.models.factors import Factors
 from recsys_lib.training import History, fit
 
 # These bring back weights of an earlier epoch, when fewer of them were zero.
@@ -206,9 +207,10 @@ def fit_pruned(
 def _trainable_copy(model: Any) -> Any:
     import keras
 
-    inner = keras_model(model)
+    inner = model if isinstance(model, Factors) else keras_model(model)
     if not isinstance(inner, keras.Model):
-        raise TypeError("model is a tf_keras model: expected Keras 3 (for the other see tfmot)")
+        found = f"{type(inner).__module__.split('.')[0]} {type(inner).__name__}"
+        raise TypeError(f"model is a {found}: expected a Keras 3 model (see prune, and tfmot)")
     return with_weights(inner, {})
 
 

@@ -115,13 +115,13 @@ def test_the_model_in_a_recommender() -> None:
 def test_bad_input_is_named() -> None:
     model, factors = build(), IALS(embedding_dim=2, epochs=1).fit(DATA)
     for message, call in (
-        ("scheme names 'user_table'", lambda: compress_embeddings(model, {"user_table": LowRank(1)})),
+        ("scheme names 'users'", lambda: compress_embeddings(model, {"users": LowRank(1)})),
         ("counts names", lambda: compress_embeddings(model, Hashing(3), counts={"x": [1]})),
         ("start is 'zeros'", lambda: compress_embeddings(model, Hashing(3), start="zeros")),
         ("counts is None", lambda: compress_embeddings(model, MixedDimension())),
         ("no compressed tables", lambda: store_embeddings(model)),
         ("dtype is 'int8'", lambda: store_embeddings(model, "int8")),
-    ):  # fmt: skip
+    ):
         with pytest.raises(ValueError, match=message):
             call()
     with pytest.raises(TypeError, match="scheme is of type int"):

@@ -15,6 +15,7 @@ from recsys_lib.compression.pruning import DimensionReduction, prune, rotate_to_
 from recsys_lib.compression.pruning.rating_models import read_config
 from recsys_lib.data import Interactions
 from recsys_lib.models import ALS, IALS, Popularity, RatingModelConfig, build_rating_model
+from recsys_lib.models.factors import Factors, FoldIn
 from recsys_lib.training import KerasRecommender
 
 RANDOM = np.random.default_rng(0)
@@ -185,21 +186,30 @@ def test_a_table_of_zeros_is_no_special_case() -> None:
         assert not scores(prune(zero, DimensionReduction(2, axes)).model).any()
 
 
+def test_biases_stay() -> None:
+    random = np.random.default_rng(0)
+    items, users = (random.normal(size=(n, 6)).astype(np.float32) for n in (30, 40))
+    biases = {"user_biases": users[:, 0].copy(), "item_biases": items[:, 1].copy()}
+    model = Factors(items, users, global_mean=3.0, **biases)
+    turned = prune(model, DimensionReduction(np.int64(6)))
+    assert turned.report.config.embedding_dim == 6
+    np.testing.assert_allclose(turned.score(USERS, ITEMS), model.score(USERS, ITEMS), atol=1e-4)
+
+
 def test_errors() -> None:
-    model = built("mlp_ranker")
-    with pytest.raises(ValueError, match="embedding_dim is 9: expected at most the 8"):
-        prune(model, DimensionReduction(9))
-    with pytest.raises(ValueError, match="embedding_dim is 0"):
-        DimensionReduction(0)
-    with pytest.raises(ValueError, match="axes is 'pca': expected one of principal, given"):
-        DimensionReduction(2, "pca")
-    with pytest.raises(TypeError, match="model is of type Popularity"):
-        prune(Popularity().fit(DATA), DimensionReduction(2))
-    with pytest.raises(RuntimeError, match="fit"):
-        prune(IALS(), DimensionReduction(2))
-    with pytest.raises(ValueError, match=r"user_vectors has shape \(3, 2\), item_vectors \(3, 1\)"):
-        rotate_to_principal_axes(np.ones((3, 2)), np.ones((3, 1)))
-    with pytest.raises(ValueError, match="item_vectors holds 1 NaN"):
-        rotate_to_principal_axes(np.ones((1, 2)), np.array([[1, np.nan]]))
-    with pytest.raises(TypeError, match="user_vectors is of type int64"):
-        rotate_to_principal_axes(np.ones((3, 2), int), np.ones((3, 2)))
+    model, items_only = built("mlp_ranker"), Factors(np.eye(3), fold_in=FoldIn(0.1, 0.1))
+    popularity, one, turn = Popularity().fit(DATA), np.ones((3, 1)), rotate_to_principal_axes
+    for error, message, call in (
+        (ValueError, "embedding_dim is 9", lambda: prune(model, DimensionReduction(9))),
+        (ValueError, "embedding_dim is 0", lambda: DimensionReduction(0)),
+        (ValueError, "axes is 'pca'", lambda: DimensionReduction(2, "pca")),
+        (ValueError, "items only", lambda: prune(items_only, DimensionReduction(2))),
+        (TypeError, "Popularity", lambda: prune(popularity, DimensionReduction(2))),
+        (TypeError, "config is of type int", lambda: prune(model, 2)),  # type: ignore[arg-type]
+        (RuntimeError, "fit", lambda: prune(IALS(), DimensionReduction(2))),
+        (ValueError, r"item_vectors \(3, 1\)", lambda: turn(np.ones((3, 2)), one)),
+        (ValueError, "item_vectors holds 3 NaN", lambda: turn(one, one * np.nan)),
+        (TypeError, "user_vectors is of", lambda: turn(one.astype(int), one)),
+    ):
+        with pytest.raises(error, match=message):
+            call()

@@ -15,6 +15,7 @@ from recsys_lib.compression.pruning.rating_models import read_config
 from recsys_lib.compression.pruning.tables import RowMap
 from recsys_lib.data import Interactions
 from recsys_lib.models import ALS, IALS, RatingModelConfig, build_rating_model
+from recsys_lib.models.factors import Factors
 from recsys_lib.training import KerasRecommender
 
 # User 3 and items 3, 4 have one interaction, item 5 none.
@@ -56,6 +57,20 @@ def test_every_table_of_a_side_has_the_weighted_mean_last(kind: str) -> None:
             np.testing.assert_allclose(after[name], expected, rtol=1e-5, atol=1e-6)
         else:
             np.testing.assert_array_equal(after[name], values)
+
+
+def test_biases_and_their_mean_go_with_the_rows() -> None:
+    random = np.random.default_rng(0)
+    item_biases, user_biases = np.float32([0, 1, 2, 3, 5, 9]), np.float32([4, 3, 2, 1])
+    vectors = [random.normal(size=(n, 3)).astype(np.float32) for n in (6, 4)]
+    biases = {"user_biases": user_biases, "item_biases": item_biases}
+    model = Factors(*vectors, global_mean=2.5, **biases)
+    fewer = prune(model, RowRemoval(2), DATA)
+    assert fewer.model.item_biases.tolist() == [0, 1, 2, 4]
+    assert fewer.model.user_biases.tolist() == user_biases.tolist()
+    before, after = (m.score_all_items(np.arange(4)) for m in (model, fewer))
+    np.testing.assert_allclose(after[:3, :3], before[:3, :3], rtol=1e-5)
+    np.testing.assert_allclose(after[:3, 5], (before[:3, 3] + before[:3, 4]) / 2, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", [IALS, ALS])
@@ -113,17 +128,17 @@ def test_the_ends_nobody_and_everybody() -> None:
 
 
 def test_errors() -> None:
-    model = built("dot_product")
-    with pytest.raises(ValueError, match="min_interactions is 0"):
-        RowRemoval(0)
-    with pytest.raises(ValueError, match="sides is 'items': expected one of both, user, item"):
-        RowRemoval(1, "items")
-    with pytest.raises(TypeError, match="expected Interactions"):
-        prune(model, RowRemoval(1), [[0, 1]])  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="interactions counts 1 users and 1 items, the model 4"):
-        prune(model, RowRemoval(1), Interactions([0], [0]))
+    model, other = built("dot_product"), Interactions([0], [0])
     fewer = prune(model, RowRemoval(2), DATA)
-    with pytest.raises(ValueError, match=r"item_ids holds 6: expected ids in \[0, 6\)"):
-        fewer.score([0], [6])
-    with pytest.raises(ValueError, match="kept has 1 bytes"):
-        RowMap.from_parts({"shape": [9]}, {"kept": np.zeros(1, np.uint8)})
+    bits = {"kept": np.zeros(1, np.uint8)}
+    for error, message, call in (
+        (ValueError, "min_interactions is 0", lambda: RowRemoval(0)),
+        (ValueError, "sides is 'items'", lambda: RowRemoval(1, "items")),
+        (ValueError, "interactions is None", lambda: prune(model, RowRemoval(1))),
+        (TypeError, "Interactions", lambda: prune(model, RowRemoval(1), [[0, 1]])),  # type: ignore[arg-type]
+        (ValueError, r"counts \(1, 1\)", lambda: prune(model, RowRemoval(1), other)),
+        (ValueError, "item_ids holds 6", lambda: fewer.score([0], [6])),
+        (ValueError, "kept has 1 bytes", lambda: RowMap.from_parts({"shape": [9]}, bits)),
+    ):
+        with pytest.raises(error, match=message):
+            call()

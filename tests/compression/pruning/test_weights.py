@@ -84,11 +84,6 @@ def test_layouts() -> None:
     assert kinds == {"csr": "csr", "bitmap": "bitmap", "dense": "dense", "smallest": "bitmap"}
 
 
-def test_no_sparsity_changes_nothing() -> None:
-    report = prune(ranker(), WeightPruning(0.0)).report
-    assert report.relative_error == 0
-
-
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -98,7 +93,7 @@ def test_no_sparsity_changes_nothing() -> None:
         ({"budget": "total"}, ValueError, "budget is 'total': expected one of layer, global"),
         ({"budget": "global", "sparsity": {"a": 0.5}}, ValueError, "sparsity is given by name"),
         ({"names": ("a",), "sparsity": {"a": 0.5}}, ValueError, "sparsity is given by name"),
-        ({"budget": "global", "granularity": "row"}, ValueError, "expected 'element' for a gl"),
+        ({"budget": "global", "granularity": "row"}, ValueError, "expected 'element'"),
         ({"names": "dense_0/kernel"}, TypeError, "names is 'dense_0/kernel': expected a tuple"),
         ({"layout": "coo"}, ValueError, "layout is 'coo'"),
     ],
@@ -111,21 +106,18 @@ def test_errors_of_the_config(options: dict, error: type[Exception], message: st
 def test_errors_of_the_model() -> None:
     import keras
 
-    with pytest.raises(ValueError, match="names names 'dense_7/kernel': expected some of"):
-        prune(ranker(), WeightPruning(names=("dense_7/kernel",)))
-    with pytest.raises(ValueError, match="sparsity names 'x'"):
-        prune(ranker(), WeightPruning({"x": 0.5}))
-    with pytest.raises(ValueError, match="expected at least one"):
-        prune(ranker(), WeightPruning({}))
-    with pytest.raises(ValueError, match=r"dense_0/bias: weights has shape \(32,\): expected a m"):
-        prune(ranker(), WeightPruning({"dense_0/bias": 0.5}, "row"))
-    with pytest.raises(TypeError, match="config is of type float: expected WeightPruning"):
-        prune(ranker(), 0.5)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="not built"):
-        prune(keras.Sequential([keras.layers.Dense(2)]), WeightPruning())
-    with pytest.raises(RuntimeError, match="fit"):
-        prune(IALS(), WeightPruning())
     broken = with_weights(ranker(), {})
     broken.get_layer("dense_0").kernel.assign(np.full((32, 32), np.nan))
-    with pytest.raises(ValueError, match="dense_0/kernel holds 1024 NaN"):
-        prune(broken, WeightPruning())
+    unbuilt = keras.Sequential([keras.layers.Dense(2)])
+    for error, message, model, config in (
+        (ValueError, "names names 'x'", ranker(), WeightPruning(names=("x",))),
+        (ValueError, "sparsity names 'x'", ranker(), WeightPruning({"x": 0.5})),
+        (ValueError, "expected at least one", ranker(), WeightPruning({})),
+        (ValueError, "dense_0/bias has", ranker(), WeightPruning({"dense_0/bias": 0.5}, "row")),
+        (TypeError, "config is of type float", ranker(), 0.5),
+        (ValueError, "not built", unbuilt, WeightPruning()),
+        (RuntimeError, "fit", IALS(), WeightPruning()),
+        (ValueError, "dense_0/kernel holds 1024 NaN", broken, WeightPruning()),
+    ):
+        with pytest.raises(error, match=message):
+            prune(model, config)  # type: ignore[arg-type]
