@@ -141,9 +141,6 @@ def make_tfmot(folder: Path) -> None:
         "TFMOT, pruned 80 %": lambda: tfmot.prune_with_tfmot(
             model, train_data, tfmot.TfmotPruning(0.8, layers=layers, training=training)
         ),
-        "TFMOT, 16 clusters": lambda: tfmot.cluster_with_tfmot(
-            model, train_data, tfmot.TfmotClustering(16, training=training)
-        ),
     }
     for name, make in made.items():
         if not (folder / f"{name}.json").exists():

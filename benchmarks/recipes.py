@@ -34,7 +34,7 @@ from teachers import model_and_ease
 from recsys_lib.compression import save_compressed
 from recsys_lib.compression.distillation import Ensemble
 from recsys_lib.compression.embedding_tables import LowRank, MixedDimension, compress_tables
-from recsys_lib.compression.pruning import RowRemoval, WeightPruning, remove_rows
+from recsys_lib.compression.pruning import RowRemoval, WeightPruning, prune
 from recsys_lib.compression.quantization import (
     CodebookQuantization,
     MixedPrecision,
@@ -138,7 +138,7 @@ def front(
 def fewer_rows(model: IALS, split: Split, seed: int) -> Iterator[Found]:
     """Leave out the vectors of items that few have chosen."""
     for minimum in (20, 100, 400):
-        fewer = remove_rows(model, RowRemoval(minimum, "item"), split.train)
+        fewer = prune(model, RowRemoval(minimum, "item"), split.train)
         yield "fewer rows", f"at least {minimum}", fewer
 
 

@@ -37,8 +37,7 @@ from recsys_lib.compression.pruning import (
     DimensionReduction,
     NeuronPruning,
     neuron_importance,
-    prune_neurons,
-    reduce_dimensions,
+    prune,
     remove_neurons,
 )
 from recsys_lib.data import Split, load_split
@@ -147,7 +146,7 @@ def _pruned(model: Any, way: str, sparsity: float, split: Split, seed: int) -> A
     if way != "random":
         refit = way.endswith("refit")
         choice = NeuronPruning(sparsity, way.split(",")[0], refit=refit, seed=seed)
-        return prune_neurons(model, choice, split.train).model
+        return prune(model, choice, split.train).model
     random = np.random.default_rng(seed)
     widths = {name: len(v) for name, v in neuron_importance(model, "magnitude").items()}
     return remove_neurons(
@@ -164,7 +163,7 @@ def dimensions(split: Split, seed: int, _: list[float], results: Results) -> Non
     note("trained at this size", 192, large)
     for width in DIMS:
         for axes in ("principal", "given"):
-            cut = reduce_dimensions(large, DimensionReduction(width, axes)).model
+            cut = prune(large, DimensionReduction(width, axes)).model
             note(f"cut, {axes} axes", width, cut)
         if results.missing("trained at this size", str(width)):
             note("trained at this size", width, IALS(width, epochs=12, seed=seed).fit(split.train))

@@ -12,8 +12,7 @@ from recsys_lib.compression.embedding_tables.base import TableScheme
 from recsys_lib.compression.pruning import (
     DimensionReduction,
     WeightPruning,
-    prune_weights,
-    reduce_dimensions,
+    prune,
 )
 from recsys_lib.compression.quantization import (
     CodebookQuantization,
@@ -102,7 +101,7 @@ class Distill:
 
 @dataclass(frozen=True)
 class ReduceDimensions:
-    """Keep the first principal axes, see ``DimensionReduction`` of the pruning.
+    """Keep the first axes, see :class:`recsys_lib.compression.pruning.DimensionReduction`.
 
     Args:
         embedding_dim: dimensions that stay.
@@ -126,7 +125,7 @@ class ReduceDimensions:
     def run(self, state: State, train: Interactions) -> State:
         """Return the model with shorter vectors."""
         config = DimensionReduction(self.embedding_dim, self.axes)
-        return State(reduce_dimensions(state.model, config))
+        return State(prune(state.model, config))
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ class Prune:
 
     def run(self, state: State, train: Interactions) -> State:
         """Return the model with zeros; one that was rounded is rounded again, which keeps them."""
-        pruned = prune_weights(state.model, self.config)
+        pruned = prune(state.model, self.config)
         if state.quantization is None:
             return State(pruned)
         return Quantize(state.quantization).run(State(pruned), train)

@@ -12,7 +12,7 @@ import pytest
 
 from recsys_lib.compression import CompressedModel, load_compressed, save_compressed, store_weights
 from recsys_lib.compression.embedding_tables import Hashing, LowRank
-from recsys_lib.compression.pruning import WeightPruning, prune_weights
+from recsys_lib.compression.pruning import WeightPruning, prune
 from recsys_lib.compression.quantization import (
     CodebookQuantization,
     EntropyCoding,
@@ -109,7 +109,7 @@ def test_the_file_of_items_folds_its_users_in(model: IALS, tmp_path: Path) -> No
 def test_sparse_and_coded_forms_and_float32(model: IALS, tmp_path: Path) -> None:
     forms = [
         model,
-        prune_weights(as_factors(model), WeightPruning(0.6)),
+        prune(as_factors(model), WeightPruning(0.6)),
         coded(model, UniformQuantization(4, symmetric=True)),
         coded(model, ProductQuantization(6, bits=4)),
     ]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from recsys_lib.checks import check_choice, check_number, check_type
 from recsys_lib.compression.compressed import CompressedModel, compare_weights
-from recsys_lib.compression.pruning.dimensions import rotate_to_principal_axes
+from recsys_lib.compression.pruning import rotate_to_principal_axes
 from recsys_lib.compression.quantization.entropy import EntropyCoding, fit_spread
 from recsys_lib.compression.quantization.transform import SteppedTensor
 from recsys_lib.compression.quantization.uniform import check_flag, store

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from recsys_lib.compression import named_weights, with_weights
-from recsys_lib.compression.pruning.layers import LayerRemoval, ablate_layers, drop_layer
+from recsys_lib.compression.pruning import LayerRemoval, ablate_layers, prune, sample_pairs
 from recsys_lib.compression.pruning.rating_models import read_config
 from recsys_lib.data import Interactions
 from recsys_lib.models import RatingModelConfig, build_rating_model
@@ -41,11 +41,11 @@ REMOVABLE = [(kind, n) for kind in KINDS for n in range(3) if (kind, n) != ("two
 @pytest.mark.parametrize(("kind", "position"), REMOVABLE)
 def test_linear_layers_fold_without_any_change(kind: str, position: int) -> None:
     model = built(kind, "linear")
-    smaller = drop_layer(model, LayerRemoval(position))
+    smaller = prune(model, LayerRemoval(position))
     left = tuple(np.delete([8, 6, 4], position).tolist())
     assert read_config(smaller.model).hidden_units == left
     np.testing.assert_allclose(scores(smaller.model), scores(model), rtol=1e-3, atol=1e-4)
-    fitted = drop_layer(model, LayerRemoval(position, ridge=1e-9), DATA).model
+    fitted = prune(model, LayerRemoval(position, ridge=1e-9), DATA).model
     np.testing.assert_allclose(scores(fitted), scores(model), rtol=1e-2, atol=1e-2)
 
 
@@ -54,7 +54,7 @@ def test_the_fit_is_closer_than_the_fold_and_both_serve(kind: str) -> None:
     from recsys_lib.serving import CandidateScorer
 
     model = built(kind)
-    folded, fitted = (drop_layer(model, LayerRemoval(1), data).model for data in (None, DATA))
+    folded, fitted = (prune(model, LayerRemoval(1), data).model for data in (None, DATA))
     error = [np.mean((scores(m) - scores(model)) ** 2) for m in (folded, fitted)]
     assert 0 < error[1] < error[0]
     np.testing.assert_allclose(
@@ -66,8 +66,6 @@ def test_the_bridge_is_the_ridge_regression_of_another_library_of_equations() ->
     """With a tiny penalty: NumPy's least squares on the inputs of the removed layer."""
     model = built("mlp_ranker")
     weights = named_weights(model)
-    from recsys_lib.compression.pruning.importance import sample_pairs
-
     users, items, _ = sample_pairs(model, DATA)
     inputs = np.hstack(
         [weights["user_embedding/embeddings"][users], weights["item_embedding/embeddings"][items]]
@@ -76,7 +74,7 @@ def test_the_bridge_is_the_ridge_regression_of_another_library_of_equations() ->
     targets = hidden @ weights["dense_1/kernel"] + weights["dense_1/bias"]
     design = np.hstack([inputs, np.ones((len(inputs), 1))])
     expected = np.linalg.lstsq(design, targets, rcond=None)[0]
-    found = named_weights(drop_layer(model, LayerRemoval(0, ridge=1e-9), DATA).model)
+    found = named_weights(prune(model, LayerRemoval(0, ridge=1e-9), DATA).model)
     np.testing.assert_allclose(found["dense_0/kernel"], expected[:-1], atol=1e-4)
     np.testing.assert_allclose(found["dense_0/bias"], expected[-1], atol=1e-4)
 
@@ -95,35 +93,22 @@ def test_ablation_finds_the_layer_that_does_nothing() -> None:
     np.testing.assert_array_equal(scores(same), whole)
 
 
-def test_a_table_of_equal_rows_is_no_special_case() -> None:
-    model = built("mlp_ranker")
-    ones = {
-        name: np.ones_like(values)
-        for name, values in named_weights(model).items()
-        if name.endswith("embeddings")
-    }
-    smaller = drop_layer(with_weights(model, ones), LayerRemoval(0), DATA).model
-    np.testing.assert_allclose(scores(smaller), scores(with_weights(model, ones)), rtol=1e-4)
-
-
 def test_the_report_says_which_layer_is_gone() -> None:
-    frame = drop_layer(built("neumf"), LayerRemoval(1)).report.to_frame().set_index("name")
+    frame = prune(built("neumf"), LayerRemoval(1)).report.to_frame().set_index("name")
     assert frame.loc["dense_2/kernel", "stored_as"] == "removed"
     assert frame.loc["dense_1/kernel", "shape_after"] == (8, 4)
 
 
 def test_errors() -> None:
-    with pytest.raises(ValueError, match=r"position is 3: expected one in \[0, 3\)"):
-        drop_layer(built("mlp_ranker"), LayerRemoval(3))
-    with pytest.raises(ValueError, match=r"position is 2: expected one in \[0, 2\) of a two_tower"):
-        drop_layer(built("two_tower"), LayerRemoval(2))
-    with pytest.raises(ValueError, match="with 1 hidden layers: expected at least two"):
-        ablate_layers(built("mlp_ranker", units=(3,)), scores)
-    with pytest.raises(ValueError, match="interactions counts 1 users"):
-        drop_layer(built("neumf"), LayerRemoval(0), Interactions([0], [0]))
-    with pytest.raises(ValueError, match="position is -1"):
-        LayerRemoval(-1)
-    with pytest.raises(TypeError, match="position is 'dense_0'"):
-        LayerRemoval("dense_0")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="ridge is 0"):
-        LayerRemoval(0, ridge=0.0)
+    other = Interactions([0], [0])
+    for error, message, call in (
+        (ValueError, "position is 3", lambda: prune(built("mlp_ranker"), LayerRemoval(3))),
+        (ValueError, "position is 2", lambda: prune(built("two_tower"), LayerRemoval(2))),
+        (ValueError, "1 hidden layers", lambda: ablate_layers(built("neumf", units=(3,)), scores)),
+        (ValueError, r"\(1, 1\) users", lambda: prune(built("neumf"), LayerRemoval(0), other)),
+        (ValueError, "position is -1", lambda: LayerRemoval(-1)),
+        (TypeError, "position is 'dense_0'", lambda: LayerRemoval("dense_0")),  # type: ignore[arg-type]
+        (ValueError, "ridge is 0", lambda: LayerRemoval(0, ridge=0.0)),
+    ):
+        with pytest.raises(error, match=message):
+            call()

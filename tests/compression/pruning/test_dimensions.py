@@ -11,14 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from recsys_lib.compression import named_weights, with_weights
-from recsys_lib.compression.pruning.dimensions import (
-    DimensionReduction,
-    reduce_dimensions,
-    rotate_to_principal_axes,
-)
+from recsys_lib.compression.pruning import DimensionReduction, prune, rotate_to_principal_axes
 from recsys_lib.compression.pruning.rating_models import read_config
 from recsys_lib.data import Interactions
 from recsys_lib.models import ALS, IALS, Popularity, RatingModelConfig, build_rating_model
+from recsys_lib.models.factors import Factors, FoldIn
 from recsys_lib.training import KerasRecommender
 
 RANDOM = np.random.default_rng(0)
@@ -94,7 +91,7 @@ def test_rotation_keeps_every_inner_product(both: tuple[np.ndarray, np.ndarray])
 @pytest.mark.parametrize("axes", ["principal", "given"])
 def test_all_dimensions_in_other_axes_score_the_same(kind: str, axes: str) -> None:
     model = built(kind)
-    turned = reduce_dimensions(model, DimensionReduction(8, axes))
+    turned = prune(model, DimensionReduction(8, axes))
     np.testing.assert_allclose(scores(turned.model), scores(model), rtol=1e-3, atol=1e-4)
 
 
@@ -106,7 +103,7 @@ def test_fewer_dimensions_are_a_smaller_model_that_serves(kind: str) -> None:
     before = named_weights(model)
     errors = []
     for axes in ("principal", "given"):
-        smaller = reduce_dimensions(model, DimensionReduction(3, axes)).model
+        smaller = prune(model, DimensionReduction(3, axes)).model
         assert read_config(smaller).embedding_dim == 3
         assert smaller.get_layer("user_embedding").embeddings.shape == (40, 3)
         np.testing.assert_allclose(
@@ -129,9 +126,9 @@ def test_a_table_of_low_rank_loses_nothing(kind: str) -> None:
             shift = 0 if "gmf" in name else RANDOM.normal(size=8)
             weights[name] = (rows + shift).astype(np.float32)
     flat = with_weights(model, weights)
-    smaller = reduce_dimensions(flat, DimensionReduction(2)).model
+    smaller = prune(flat, DimensionReduction(2)).model
     np.testing.assert_allclose(scores(smaller), scores(flat), rtol=1e-3, atol=1e-3)
-    cut = reduce_dimensions(flat, DimensionReduction(2, "given")).model
+    cut = prune(flat, DimensionReduction(2, "given")).model
     assert np.abs(scores(cut) - scores(flat)).max() > 0.01
 
 
@@ -139,9 +136,9 @@ def test_a_table_of_low_rank_loses_nothing(kind: str) -> None:
 def test_factor_models(kind: Any, tmp_path: Any) -> None:
     model = kind(embedding_dim=8, epochs=3).fit(DATA)
     full = model.score_all_items(np.arange(40))
-    same = reduce_dimensions(model, DimensionReduction(8)).model
+    same = prune(model, DimensionReduction(8)).model
     np.testing.assert_allclose(same.score_all_items(np.arange(40)), full, atol=1e-4)
-    smaller = reduce_dimensions(model, DimensionReduction(3))
+    smaller = prune(model, DimensionReduction(3))
     assert smaller.model.embedding_dim == 3 and model.embedding_dim == 8
     assert smaller.model.item_vectors.shape == (30, 3) and model.item_vectors.shape == (30, 8)
     rest = full - model.user_vectors @ model.item_vectors.T  # biases, of ALS
@@ -155,25 +152,25 @@ def test_factor_models(kind: Any, tmp_path: Any) -> None:
 
 def test_a_new_user_can_still_be_folded_in() -> None:
     model = IALS(embedding_dim=8, epochs=8).fit(DATA)
-    turned = reduce_dimensions(model, DimensionReduction(8)).model
+    turned = prune(model, DimensionReduction(8)).model
     before, after = (m.score_histories([[1, 2, 3]])[0] for m in (model, turned))
     assert np.corrcoef(before, after)[0, 1] > 0.95
-    smaller = reduce_dimensions(model, DimensionReduction(2)).model
+    smaller = prune(model, DimensionReduction(2)).model
     assert smaller.fold_in([[1, 2]]).shape == (1, 2)
 
 
 def test_a_twin_and_a_recommender_stay_what_they_are(tmp_path: Any) -> None:
     import tf_keras
 
-    twin = reduce_dimensions(built("neumf", keras=tf_keras), DimensionReduction(3)).model
+    twin = prune(built("neumf", keras=tf_keras), DimensionReduction(3)).model
     assert isinstance(twin, tf_keras.Model)
-    other = reduce_dimensions(built("neumf"), DimensionReduction(3)).model
+    other = prune(built("neumf"), DimensionReduction(3)).model
     np.testing.assert_allclose(scores(twin), scores(other), atol=1e-5)
     config = RatingModelConfig("matrix_factorization", 40, 30, 8)
     trained = KerasRecommender(config, objective="squared_error", epochs=1, progress=False).fit(
         DATA
     )
-    smaller = reduce_dimensions(trained, DimensionReduction(8)).model
+    smaller = prune(trained, DimensionReduction(8)).model
     np.testing.assert_allclose(
         smaller.score(USERS, ITEMS), trained.score(USERS, ITEMS), rtol=1e-4, atol=1e-5
     )
@@ -186,24 +183,33 @@ def test_a_table_of_zeros_is_no_special_case() -> None:
     model = built("dot_product")
     zero = with_weights(model, {"item_embedding/embeddings": np.zeros((30, 8), np.float32)})
     for axes in ("principal", "given"):
-        assert not scores(reduce_dimensions(zero, DimensionReduction(2, axes)).model).any()
+        assert not scores(prune(zero, DimensionReduction(2, axes)).model).any()
+
+
+def test_biases_stay() -> None:
+    random = np.random.default_rng(0)
+    items, users = (random.normal(size=(n, 6)).astype(np.float32) for n in (30, 40))
+    biases = {"user_biases": users[:, 0].copy(), "item_biases": items[:, 1].copy()}
+    model = Factors(items, users, global_mean=3.0, **biases)
+    turned = prune(model, DimensionReduction(np.int64(6)))
+    assert turned.report.config.embedding_dim == 6
+    np.testing.assert_allclose(turned.score(USERS, ITEMS), model.score(USERS, ITEMS), atol=1e-4)
 
 
 def test_errors() -> None:
-    model = built("mlp_ranker")
-    with pytest.raises(ValueError, match="embedding_dim is 9: expected at most the 8"):
-        reduce_dimensions(model, DimensionReduction(9))
-    with pytest.raises(ValueError, match="embedding_dim is 0"):
-        DimensionReduction(0)
-    with pytest.raises(ValueError, match="axes is 'pca': expected one of principal, given"):
-        DimensionReduction(2, "pca")
-    with pytest.raises(TypeError, match="model is of type Popularity"):
-        reduce_dimensions(Popularity().fit(DATA), DimensionReduction(2))
-    with pytest.raises(RuntimeError, match="fit"):
-        reduce_dimensions(IALS(), DimensionReduction(2))
-    with pytest.raises(ValueError, match=r"user_vectors has shape \(3, 2\), item_vectors \(3, 1\)"):
-        rotate_to_principal_axes(np.ones((3, 2)), np.ones((3, 1)))
-    with pytest.raises(ValueError, match="item_vectors holds 1 NaN"):
-        rotate_to_principal_axes(np.ones((1, 2)), np.array([[1, np.nan]]))
-    with pytest.raises(TypeError, match="user_vectors is of type int64"):
-        rotate_to_principal_axes(np.ones((3, 2), int), np.ones((3, 2)))
+    model, items_only = built("mlp_ranker"), Factors(np.eye(3), fold_in=FoldIn(0.1, 0.1))
+    popularity, one, turn = Popularity().fit(DATA), np.ones((3, 1)), rotate_to_principal_axes
+    for error, message, call in (
+        (ValueError, "embedding_dim is 9", lambda: prune(model, DimensionReduction(9))),
+        (ValueError, "embedding_dim is 0", lambda: DimensionReduction(0)),
+        (ValueError, "axes is 'pca'", lambda: DimensionReduction(2, "pca")),
+        (ValueError, "items only", lambda: prune(items_only, DimensionReduction(2))),
+        (TypeError, "Popularity", lambda: prune(popularity, DimensionReduction(2))),
+        (TypeError, "config is of type int", lambda: prune(model, 2)),  # type: ignore[arg-type]
+        (RuntimeError, "fit", lambda: prune(IALS(), DimensionReduction(2))),
+        (ValueError, r"item_vectors \(3, 1\)", lambda: turn(np.ones((3, 2)), one)),
+        (ValueError, "item_vectors holds 3 NaN", lambda: turn(one, one * np.nan)),
+        (TypeError, "user_vectors is of", lambda: turn(one.astype(int), one)),
+    ):
+        with pytest.raises(error, match=message):
+            call()
