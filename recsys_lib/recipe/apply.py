@@ -85,8 +85,9 @@ def _distill(step: Distill, state: State, train: Interactions) -> State:
 
     teacher = state.model
     config = RatingModelConfig(step.kind, train.num_users, train.num_items, step.embedding_dim)
-    method = () if step.method is None else (step.method,)
-    result = distill(teacher, config, train, *method, **step.options)
+    methods = step.method if isinstance(step.method, tuple) else (step.method,)
+    methods = () if step.method is None else methods
+    result = distill(teacher, config, train, *methods, **step.options)
     return start(result.model)
 
 
