@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import check_number
-from recsys_lib.text.blocks import lower_blocks
-from recsys_lib.text.encoder import TextEncoder
+from recsys_lib.text.encoder import TextEncoder, batches_by_length, copy_model, output_of_block
 from recsys_lib.text.rating import check_vectors, ridge
 
 _BATCHES_SORTED = 16  # texts of so many batches are sorted by length before they are batched
@@ -63,13 +62,13 @@ class CachedTokens:
         return len(self.mask)
 
     def batch(self, rows: NDArray[np.int64]) -> list[Any]:
-        """Give ``[tokens, mask]`` of some texts, as wide as the longest of them."""
+        """Return ``[tokens, mask]`` of some texts, as wide as the longest of them."""
         longest = int(self.mask[rows].sum(axis=1).max())
         width = min(-(-longest // _WIDTH_STEP) * _WIDTH_STEP, self.mask.shape[1])
         return [self.tokens[rows, :width].astype(np.float32), self.mask[rows, :width]]
 
     def take(self, rows: NDArray[np.int64]) -> CachedTokens:
-        """Give some texts alone."""
+        """Return some texts alone."""
         return CachedTokens(self.tokens[rows], self.mask[rows])
 
 
@@ -85,28 +84,30 @@ def cache_tokens(
         batch_size: texts at a time.
 
     Raises:
-        TypeError, ValueError: as for :meth:`TextEncoder.tokenize` and :func:`lower_blocks`.
+        TypeError, ValueError: as for :meth:`TextEncoder.tokenize`, or ``blocks`` is out of range.
     """
-    run = _compiled(lower_blocks(encoder.model, blocks))
+    import keras
+
+    run = _compiled(keras.Model(encoder.model.inputs, output_of_block(encoder.model, blocks)))
     ids, mask = encoder.tokenize(texts)
     tokens = np.zeros((*ids.shape, encoder.embedding_dim), np.float16)
-    for rows in _by_length(mask, batch_size):
+    for rows in batches_by_length(mask, batch_size):
         width = int(mask[rows].sum(axis=1).max())
         tokens[rows, :width] = run([ids[rows, :width], mask[rows, :width]])
     return CachedTokens(tokens, mask)
 
 
 def encode_cached(upper: Any, cached: CachedTokens, *, batch_size: int = 128) -> NDArray[Any]:
-    """Give the (n, d) vectors of cached texts.
+    """Return the (n, d) vectors of cached texts.
 
     Args:
-        upper: of :func:`recsys_lib.text.blocks.upper_blocks`.
+        upper: of :func:`recsys_lib.text.encoder.upper_blocks`.
         cached: of :func:`cache_tokens`, for the same encoder and number of blocks.
         batch_size: texts at a time.
     """
     run = _compiled(upper)
     vectors = np.empty((len(cached), upper.outputs[0].shape[-1]), np.float32)
-    for rows in _by_length(cached.mask, batch_size):
+    for rows in batches_by_length(cached.mask, batch_size):
         vectors[rows] = run(cached.batch(rows))
     return vectors
 
@@ -122,7 +123,7 @@ def fit_upper_blocks(
     is thrown away: fit one again on the new vectors, in closed form.
 
     Args:
-        upper: of :func:`recsys_lib.text.blocks.upper_blocks`.
+        upper: of :func:`recsys_lib.text.encoder.upper_blocks`.
         cached: of :func:`cache_tokens`.
         targets: (n, c).
         config: how.
@@ -139,8 +140,7 @@ def fit_upper_blocks(
     wanted = check_vectors("targets", targets)
     if len(wanted) != len(cached):
         raise ValueError(f"targets has {len(wanted)} rows: expected {len(cached)}, one a text")
-    trained = keras.models.clone_model(upper)
-    trained.set_weights(upper.get_weights())
+    trained = copy_model(upper)
     start = ridge(encode_cached(upper, cached), wanted, config.l2)
     head = [keras.Variable(value) for value in start]
     weights = [*trained.trainable_variables, *head]
@@ -167,11 +167,6 @@ def fit_upper_blocks(
     return trained, losses
 
 
-def _by_length(mask: NDArray[np.int32], batch_size: int) -> list[NDArray[np.int64]]:
-    order = np.argsort(mask.sum(axis=1), kind="stable")
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-
-
 def _training_batches(
     mask: NDArray[np.int32], batch_size: int, rng: np.random.Generator
 ) -> list[NDArray[np.int64]]:
@@ -179,7 +174,7 @@ def _training_batches(
     order, batches = rng.permutation(len(mask)), []
     for start in range(0, len(order), batch_size * _BATCHES_SORTED):
         some = order[start : start + batch_size * _BATCHES_SORTED]
-        batches += [some[rows] for rows in _by_length(mask[some], batch_size)]
+        batches += [some[rows] for rows in batches_by_length(mask[some], batch_size)]
     rng.shuffle(batches)
     return batches
 
