@@ -91,10 +91,10 @@ def prune_text_neurons(model: Any, sparsity: float) -> Any:
     if not blocks:
         raise ValueError("model has no blocks: expected an encoder with at least one")
     kept = max(1, round((1 - sparsity) * model.get_layer("block_0_wide").units))
-    tables = [model.get_layer(name).embeddings.shape for name in ("tokens", "positions")]
+    vocab_size, d = model.get_layer("tokens").embeddings.shape
+    max_tokens = model.get_layer("positions").embeddings.shape[0]
     heads = model.get_layer("block_0_query_heads").target_shape[1]
-    config = TextEncoderConfig(*tables[0], blocks, heads, kept, max_tokens=tables[1][0])
-    smaller = build_text_encoder(config)
+    smaller = build_text_encoder(TextEncoderConfig(vocab_size, d, blocks, heads, kept, max_tokens))
     for layer in smaller.layers:
         if layer.weights and not layer.name.endswith(("_wide", "_narrow")):
             layer.set_weights(model.get_layer(layer.name).get_weights())

@@ -384,15 +384,10 @@ def _config_of(weights: Mapping[str, NDArray[Any]]) -> TextEncoderConfig:
             f"model.safetensors has {len(weights)} tensors, {', '.join(sorted(weights)[:3])} ...: "
             "expected those of a BERT encoder"
         )
-    vocab_size, embedding_dim = weights[needed[0]].shape
-    return TextEncoderConfig(
-        vocab_size,
-        embedding_dim,
-        num_layers=len(blocks),
-        num_heads=embedding_dim // 32,  # as all MiniLM models have it
-        hidden_units=len(weights[blocks[0]]),
-        max_tokens=len(weights[needed[1]]),
-    )
+    vocab_size, d = weights[needed[0]].shape
+    heads = d // 32  # as all MiniLM models have it
+    hidden_units, max_tokens = len(weights[blocks[0]]), len(weights[needed[1]])
+    return TextEncoderConfig(vocab_size, d, len(blocks), heads, hidden_units, max_tokens)
 
 
 def _weights_of(layer: str, weights: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:

@@ -123,34 +123,27 @@ class HashedTextEncoder:
 
     Args:
         config: how texts are read.
-        codes: (num_buckets, d) uint8.
-        scale: (num_buckets,) float16; a row is ``scale * (codes - zero_point)``.
-        numbers: (number of centres, d) float32, the weights of nearness.
+        table: (num_buckets, d) of words, rounded by row.
+        numbers: (number of centres, d) of nearness, rounded by row; None where there are none.
         bias: (d,) float32, added to each text's vector.
         axes: (c, d), see ``axes`` below.
-        nbytes: what is stored, in bytes, ``axes`` not included.
 
     Attributes:
         axes: (c, d) orthonormal columns; ``encode(texts) @ axes.T`` is near the targets.
-        nbytes, embedding_dim: sizes.
+        nbytes: what is stored, in bytes, ``axes`` not included.
+        embedding_dim: length of a vector.
     """
 
     def __init__(
-        self,
-        config: HashedText,
-        codes: NDArray[np.uint8],
-        scale: NDArray[np.float16],
-        numbers: NDArray[np.float32],
-        bias: NDArray[np.float32],
-        axes: NDArray[np.float32],
-        nbytes: int,
+        self, config: HashedText, table: Any, numbers: Any, bias: NDArray[Any], axes: NDArray[Any]
     ) -> None:
-        self.config, self.axes, self.nbytes, self.embedding_dim = config, axes, nbytes, len(bias)
-        self._codes, self._scale = codes, scale.astype(np.float32)
-        self._zero_point = np.float32(2 ** (config.bits - 1) - 1)
-        self._numbers, self._bias = numbers, bias
-        self._centres = np.asarray(config.centres, np.float32)
-        self._spacing = self._centres[1] - self._centres[0] if len(numbers) else 1
+        self.config, self.axes, self.embedding_dim = config, axes, len(bias)
+        self.nbytes = bias.nbytes + table.nbytes + (0 if numbers is None else numbers.nbytes)
+        self._codes, self._scale = table.codes, table.scale.ravel().astype(np.float32)
+        self._zero_point, self._bias = np.float32(2 ** (config.bits - 1) - 1), bias
+        if numbers is not None:
+            self._numbers = numbers.decode()
+            self._centres = np.asarray(config.centres, np.float32)
 
     def encode_one(self, text: str) -> NDArray[np.float32]:
         """Return the (d,) vector of one text, in few steps."""
@@ -163,8 +156,8 @@ class HashedTextEncoder:
             total = weights @ self._codes[rows].astype(np.float32)  # (d,)
             total -= self._zero_point * weights.sum()
             vector += total / np.float32(len(rows) ** 0.5)
-        if len(self._numbers) and facts.number is not None:
-            distance = (facts.number - self._centres) / self._spacing
+        if len(self.config.centres) and facts.number is not None:
+            distance = (facts.number - self._centres) / (self._centres[1] - self._centres[0])
             vector += np.exp(-(distance**2)) @ self._numbers
         return vector
 
@@ -232,11 +225,8 @@ def fit_hashed_text(
         axes = np.linalg.eigh(fitted.T @ fitted)[1][:, ::-1][:, :dim].astype(np.float32)
         dual, bias = dual @ axes, bias @ axes  # (n, d)
     table = _round_rows(config.word_weight * (hashed.T @ dual), config.bits)
-    nbytes, weights = table.nbytes + bias.nbytes, np.zeros((0, dim), np.float32)
-    if len(config.centres):
-        stored = _round_rows(numbers.T @ dual, config.bits)
-        nbytes, weights = nbytes + stored.nbytes, stored.decode()
-    return HashedTextEncoder(config, table.codes, table.scale.ravel(), weights, bias, axes, nbytes)
+    stored = _round_rows(numbers.T @ dual, config.bits) if len(config.centres) else None
+    return HashedTextEncoder(config, table, stored, bias, axes)
 
 
 def near(numbers: Sequence[float | None], centres: Sequence[float]) -> NDArray[np.float64]:

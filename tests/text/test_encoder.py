@@ -102,13 +102,6 @@ def test_company_and_padding_change_nothing(encoder: TextEncoder) -> None:
 
 
 @pytest.mark.slow
-def test_like_texts_are_near(encoder: TextEncoder) -> None:
-    films = ["a space war with robots", "science fiction about galaxies", "a romantic comedy"]
-    first, second, third = encoder.encode(films)
-    assert first @ second > first @ third + 0.1
-
-
-@pytest.mark.slow
 def test_texts_are_cut(folder: Path) -> None:
     encoder = load_text_encoder(folder, max_tokens=8)
     assert encoder.tokenize(["word " * 100])[0].shape == (1, 8)

@@ -27,12 +27,10 @@ class DistillationResult:
         model: a KerasRecommender; where the student was a Keras model that ``build_rating_model``
             does not make, a Keras model.
         history: the course of training; its loss is the sum that was minimised.
-        cache_bytes: memory kept for the teacher's scores and lists.
     """
 
     model: Any
     history: History
-    cache_bytes: int
 
 
 def distill(
@@ -82,8 +80,8 @@ def distill(
         >>> config = RatingModelConfig("dot_product", num_users=3, num_items=4, embedding_dim=2)
         >>> student = distill(teacher, config, data, SoftLabels(weight=1.0), epochs=3,
         ...                   progress=False)
-        >>> student.model.score_all_items([0]).shape, student.cache_bytes
-        ((1, 4), 48)
+        >>> student.model.score_all_items([0]).shape
+        (1, 4)
     """
     check_type("train", train, (Interactions,))
     chosen = methods or (SoftLabels(),)
@@ -115,12 +113,12 @@ def distill(
         added = _as_options(terms, options) | {"objective_weight": max(0.0, 1 - sum(weights))}
     history = fit(model, train, **(options | added))
     if config is None:
-        return DistillationResult(model, history, scores.cache_bytes)
+        return DistillationResult(model, history)
     recommender = KerasRecommender(config, **options)
     recommender._use(config, model)
     recommender.history = history
     recommender.num_users, recommender.num_items = counts
-    return DistillationResult(recommender, history, scores.cache_bytes)
+    return DistillationResult(recommender, history)
 
 
 def _as_options(terms: list[tuple[Term, float]], options: Mapping[str, Any]) -> dict[str, Any]:

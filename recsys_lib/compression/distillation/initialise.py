@@ -92,7 +92,9 @@ def start_from_teacher(
 def _from_tables(
     teacher: Any, student: RatingModelConfig, interactions: Interactions | None
 ) -> Any:
-    users, items, biases, constant = _vectors(teacher, student.kind)
+    source = _tables(teacher, student.kind)
+    users, items = source.user_vectors, source.item_vectors
+    assert users is not None
     check_counts("student", student, len(users), len(items))
     axes = rotate_to_principal_axes(users, items)
     width = min(student.embedding_dim, int(np.sum(axes.singular_values > 0)))
@@ -104,9 +106,10 @@ def _from_tables(
             weights[name][:, :width] = table[:, :width] * np.sqrt(scale)
         if student.kind == "dot_product":
             return with_weights(build_rating_model(student), weights)
-        for name, bias in zip(_BIASES, biases, strict=False):
-            weights[name] = (scale * bias)[:, None].astype(np.float32)
-        shifted = replace(student, global_bias=float(scale * constant + offset))
+        for name, bias in zip(_BIASES, (source.user_biases, source.item_biases), strict=True):
+            if bias is not None:
+                weights[name] = (scale * bias)[:, None].astype(np.float32)
+        shifted = replace(student, global_bias=float(scale * source.global_mean + offset))
         return with_weights(build_rating_model(shifted), weights)
 
     model = build(1.0, 0.0)
@@ -116,32 +119,26 @@ def _from_tables(
     return build(*fit_logits(KerasScorer(model).score(user_ids, item_ids), labels))
 
 
-def _vectors(
-    teacher: Any, kind: str
-) -> tuple[NDArray[np.float32], NDArray[np.float32], list[NDArray[np.float32]], float]:
-    """Two tables; biases and a constant are kept beside them only where a student can do so."""
+def _tables(teacher: Any, kind: str) -> Factors:
+    """The teacher as tables, with mean and biases beside them if such a student keeps them."""
     inner: Any = teacher if isinstance(teacher, Factors) else keras_model(teacher)
-    if kind == "matrix_factorization" and isinstance(inner, Factors):
-        weights = named_weights(inner)
-        if "user_vectors" in weights:
-            users, items = weights["user_vectors"], weights["item_vectors"]
-            biases = [
-                weights.get("user_biases", np.zeros(len(users), np.float32)),
-                weights.get("item_biases", np.zeros(len(items), np.float32)),
-            ]
-            return users, items, biases, inner.global_mean
-    elif kind == "matrix_factorization" == inner.name:
-        weights = named_weights(inner)
-        constant = float(inner.get_layer("global_bias").offset)
-        biases = [weights[name][:, 0] for name in _BIASES]
-        return weights[_TABLES[0]], weights[_TABLES[1]], biases, constant
+    if kind == "matrix_factorization":
+        if isinstance(inner, Factors) and inner.user_vectors is not None:
+            return inner
+        if getattr(inner, "name", None) == kind:
+            weights = named_weights(inner)
+            users, items = (weights[name] for name in _TABLES)
+            biases = (weights[name][:, 0] for name in _BIASES)
+            result = Factors(items, users, global_mean=inner.get_layer("global_bias").offset)
+            result.user_biases, result.item_biases = biases
+            return result
     vectors = inner_product_vectors(inner)
     if vectors is None:
         raise ValueError(
             f"teacher is a {inner.name}, which is no inner product, and student a {kind}: expected "
             "a teacher such as IALS, dot_product, matrix_factorization or two_tower"
         )
-    return *vectors, [], 0.0
+    return Factors(vectors[1], vectors[0])
 
 
 def fit_logits(scores: ArrayLike, labels: ArrayLike) -> tuple[float, float]:

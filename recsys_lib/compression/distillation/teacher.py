@@ -22,8 +22,8 @@ class TeacherScores:
     """Scores and best items of a teacher, each computed once, in batches of 16 MB.
 
     What is kept: all scores, ``4 * num_users * num_items`` bytes, only for methods that look at the
-    whole catalogue; else 4 bytes for each item in the lists of best items. It is refused
-    beforehand if it would be more than ``max_cache_bytes``.
+    whole catalogue, and refused beforehand if that is more than ``max_cache_bytes``; else lists
+    of best items.
 
     Args:
         teacher: a fitted recommender; a Keras model ``[user_ids, item_ids]`` to (n,) logits;
@@ -32,7 +32,7 @@ class TeacherScores:
             (num_users, num_items) of scores. Higher is better.
         num_users: of the data.
         num_items: of the data.
-        max_cache_bytes: bound of the memory kept; one gibibyte by default.
+        max_cache_bytes: most bytes for all scores; one gibibyte by default.
 
     Raises:
         TypeError: a teacher that is none of these.
@@ -59,12 +59,6 @@ class TeacherScores:
         # The interactions are kept beside the lists, so that an id() is not used again.
         self._best: dict[tuple[int, int], tuple[NDArray[np.int32], Interactions | None]] = {}
 
-    @property
-    def cache_bytes(self) -> int:
-        """Bytes kept so far."""
-        lists = sum(items.nbytes for items, _ in self._best.values())
-        return lists + (0 if self._all is None else self._all.nbytes)
-
     def all_scores(self) -> NDArray[np.float32]:
         """Return (num_users, num_items) float32, computed once.
 
@@ -73,7 +67,13 @@ class TeacherScores:
             ValueError: NaN or infinity in the scores, or another shape.
         """
         if self._all is None:
-            self._check_room(4 * self.num_users * self.num_items)
+            needed = 4 * self.num_users * self.num_items
+            if needed > self.max_cache_bytes:
+                raise MemoryError(
+                    f"the teacher's scores need {needed:,} bytes: expected at most "
+                    f"{self.max_cache_bytes:,}, the max_cache_bytes of TeacherScores, or a method "
+                    "that keeps a list per user, such as SoftLabels(num_candidates=...)"
+                )
             scores = np.empty((self.num_users, self.num_items), np.float32)
             for users, rows in self._batches():
                 scores[users] = rows
@@ -87,12 +87,10 @@ class TeacherScores:
             (num_users, k) int32.
 
         Raises:
-            MemoryError: more than ``max_cache_bytes``.
             ValueError: a user has fewer than k items left, or the scores are not finite.
         """
         key = k, id(exclude)
         if key not in self._best:
-            self._check_room(4 * self.num_users * k)
             seen = None if exclude is None else exclude.to_csr("binary")
             best = np.empty((self.num_users, k), np.int32)
             for users, rows in self._batches():
@@ -139,14 +137,6 @@ class TeacherScores:
             rows = np.asarray(self._rows(users), np.float32)
             check_shape("the teacher's scores of some users", rows, (len(users), self.num_items))
             yield users, check_weights("the teacher's scores", rows)
-
-    def _check_room(self, more: int) -> None:
-        if self.cache_bytes + more > self.max_cache_bytes:
-            raise MemoryError(
-                f"the teacher's scores need {self.cache_bytes + more:,} bytes: expected at most "
-                f"{self.max_cache_bytes:,}, the max_cache_bytes of TeacherScores, or a method that "
-                "keeps a list per user, such as SoftLabels(num_candidates=...)"
-            )
 
 
 def _rows_of(
