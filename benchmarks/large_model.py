@@ -54,7 +54,6 @@ from recsys_lib.text.compress import (
     keep_blocks,
     prune_text_neurons,
 )
-from recsys_lib.text.encoder import replace_upper_blocks, upper_blocks
 from recsys_lib.text.rating import fit_text_rating, ridge, tfidf_vectors
 from recsys_lib.text.students import HashedText, TextFacts, fit_hashed_text
 from recsys_lib.text.training import (
@@ -63,6 +62,8 @@ from recsys_lib.text.training import (
     cache_tokens,
     encode_cached,
     fit_upper_blocks,
+    replace_upper_blocks,
+    upper_blocks,
 )
 
 RESULTS = Path(__file__).parent / "results"

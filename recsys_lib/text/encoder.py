@@ -168,51 +168,6 @@ def output_of_block(model: Any, count: int) -> Any:
     return model.get_layer(f"block_{count - 1}_output_norm" if count else "input_norm").output
 
 
-def upper_blocks(model: Any, count: int) -> Any:
-    """Return the part of an encoder above its first ``count`` blocks, with copies of the weights.
-
-    While it alone is trained, what the blocks below give is computed once for each text; see
-    :func:`recsys_lib.text.training.cache_tokens`. Names of layers stay.
-
-    Args:
-        model: of :func:`build_text_encoder`; it stays as it is.
-        count: blocks that are left out below, from 0 (the embeddings) to all.
-
-    Returns:
-        A Keras model from ``[tokens (n, t, d), mask (n, t)]`` to vectors (n, d).
-
-    Raises:
-        TypeError, ValueError: another model, or a count out of range.
-
-    Example:
-        >>> config = TextEncoderConfig(50, 8, num_layers=3, num_heads=2, hidden_units=16)
-        >>> upper = upper_blocks(build_text_encoder(config), 2)
-        >>> upper([np.ones((1, 3, 8)), np.ones((1, 3), np.int32)]).shape
-        TensorShape([1, 8])
-    """
-    import keras
-
-    below = [output_of_block(model, count), model.inputs[1]]
-    return copy_model(keras.Model(below, model.outputs[0], name="upper"))
-
-
-def replace_upper_blocks(model: Any, upper: Any) -> Any:
-    """Return a new encoder with the weights of ``upper`` where that has any.
-
-    Args:
-        model: the encoder that ``upper`` was cut from; it stays as it is.
-        upper: of :func:`upper_blocks`, trained.
-
-    Raises:
-        ValueError: ``upper`` has a layer that the model does not have.
-    """
-    whole = copy_model(model)
-    for layer in upper.layers:
-        if layer.weights:
-            whole.get_layer(layer.name).set_weights(layer.get_weights())
-    return whole
-
-
 def copy_model(model: Any) -> Any:
     """Return a Keras model with copies of the weights."""
     import keras

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_number, check_type
+from recsys_lib.checks import check_number, check_shape, check_type, check_weights
 from recsys_lib.data import Interactions
 from recsys_lib.text.encoder import check_texts
 
@@ -36,10 +36,7 @@ class TextRatingModel:
             ValueError: another shape, or NaN or infinity.
         """
         vectors = check_vectors("text_vectors", text_vectors)
-        if vectors.shape[1] != len(self.kernel):
-            raise ValueError(
-                f"text_vectors has shape {vectors.shape}: expected (n, {len(self.kernel)})"
-            )
+        check_shape("text_vectors", vectors, (len(vectors), len(self.kernel)))
         return vectors @ self.kernel + self.bias
 
     def score_items(self, text_vectors: ArrayLike) -> NDArray[np.float32]:
@@ -85,11 +82,7 @@ def fit_text_rating(
     """
     check_type("interactions", interactions, (Interactions,))
     vectors = check_vectors("text_vectors", text_vectors)
-    if len(vectors) != interactions.num_items:
-        raise ValueError(
-            f"text_vectors has {len(vectors)} rows: expected {interactions.num_items}, the number "
-            "of items"
-        )
+    check_shape("text_vectors", vectors, (interactions.num_items, vectors.shape[1]))
     most = min(interactions.num_users, vectors.shape[1])
     check_number("embedding_dim", embedding_dim, 1, most, integer=True)
     ratings = interactions.to_csr().T.toarray()  # (items, users)
@@ -123,8 +116,7 @@ def ridge(
     """
     check_number("l2", l2, 0, include_low=False)
     x, y = check_vectors("vectors", vectors), check_vectors("targets", targets)
-    if len(x) != len(y):
-        raise ValueError(f"targets has {len(y)} rows: expected {len(x)}, as vectors has")
+    check_shape("targets", y, (len(x), y.shape[1]))
     wide = np.hstack([x, np.ones((len(x), 1), np.float32)]).astype(np.float64)
     gram = wide.T @ wide + l2 * np.eye(wide.shape[1])
     solution = np.linalg.solve(gram, wide.T @ y).astype(np.float32)
@@ -133,12 +125,7 @@ def ridge(
 
 def check_vectors(name: str, values: ArrayLike) -> NDArray[np.float32]:
     """Return (n, m) finite numbers as float32; ValueError for anything else."""
-    array = np.asarray(values, np.float32)
-    if array.ndim != 2 or not array.size:
-        raise ValueError(f"{name} has shape {array.shape}: expected (n, m), neither of them 0")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} holds infinity or NaN: expected finite numbers")
-    return array
+    return check_weights(name, np.asarray(values, np.float32), ndim=2)
 
 
 def tfidf_vectors(texts: Sequence[str]) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_bits, check_number
+from recsys_lib.checks import check_bits, check_number, check_shape
 from recsys_lib.compression.quantization import UniformQuantization, quantize_uniform
 from recsys_lib.text.encoder import check_texts
 from recsys_lib.text.rating import check_vectors
@@ -210,8 +210,7 @@ def fit_hashed_text(
     config = HashedText() if config is None else config
     check_texts(texts)
     y = check_vectors("targets", targets)
-    if len(y) != len(texts):
-        raise ValueError(f"targets has {len(y)} rows: expected {len(texts)}, one a text")
+    check_shape("targets", y, (len(texts), y.shape[1]))
     dim = y.shape[1] if config.embedding_dim is None else config.embedding_dim
     check_number("embedding_dim", dim, 1, y.shape[1], integer=True)
     parts = [TextFacts(text) if config.read is None else config.read(text) for text in texts]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_number
+from recsys_lib.checks import check_number, check_shape
 from recsys_lib.text.encoder import TextEncoder, batches_by_length, copy_model, output_of_block
 from recsys_lib.text.rating import check_vectors, ridge
 
@@ -72,6 +72,51 @@ class CachedTokens:
         return CachedTokens(self.tokens[rows], self.mask[rows])
 
 
+def upper_blocks(model: Any, count: int) -> Any:
+    """Return the part of an encoder above its first ``count`` blocks, with copies of the weights.
+
+    While it alone is trained, what the blocks below give is computed once for each text; see :func:`cache_tokens`. Names of layers stay.
+
+    Args:
+        model: of :func:`recsys_lib.text.build_text_encoder`; it stays as it is.
+        count: blocks that are left out below, from 0 (the embeddings) to all.
+
+    Returns:
+        A Keras model from ``[tokens (n, t, d), mask (n, t)]`` to vectors (n, d).
+
+    Raises:
+        TypeError, ValueError: another model, or a count out of range.
+
+    Example:
+        >>> from recsys_lib.text import TextEncoderConfig, build_text_encoder
+        >>> config = TextEncoderConfig(50, 8, num_layers=3, num_heads=2, hidden_units=16)
+        >>> upper = upper_blocks(build_text_encoder(config), 2)
+        >>> upper([np.ones((1, 3, 8)), np.ones((1, 3), np.int32)]).shape
+        TensorShape([1, 8])
+    """
+    import keras
+
+    below = [output_of_block(model, count), model.inputs[1]]
+    return copy_model(keras.Model(below, model.outputs[0], name="upper"))
+
+
+def replace_upper_blocks(model: Any, upper: Any) -> Any:
+    """Return a new encoder with the weights of ``upper`` where that has any.
+
+    Args:
+        model: the encoder that ``upper`` was cut from; it stays as it is.
+        upper: of :func:`upper_blocks`, trained.
+
+    Raises:
+        ValueError: ``upper`` has a layer that the model does not have.
+    """
+    whole = copy_model(model)
+    for layer in upper.layers:
+        if layer.weights:
+            whole.get_layer(layer.name).set_weights(layer.get_weights())
+    return whole
+
+
 def cache_tokens(
     encoder: TextEncoder, texts: Sequence[str], blocks: int, *, batch_size: int = 64
 ) -> CachedTokens:
@@ -101,7 +146,7 @@ def encode_cached(upper: Any, cached: CachedTokens, *, batch_size: int = 128) ->
     """Return the (n, d) vectors of cached texts.
 
     Args:
-        upper: of :func:`recsys_lib.text.encoder.upper_blocks`.
+        upper: of :func:`upper_blocks`.
         cached: of :func:`cache_tokens`, for the same encoder and number of blocks.
         batch_size: texts at a time.
     """
@@ -123,7 +168,7 @@ def fit_upper_blocks(
     is thrown away: fit one again on the new vectors, in closed form.
 
     Args:
-        upper: of :func:`recsys_lib.text.encoder.upper_blocks`.
+        upper: of :func:`upper_blocks`.
         cached: of :func:`cache_tokens`.
         targets: (n, c).
         config: how.
@@ -138,8 +183,7 @@ def fit_upper_blocks(
     import tensorflow as tf
 
     wanted = check_vectors("targets", targets)
-    if len(wanted) != len(cached):
-        raise ValueError(f"targets has {len(wanted)} rows: expected {len(cached)}, one a text")
+    check_shape("targets", wanted, (len(cached), wanted.shape[1]))
     trained = copy_model(upper)
     start = ridge(encode_cached(upper, cached), wanted, config.l2)
     head = [keras.Variable(value) for value in start]

@@ -16,12 +16,8 @@ from recsys_lib.text.compress import (
     keep_blocks,
     prune_text_neurons,
 )
-from recsys_lib.text.encoder import (
-    count_blocks,
-    output_of_block,
-    replace_upper_blocks,
-    upper_blocks,
-)
+from recsys_lib.text.encoder import count_blocks, output_of_block
+from recsys_lib.text.training import replace_upper_blocks, upper_blocks
 
 CONFIG = TextEncoderConfig(50, 8, num_layers=3, num_heads=2, hidden_units=16, max_tokens=9)
 IDS = np.array([[1, 7, 2, 0], [3, 4, 5, 6]], np.int32)
