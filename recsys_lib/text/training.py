@@ -75,7 +75,8 @@ class CachedTokens:
 def upper_blocks(model: Any, count: int) -> Any:
     """Return the part of an encoder above its first ``count`` blocks, with copies of the weights.
 
-    While it alone is trained, what the blocks below give is computed once for each text; see :func:`cache_tokens`. Names of layers stay.
+    While it alone is trained, what the blocks below give is computed once for each text; see
+    :func:`cache_tokens`. Names of layers stay.
 
     Args:
         model: of :func:`recsys_lib.text.build_text_encoder`; it stays as it is.
