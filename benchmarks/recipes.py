@@ -33,7 +33,7 @@ from teachers import model_and_ease
 
 from recsys_lib.compression import save_compressed
 from recsys_lib.compression.distillation import Ensemble
-from recsys_lib.compression.embedding_tables import LowRank, MixedDimension, compress_tables
+from recsys_lib.compression.embedding_tables import LowRank, MixedDimension
 from recsys_lib.compression.pruning import RowRemoval, WeightPruning, prune
 from recsys_lib.compression.quantization import (
     CodebookQuantization,
@@ -43,6 +43,7 @@ from recsys_lib.compression.quantization import (
     TransformCoding,
     UniformQuantization,
     frequency_groups,
+    quantize,
     quantize_mixed,
 )
 from recsys_lib.data import Split, load_split
@@ -166,7 +167,7 @@ def mixed_precision(model: IALS, split: Split, seed: int) -> Iterator[Found]:
 def mixed_dimensions(model: IALS, split: Split, seed: int) -> Iterator[Found]:
     """Give frequent rows more dimensions than rare ones."""
     for temperature in (0.3, 0.6):
-        mixed = compress_tables(model, MixedDimension(4, temperature), counts=counts_of(split))
+        mixed = quantize(model, MixedDimension(4, temperature), counts=counts_of(split))
         yield "mixed dimension", f"4 lengths, temperature {temperature}", mixed
 
 
