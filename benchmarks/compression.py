@@ -76,6 +76,7 @@ def train(folder: Path) -> None:
 def make_ours(folder: Path) -> None:
     import keras
 
+    from recsys_lib.compression import named_weights
     from recsys_lib.compression.pruning import PolynomialSchedule, WeightPruning, fit_pruned
     from recsys_lib.compression.quantization import (
         CodebookQuantization,
@@ -85,6 +86,7 @@ def make_ours(folder: Path) -> None:
 
     model, train_data = base(folder), load_split().train
     options = {"epochs": EPOCHS, "optimizer": keras.optimizers.Adam(RATE), "progress": False}
+    weights = [name for name, values in named_weights(model).items() if values.ndim > 1]
     updates = EPOCHS * -(-len(train_data) // model.options["batch_size"])
     made = {
         "ours, trained on": lambda: fit_pruned(model, train_data, WeightPruning(0.0), **options),
