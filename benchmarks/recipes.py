@@ -44,7 +44,6 @@ from recsys_lib.compression.quantization import (
     UniformQuantization,
     frequency_groups,
     quantize,
-    quantize_mixed,
 )
 from recsys_lib.data import Split, load_split
 from recsys_lib.evaluation import evaluate_leave_one_out
@@ -160,7 +159,7 @@ def mixed_precision(model: IALS, split: Split, seed: int) -> Iterator[Found]:
                          ((2, 3, 2, 2), (4, 3, 2, 0))):  # fmt: skip
         bits = {f"user_vectors[{n}]": width for n, width in enumerate(users)}
         bits |= {f"item_vectors[{n}]": width for n, width in enumerate(items)}
-        mixed = quantize_mixed(model, MixedPrecision(bits, groups, base))
+        mixed = quantize(model, MixedPrecision(bits, groups, base))
         yield "mixed precision", f"{users} {items}", mixed
 
 
