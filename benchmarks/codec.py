@@ -46,7 +46,7 @@ from recsys_lib.compression.quantization.rate_distortion import (
     rate_distortion_tables,
 )
 from recsys_lib.compression.quantization.transform import TransformCoding, transform_code
-from recsys_lib.data import Interactions, Split, load_dataset, sample_negatives
+from recsys_lib.data import Interactions, Split, load_split, sample_negatives
 from recsys_lib.evaluation import evaluate_leave_one_out
 from recsys_lib.models import IALS
 
@@ -76,7 +76,7 @@ class Vectors:
 
 def splits_of(part: str, seed: int) -> list[Split]:
     """Give the same training and test part with one or several draws of negatives."""
-    split = load_dataset("ncf-ml-1m")
+    split = load_split("ncf-ml-1m")
     if part == "test":
         return [split]
     train, held = split.train.split_leave_one_out(seed=seed)

@@ -38,9 +38,9 @@ Row = tuple[str, int, Any, Run]  # name, stored bytes, what has score(users, ite
 
 
 def load_split() -> Any:
-    from recsys_lib.data import load_dataset
+    from recsys_lib.data import load_split
 
-    return load_dataset("ncf-ml-1m")
+    return load_split("ncf-ml-1m")
 
 
 def base(folder: Path) -> Any:
@@ -140,9 +140,6 @@ def make_tfmot(folder: Path) -> None:
     made = {
         "TFMOT, pruned 80 %": lambda: tfmot.prune_with_tfmot(
             model, train_data, tfmot.TfmotPruning(0.8, layers=layers, training=training)
-        ),
-        "TFMOT, 16 clusters": lambda: tfmot.cluster_with_tfmot(
-            model, train_data, tfmot.TfmotClustering(16, training=training)
         ),
     }
     for name, make in made.items():

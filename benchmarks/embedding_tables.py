@@ -45,7 +45,7 @@ from recsys_lib.compression.embedding_tables import (
 )
 from recsys_lib.compression.quantization.transform import TransformCoding, transform_code
 from recsys_lib.compression.quantization.uniform import UniformQuantization, quantize_uniform
-from recsys_lib.data import Split, load_dataset, sample_negatives
+from recsys_lib.data import Split, load_dataset, load_split, sample_negatives
 from recsys_lib.evaluation import evaluate_full_ranking, evaluate_leave_one_out
 from recsys_lib.models import IALS, RatingModelConfig, build_rating_model, inner_product_vectors
 from recsys_lib.training import fit
@@ -91,7 +91,7 @@ def hold_out(split: Split, seed: int) -> Split:
 
 def measure_settings(seed: int) -> pd.DataFrame:
     """Give a row for each setting: its bytes as a share of float32, and NDCG@10."""
-    split = hold_out(load_dataset("ncf-ml-1m"), seed)
+    split = hold_out(load_split("ncf-ml-1m"), seed)
     model = IALS(embedding_dim=192, seed=seed).fit(split.train)
     tables = (model.user_vectors, model.item_vectors)
     whole = sum(table.nbytes for table in tables)

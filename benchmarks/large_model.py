@@ -37,14 +37,9 @@ import pandas as pd
 from machine import machine_line
 from threadpoolctl import threadpool_limits
 
-from recsys_lib.data import load_dataset
-from recsys_lib.data.cold_items import (
-    ColdItemSplit,
-    item_genres,
-    split_cold_items,
-    texts_without_tags,
-)
-from recsys_lib.evaluation.cold_items import evaluate_cold_items
+from recsys_lib.data import ColdItemSplit, load_dataset, split_cold_items
+from recsys_lib.data.movielens import item_genres, texts_without_tags
+from recsys_lib.evaluation import evaluate_cold_items
 from recsys_lib.serving import compare_latency
 from recsys_lib.text import TextEncoder, load_text_encoder
 from recsys_lib.text.baselines import film_years, tfidf_vectors, year_features

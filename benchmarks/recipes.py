@@ -34,7 +34,7 @@ from teachers import model_and_ease
 from recsys_lib.compression import save_compressed
 from recsys_lib.compression.distillation import Ensemble
 from recsys_lib.compression.embedding_tables import LowRank, MixedDimension, compress_tables
-from recsys_lib.compression.pruning import RowRemoval, WeightPruning, remove_rows
+from recsys_lib.compression.pruning import RowRemoval, WeightPruning, prune
 from recsys_lib.compression.quantization import (
     CodebookQuantization,
     MixedPrecision,
@@ -45,7 +45,7 @@ from recsys_lib.compression.quantization import (
     frequency_groups,
     quantize_mixed,
 )
-from recsys_lib.data import Split, load_dataset
+from recsys_lib.data import Split, load_split
 from recsys_lib.evaluation import evaluate_leave_one_out
 from recsys_lib.models import IALS, load_model
 from recsys_lib.recipe import (
@@ -138,7 +138,7 @@ def front(
 def fewer_rows(model: IALS, split: Split, seed: int) -> Iterator[Found]:
     """Leave out the vectors of items that few have chosen."""
     for minimum in (20, 100, 400):
-        fewer = remove_rows(model, RowRemoval(minimum, "item"), split.train)
+        fewer = prune(model, RowRemoval(minimum, "item"), split.train)
         yield "fewer rows", f"at least {minimum}", fewer
 
 
@@ -219,7 +219,7 @@ def main() -> None:
     parser.add_argument("--chapter", help="of the front, such as 09; all without it")
     parser.add_argument("--model", type=Path, help="file of the trained iALS, kept for later runs")
     options = parser.parse_args()
-    split = load_dataset("ncf-ml-1m")
+    split = load_split("ncf-ml-1m")
     started = time.perf_counter()
     if options.model is not None and options.model.exists():
         model: Any = load_model(options.model)

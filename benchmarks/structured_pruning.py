@@ -37,11 +37,10 @@ from recsys_lib.compression.pruning import (
     DimensionReduction,
     NeuronPruning,
     neuron_importance,
-    prune_neurons,
-    reduce_dimensions,
+    prune,
     remove_neurons,
 )
-from recsys_lib.data import Split, load_dataset
+from recsys_lib.data import Split, load_split
 from recsys_lib.evaluation import RankingResult, evaluate_leave_one_out
 from recsys_lib.models import IALS, RatingModelConfig, build_rating_model
 from recsys_lib.training import KerasScorer, fit
@@ -147,7 +146,7 @@ def _pruned(model: Any, way: str, sparsity: float, split: Split, seed: int) -> A
     if way != "random":
         refit = way.endswith("refit")
         choice = NeuronPruning(sparsity, way.split(",")[0], refit=refit, seed=seed)
-        return prune_neurons(model, choice, split.train).model
+        return prune(model, choice, split.train).model
     random = np.random.default_rng(seed)
     widths = {name: len(v) for name, v in neuron_importance(model, "magnitude").items()}
     return remove_neurons(
@@ -164,7 +163,7 @@ def dimensions(split: Split, seed: int, _: list[float], results: Results) -> Non
     note("trained at this size", 192, large)
     for width in DIMS:
         for axes in ("principal", "given"):
-            cut = reduce_dimensions(large, DimensionReduction(width, axes)).model
+            cut = prune(large, DimensionReduction(width, axes)).model
             note(f"cut, {axes} axes", width, cut)
         if results.missing("trained at this size", str(width)):
             note("trained at this size", width, IALS(width, epochs=12, seed=seed).fit(split.train))
@@ -183,7 +182,7 @@ def main() -> None:
     parser.add_argument("--sparsity", type=float, nargs="+", default=[0.75, 0.875])
     parser.add_argument("--fallback", choices=["synthetic"], default=None)
     arguments = parser.parse_args()
-    split = load_dataset("ncf-ml-1m", fallback=arguments.fallback)
+    split = load_split("ncf-ml-1m", fallback=arguments.fallback)
     results = Results(arguments.part, arguments.seed, store=not split.is_synthetic)
     PARTS[arguments.part](split, arguments.seed, arguments.sparsity, results)
     print(results.frame().groupby(["size", "way"])["ndcg"].agg(["mean", "sem", "count"]).round(4))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from recsys_lib import notebook
-from recsys_lib.data import Interactions, load_dataset
+from recsys_lib.data import Interactions, load_split
 
 
 def _data(is_synthetic: bool) -> Interactions:
@@ -138,7 +138,7 @@ def test_the_notice_of_the_fallback_is_recognised(
     """`make test` and `make notebooks` go by this notice."""
     monkeypatch.setenv("RECSYS_DATA_MIRROR", "http://127.0.0.1:9")
     with pytest.warns(UserWarning) as caught:
-        split = load_dataset("ncf-ml-1m", data_home=tmp_path, fallback="synthetic", progress=False)
+        split = load_split("ncf-ml-1m", data_home=tmp_path, fallback="synthetic", progress=False)
     assert split.is_synthetic
     outputs: list[dict[str, Any]] = [
         {"output_type": "stream", "name": "stderr", "text": f"UserWarning: {caught[0].message}"}

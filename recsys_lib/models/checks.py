@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_ids
+from recsys_lib.checks import check_ids, check_type
 from recsys_lib.data import Interactions
 
 if TYPE_CHECKING:
@@ -17,17 +17,14 @@ if TYPE_CHECKING:
 
 def check_interactions(interactions: Interactions) -> None:
     """Raise unless it is an :class:`recsys_lib.data.Interactions`."""
-    if not isinstance(interactions, Interactions):
-        raise TypeError(
-            f"interactions is of type {type(interactions).__name__}: expected Interactions "
-            "(split.train, or Interactions.from_frame for a data frame)"
-        )
+    hint = " (split.train, or Interactions.from_frame for a data frame)"
+    check_type("interactions", interactions, (Interactions,), hint)
 
 
 def item_lists_to_csr(
     name: str, lists: Sequence[ArrayLike], num_items: int, *, allow_empty: bool
 ) -> scipy.sparse.csr_matrix:
-    """Give lists of item ids as a (len(lists), num_items) sparse matrix of 0 and 1, float32.
+    """Return lists of item ids as a (len(lists), num_items) sparse matrix of 0 and 1, float32.
 
     Raises:
         TypeError: not a list of lists of integers.
@@ -65,7 +62,7 @@ def exclusion_matrix(
     num_rows: int,
     shape: tuple[int, int],
 ) -> scipy.sparse.csr_matrix:
-    """Give the (num_rows, num_items) sparse matrix of what must not be recommended.
+    """Return the (num_rows, num_items) sparse matrix of what must not be recommended.
 
     Args:
         exclude: as in :meth:`recsys_lib.models.Recommender.recommend`.
@@ -98,35 +95,3 @@ def exclusion_matrix(
     pairs = (exclude.user_ids[rows], exclude.item_ids[rows])
     ones = np.ones(len(pairs[0]), np.float32)
     return scipy.sparse.coo_matrix((ones, pairs), shape).tocsr()[user_ids]
-
-
-def check_array(
-    arrays: dict[str, NDArray[Any]], name: str, *, ndim: int, kind: str = "f"
-) -> NDArray[Any]:
-    """Take one array out of a file's arrays, checked.
-
-    Args:
-        arrays: of the file.
-        name: of the array.
-        ndim: number of dimensions.
-        kind: "f" for finite floating-point numbers, "i" for integers.
-
-    Raises:
-        ValueError: it is missing, or of another kind than expected.
-
-    Example:
-        >>> check_array({"x": np.zeros(3, np.float32)}, "x", ndim=2)
-        Traceback (most recent call last):
-        ValueError: array 'x' is float32 with 1 dimensions: expected kind 'f' with 2
-    """
-    if name not in arrays:
-        raise ValueError(f"array {name!r} is missing: the file has {sorted(arrays)}")
-    array = arrays[name]
-    if array.ndim != ndim or array.dtype.kind != kind:
-        raise ValueError(
-            f"array {name!r} is {array.dtype} with {array.ndim} dimensions: "
-            f"expected kind {kind!r} with {ndim}"
-        )
-    if kind == "f" and not np.isfinite(array).all():
-        raise ValueError(f"array {name!r} holds infinity or NaN: expected finite numbers")
-    return array

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import check_number, check_shape, check_weights
 from recsys_lib.data import Interactions
+from recsys_lib.files import known_settings
 from recsys_lib.models.base import Recommender
 from recsys_lib.models.least_squares import one_blas_thread
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import scipy.sparse
 
 _CACHED = ("_axes",)
+_ROWS_PER_BATCH = 8192
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Factors(Recommender):
     item_biases: NDArray[np.float32] | None = None
     how_to_fold_in: FoldIn | None = None
     embedding_dim: int
+    _settings: ClassVar[tuple[str, ...]] = ()  # of a subclass that learns
 
     def __init__(
         self,
@@ -101,6 +104,8 @@ class Factors(Recommender):
             check_shape("user_vectors", self.user_vectors, (self.num_users, self.embedding_dim))
         elif fold_in is None:
             raise ValueError("user_vectors and fold_in are None: expected one of them")
+        if fold_in is not None and not (user_biases is None and item_biases is None):
+            raise ValueError("fold_in and biases are given: expected one of them")
         if user_biases is not None:
             self.user_biases = check_weights("user_biases", user_biases, ndim=1)
             check_shape("user_biases", self.user_biases, (self.num_users,))
@@ -232,25 +237,26 @@ class Factors(Recommender):
         return axes @ solution
 
     def _expected_shapes(self) -> dict[str, tuple[int, ...]]:
-        num_users, num_items = self._counts()
-        shapes: dict[str, tuple[int, ...]] = {"item_vectors": (num_items, self.embedding_dim)}
-        if self.user_vectors is not None:
-            shapes["user_vectors"] = (num_users, self.embedding_dim)
-        if self.user_biases is not None:
-            shapes["user_biases"] = (num_users,)
-        if self.item_biases is not None:
-            shapes["item_biases"] = (num_items,)
-        return shapes
+        (users, items), dim = self._counts(), self.embedding_dim
+        shapes: dict[str, tuple[int, ...]] = {"item_vectors": (items, dim)}
+        shapes |= {"user_vectors": (users, dim), "user_biases": (users,), "item_biases": (items,)}
+        return {name: shape for name, shape in shapes.items() if getattr(self, name) is not None}
 
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        how = self.how_to_fold_in
-        config = {"global_mean": self.global_mean, "fold_in": None if how is None else asdict(how)}
+        config = {name: getattr(self, name) for name in (*self._settings, "global_mean")}
+        config["fold_in"] = self.how_to_fold_in and asdict(self.how_to_fold_in)
         return config, {name: getattr(self, name) for name in self._expected_shapes()}
 
     @classmethod
     def _from_state(cls, config: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
-        how = config.pop("fold_in")
-        return cls(**arrays, fold_in=None if how is None else FoldIn(**how), **config)
+        known = (*cls._settings, "global_mean", "fold_in")
+        config = known_settings(config, known, cls.__name__)
+        tables: dict[str, Any] = arrays | {"global_mean": config.pop("global_mean")}
+        if (how := config.pop("fold_in")) is not None:
+            how = FoldIn(**known_settings(how, ["l2", "unobserved_weight"], "fold_in"))
+        model = cls(**config) if cls._settings else cls.__new__(cls)
+        Factors.__init__(model, **tables, fold_in=how)
+        return model
 
 
 def as_factors(model: Any) -> Factors:
@@ -274,11 +280,11 @@ def as_factors(model: Any) -> Factors:
         >>> as_factors(model)
         Factors(3 users, 3 items, d = 4)
     """
-    from recsys_lib.models.inner_product import inner_product_vectors
-
     if isinstance(model, Factors):
         model._counts()
-        tables = {name: getattr(model, name).copy() for name in model._expected_shapes()}
+        tables: dict[str, Any] = {
+            name: getattr(model, name).copy() for name in model._expected_shapes()
+        }
         return Factors(fold_in=model.how_to_fold_in, global_mean=model.global_mean, **tables)
     vectors = inner_product_vectors(getattr(model, "keras_model", model))
     if vectors is None:
@@ -287,6 +293,66 @@ def as_factors(model: Any) -> Factors:
             "product (IALS, or a Keras model: dot_product, matrix_factorization, two_tower)"
         )
     return Factors(vectors[1], vectors[0])
+
+
+def inner_product_vectors(model: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """Return the vectors whose inner product is the model's output, if there are such.
+
+    Serving needs no model then: one matrix product scores every item. Biases become two more
+    dimensions, ``a_u = [e_u, global_bias + b_u, 1]`` and ``a_i = [e_i, 1, b_i]``; towers are run
+    once for all users and items.
+
+    Args:
+        model: from :func:`recsys_lib.models.build_rating_model`, of Keras 3 or of the twin; or
+            :class:`recsys_lib.models.Factors` with user vectors, such as IALS or ALS.
+
+    Returns:
+        ``(user_vectors, item_vectors)``, (num_users, d) and (num_items, d) float32, with
+        ``<user_vectors[u], item_vectors[i]>`` the logit of (u, i) up to rounding; None for a
+        model that cannot be taken apart so (mlp_ranker, neumf, or not from this builder).
+
+    Example:
+        >>> from recsys_lib.models import RatingModelConfig, build_rating_model
+        >>> model = build_rating_model(RatingModelConfig("matrix_factorization", 2, 3, 4))
+        >>> [vectors.shape for vectors in inner_product_vectors(model)]
+        [(2, 6), (3, 6)]
+    """
+    if isinstance(model, Factors):
+        return _with_biases(model)
+    layers = {layer.name: layer for layer in getattr(model, "layers", [])}
+    if not {"user_embedding", "item_embedding", "dot", "logits"} <= layers.keys():
+        return None
+    users, items = (_tower(layers, side) for side in ("user", "item"))
+    if "user_bias" in layers:
+        user_bias = layers["user_bias"].get_weights()[0] + layers["global_bias"].offset
+        item_bias = layers["item_bias"].get_weights()[0]
+        users = np.hstack([users, user_bias, np.ones_like(user_bias)])
+        items = np.hstack([items, np.ones_like(item_bias), item_bias])
+    return np.asarray(users, np.float32), np.asarray(items, np.float32)
+
+
+def _tower(layers: dict[str, Any], side: str) -> NDArray[np.float32]:
+    vectors = layers[f"{side}_embedding"].get_weights()[0]
+    position = 0
+    while (dense := layers.get(f"{side}_dense_{position}")) is not None:
+        parts = [
+            np.asarray(dense(vectors[start : start + _ROWS_PER_BATCH]))
+            for start in range(0, len(vectors), _ROWS_PER_BATCH)
+        ]
+        vectors = np.concatenate(parts)
+        position += 1
+    return vectors
+
+
+def _with_biases(model: Factors) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    users, items = model._users(), model.item_vectors
+    if model.user_biases is None and model.item_biases is None and not model.global_mean:
+        return users, items
+    ones = [np.ones(len(table), np.float32) for table in (users, items)]
+    user_bias = 0 if model.user_biases is None else model.user_biases
+    item_bias = 0 if model.item_biases is None else model.item_biases
+    users = np.column_stack([users, user_bias + np.float32(model.global_mean) * ones[0], ones[0]])
+    return users, np.column_stack([items, ones[1], item_bias * ones[1]])
 
 
 def paired_products(
@@ -314,14 +380,7 @@ def paired_products(
 
 
 def epochs_with_progress(epochs: int, label: str, progress: bool) -> Iterable[int]:
-    """Count epochs, with a progress bar on stderr or in the notebook if asked for.
-
-    Example:
-        >>> list(epochs_with_progress(2, "IALS", progress=False))
-        [0, 1]
-    """
-    if not progress:
-        return range(epochs)
+    """Count epochs, with a progress bar on stderr or in the notebook if asked for."""
     from tqdm.auto import tqdm
 
-    return tqdm(range(epochs), desc=label, unit="epoch")
+    return tqdm(range(epochs), desc=label, unit="epoch", disable=not progress)

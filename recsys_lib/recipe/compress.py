@@ -149,7 +149,7 @@ def compress(
 
     Example:
         >>> from recsys_lib.recipe import Quantize, ReduceDimensions
-        >>> from recsys_lib.data import SyntheticConfig, make_synthetic
+        >>> from recsys_lib.data.synthetic import SyntheticConfig, make_synthetic
         >>> from recsys_lib.models import IALS
         >>> data = make_synthetic(SyntheticConfig("video", num_users=200, num_items=100))
         >>> split = Split(*data.split_leave_one_out())

@@ -179,7 +179,7 @@ def search_recipe(
             checkpoint of another search.
 
     Example:
-        >>> from recsys_lib.data import SyntheticConfig, make_synthetic
+        >>> from recsys_lib.data.synthetic import SyntheticConfig, make_synthetic
         >>> from recsys_lib.models import IALS
         >>> data = make_synthetic(SyntheticConfig("video", num_users=200, num_items=100))
         >>> split = Split(*data.split_leave_one_out())

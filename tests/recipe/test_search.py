@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from recsys_lib.compression.quantization import TransformCoding, UniformQuantization
-from recsys_lib.data import Split, SyntheticConfig, make_synthetic
+from recsys_lib.data import Split, make_synthetic
+from recsys_lib.data.synthetic import SyntheticConfig
 from recsys_lib.models import IALS
 from recsys_lib.recipe import (
     Quantize,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from recsys_lib.data.errors import DownloadError
+from recsys_lib.data import DownloadError
 from recsys_lib.text import files as text_files
 from recsys_lib.text.encoder import (
     TextEncoder,

@@ -43,7 +43,9 @@ def options(**changes):
 
 
 def assert_same_weights(first, second):
-    for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
+    """Models or lists of weights."""
+    first, second = (getattr(x, "get_weights", lambda x=x: x)() for x in (first, second))
+    for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -59,8 +61,7 @@ def test_seed_decides_everything():
 
 
 def test_given_optimizer_is_not_changed():
-    optimizer = keras.optimizers.Adam(0.05)
-    models = [toy_model(), toy_model()]
+    optimizer, models = keras.optimizers.Adam(0.05), [toy_model(), toy_model()]
     for model in models:
         fit(model, toy_data(), **options(optimizer=optimizer))
     assert not optimizer.built
@@ -82,29 +83,20 @@ def test_resume_is_exact(tmp_path, stop_at):
         if epoch == stop_at:
             raise Stop
 
-    checkpoint = tmp_path / "run.npz"
+    more["checkpoint"] = tmp_path / "run"
     with pytest.raises(Stop):
-        fit(
-            interrupted,
-            toy_data(),
-            **options(**more, checkpoint=checkpoint, on_epoch_end=stop),
-        )
-    again = toy_model(seed=9)  # its weights are replaced
-    seen = []
+        fit(interrupted, toy_data(), **options(**more, on_epoch_end=stop))
+    again, seen = toy_model(seed=9), []  # its weights are replaced
     resumed = fit(
-        again,
-        toy_data(),
-        **options(
-            **more, checkpoint=checkpoint, on_epoch_end=lambda epoch, logs: seen.append(epoch)
-        ),
+        again, toy_data(), **options(**more, on_epoch_end=lambda epoch, logs: seen.append(epoch))
     )
     assert seen == list(range(stop_at + 1, 7))
     assert_same_weights(again, whole)
     assert (resumed.loss, resumed.validation) == (expected.loss, expected.validation)
     finished = toy_model(seed=9)
-    assert fit(finished, toy_data(), **options(**more, checkpoint=checkpoint)) == resumed
+    assert fit(finished, toy_data(), **options(**more)) == resumed
     assert_same_weights(finished, whole)
-    assert [path.name for path in tmp_path.iterdir()] == ["run.npz"]
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_more_epochs_go_on_from_the_last(tmp_path):
@@ -143,40 +135,44 @@ def test_killed_process_resumes_exactly(tmp_path):
     assert_same_weights(killed, whole)
 
 
+NEGATIVES = np.array([np.roll(np.arange(15), n)[:11] for n in range(300)])
+
+
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("name", "change"),
     [
-        ({"batch_size": 32}, "batch_size was 64, now it is 32"),
-        ({"seed": 4}, "seed was 0, now it is 4"),
-        ({"optimizer": keras.optimizers.Adam(0.04)}, "optimizer was"),
-        ({"objective": "bpr"}, "objective was sigmoid_cross_entropy, now it is bpr"),
-        ({"epochs": 1}, "epochs is 1, but checkpoint .* has 2 epochs already"),
-        ({"data": toy_data(seed=5)}, "interactions was"),
-        ({"dim": 5}, "model was"),
+        ("batch_size", {"batch_size": 32}),
+        ("seed", {"seed": 4}),
+        ("optimizer", {"optimizer": keras.optimizers.Adam(0.04)}),
+        ("objective", {"objective": "bpr"}),
+        ("epochs", {"epochs": 1}),
+        ("interactions", {"data": toy_data(seed=5)}),
+        ("validation", {"validation": Split(toy_data(), toy_data(), negatives=NEGATIVES[::-1])}),
+        ("model", {"dim": 5}),
     ],
 )
-def test_checkpoint_of_another_run_is_refused(tmp_path, change, message):
-    path = tmp_path / "run.npz"
-    fit(toy_model(), toy_data(), **options(epochs=2, checkpoint=path))
-    change = dict(change)
-    data, dim = change.pop("data", toy_data()), change.pop("dim", 4)
+def test_checkpoint_of_another_run_is_refused(tmp_path, name, change):
+    held_out = Split(toy_data(), toy_data(), negatives=NEGATIVES)
+    given = options(epochs=2, checkpoint=tmp_path / "run", validation=held_out)
+    fit(toy_model(), toy_data(), **given)
+    given |= change
+    data, dim = given.pop("data", toy_data()), given.pop("dim", 4)
     model = build_rating_model(RatingModelConfig("matrix_factorization", 20, 15, dim))
     before = model.get_weights()
-    with pytest.raises(ValueError, match=message):
-        fit(model, data, **options(checkpoint=path, **({"epochs": 2} | change)))
-    for a, b in zip(model.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(a, b)
-    fit(model, data, **options(checkpoint=path, resume=False, **({"epochs": 2} | change)))
+    with pytest.raises(ValueError, match=f"{name} (was|is 1, but)"):
+        fit(model, data, **given)
+    assert_same_weights(model, before)
+    fit(model, data, **given, resume=False)
 
 
 def test_damaged_or_foreign_checkpoint_is_refused(tmp_path):
-    path = tmp_path / "run.npz"
+    path = tmp_path / "run"
     fit(toy_model(), toy_data(), **options(epochs=1, checkpoint=path))
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(ValueError, match="not a whole"):
+    with pytest.raises(ValueError, match="damaged"):
         fit(toy_model(), toy_data(), **options(epochs=2, checkpoint=path))
     Popularity().fit(toy_data()).save(path)
-    with pytest.raises(ValueError, match="holds Popularity"):
+    with pytest.raises(ValueError, match="holds a Popularity"):
         fit(toy_model(), toy_data(), **options(epochs=2, checkpoint=path))
 
 
@@ -192,9 +188,8 @@ def test_early_stopping_restores_the_best_weights():
     run = fit(model, toy_data(), **options(validation=judge, patience=2))
     assert run.validation == (0.1, 0.5, 0.4, 0.3)
     assert run.stopped_early
-    assert (run.epochs, run.best_epoch, run.best_value, run.metric) == (4, 2, 0.5, "ndcg")
-    for a, b in zip(model.get_weights(), kept[1], strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert (run.epochs, run.best_epoch, run.metric) == (4, 2, "ndcg")
+    assert_same_weights(model.get_weights(), kept[1])
 
 
 def test_lower_is_better_for_errors_and_no_patience_keeps_the_last_weights():
@@ -246,8 +241,7 @@ def test_divergence_gives_the_last_good_weights_back(good_epochs):
                 on_epoch_end=keep,
             ),
         )
-    for a, b in zip(model.get_weights(), kept["weights"], strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert_same_weights(model.get_weights(), kept["weights"])
 
 
 def test_tensorboard_file_holds_the_scalars(tmp_path):
@@ -318,5 +312,69 @@ def test_use_ema_and_patience_exclude_each_other():
                 toy_data(),
                 **options(optimizer=given, patience=2, validation=lambda m: 0.0, metric="loss"),
             )
-    for a, b in zip(before, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert_same_weights(before, model)
+
+
+EVENTS = Interactions([0, 1], [0, 1], num_users=20, num_items=15)
+FEW = Split(EVENTS, EVENTS, negatives=[[1], [2]])
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "change"),
+    [
+        (ValueError, "has no ratings", {"objective": "squared_error"}),
+        (ValueError, "objective is 'mse'", {"objective": "mse"}),
+        (ValueError, "epochs is 0", {"epochs": 0}),
+        (TypeError, "epochs is 1.5", {"epochs": 1.5}),
+        (ValueError, "batch_size is -1", {"batch_size": -1}),
+        (ValueError, "negatives_per_positive is 0", {"negatives_per_positive": 0}),
+        (ValueError, "l2 is nan", {"l2": float("nan")}),
+        (TypeError, "l2 is 'a'", {"l2": "a"}),
+        (ValueError, "seed is -1", {"seed": -1}),
+        (ValueError, "patience is 2", {"patience": 2}),
+        (ValueError, "optimizer is 'adma'", {"optimizer": "adma"}),
+        (TypeError, "optimizer is of type float", {"optimizer": 0.1}),
+        (TypeError, "validation is of type int", {"validation": 3}),
+        (ValueError, "metric is 'auc'", {"validation": EVENTS, "metric": "auc"}),
+        (ValueError, "no ratings", {"validation": EVENTS, "metric": "rmse"}),
+        (ValueError, "without negatives", {"validation": Split(EVENTS, EVENTS)}),
+        (ValueError, "ranks 2 candidates", {"validation": FEW}),
+        (ValueError, "validation counts 2", {"validation": Interactions([0, 1], [0, 1])}),
+        (FileNotFoundError, "existing folder", {"checkpoint": "/no/such/folder/a.npz"}),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_touched(error, message, change):
+    model = toy_model()
+    before = model.get_weights()
+    with pytest.raises(error, match=message):
+        fit(model, EVENTS, **options(**change))
+    assert_same_weights(model, before)
+
+
+def small_model(output, num_users: int = 20):
+    inputs = [keras.Input((), dtype="int32", name=name) for name in ("user_ids", "item_ids")]
+    rows = [
+        keras.layers.Embedding(count, 2)(ids)
+        for count, ids in zip((num_users, 15), inputs, strict=True)
+    ]
+    return keras.Model(inputs, output(*rows))
+
+
+def test_models_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="for two pairs"):
+        fit(small_model(lambda u, i: keras.layers.Dot(1)([u, i])), EVENTS, **options())
+    too_small = small_model(lambda u, i: keras.ops.sum(u * i, axis=1), num_users=5)
+    with pytest.raises(ValueError, match="cannot score user 19"):
+        fit(too_small, EVENTS, **options())
+    with pytest.raises(TypeError, match="expected a Keras model"):
+        fit(object(), EVENTS, **options())
+    with pytest.raises(TypeError, match="interactions is of type Split"):
+        fit(toy_model(), Split(EVENTS, EVENTS), **options())
+    users, items = (keras.Input((), dtype="int32", name=n) for n in ("user_ids", "item_ids"))
+    swapped = keras.Model([items, users], toy_model()([users, items]))
+    with pytest.raises(ValueError, match="expected users first"):
+        fit(swapped, EVENTS, **options())
+    nested = keras.Model([users, items], toy_model()([users, items]))
+    with pytest.raises(ValueError, match="no Embedding layer"):
+        fit(nested, EVENTS, **options())
+    fit(nested, EVENTS, **options(l2=0.0, epochs=1))

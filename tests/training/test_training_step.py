@@ -10,11 +10,15 @@ import tensorflow as tf
 from recsys_lib import objectives
 from recsys_lib.data import Interactions
 from recsys_lib.models import RatingModelConfig, build_rating_model
-from recsys_lib.training import fit, gradients
+from recsys_lib.training import fit, loop
 from recsys_lib.training.checks import own_optimizer
 from recsys_lib.training.forward import make_forward
-from recsys_lib.training.gradients import add_shrinkage, combine_repeated_rows
-from recsys_lib.training.loop import OBJECTIVES, compile_epoch
+from recsys_lib.training.loop import (
+    OBJECTIVES,
+    add_shrinkage,
+    combine_repeated_rows,
+    compile_epoch,
+)
 from recsys_lib.training.sampling import epoch_order, uniform_negatives
 
 # User 0 and item 1 occur twice in one batch: their gradients have to be added up.
@@ -197,7 +201,7 @@ def test_large_tables_train_as_small_ones_do(optimizer, monkeypatch):
     weights = []
     for always_dense in (False, True):
         if always_dense:
-            monkeypatch.setattr(gradients, "is_large", lambda rows, gathered: False)
+            monkeypatch.setattr(loop, "is_large", lambda rows, gathered: False)
         model = build_rating_model(config)
         fit(model, data, optimizer=optimizer, l2=0.1, epochs=3, batch_size=4, progress=False)
         weights.append(model.get_weights())

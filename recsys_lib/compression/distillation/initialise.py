@@ -12,13 +12,12 @@ from recsys_lib.compression.distillation.platt import fit_logits
 from recsys_lib.compression.pruning import (
     DimensionReduction,
     LayerRemoval,
-    drop_layer,
     neuron_importance,
-    reduce_dimensions,
+    prune,
     remove_neurons,
     rotate_to_principal_axes,
+    sample_pairs,
 )
-from recsys_lib.compression.pruning.importance import sample_pairs
 from recsys_lib.compression.pruning.rating_models import read_config
 from recsys_lib.compression.weights import keras_model, named_weights, with_weights
 from recsys_lib.data import Interactions
@@ -169,9 +168,9 @@ def _from_layers(
         )
     model = with_weights(model, {})
     if student.embedding_dim < shape.embedding_dim:
-        model = reduce_dimensions(model, DimensionReduction(student.embedding_dim)).model
+        model = prune(model, DimensionReduction(student.embedding_dim)).model
     for position in sorted(set(range(len(old))) - set(kept), reverse=True):
-        model = drop_layer(model, LayerRemoval(position), interactions).model
+        model = prune(model, LayerRemoval(position), interactions).model
     method = "magnitude" if interactions is None else "taylor"
     importance = neuron_importance(model, method, interactions)
     surplus = {}

@@ -1,25 +1,39 @@
 """Embedding tables in fewer bytes: schemes that train as Keras layers, and after training.
 
-Nothing here imports Keras until a function needs it.
+A scheme is a config of :func:`recsys_lib.compression.quantization.quantize` for trained tables;
+:func:`compress_embeddings` puts it into a Keras model that is to be trained.
 """
 
-from recsys_lib.compression.embedding_tables.base import TableScheme, TableTensor
-from recsys_lib.compression.embedding_tables.coded import ProductCodes, RowwiseBits
-from recsys_lib.compression.embedding_tables.models import compress_embeddings, store_embeddings
-from recsys_lib.compression.embedding_tables.popularity import MixedDimension
-from recsys_lib.compression.embedding_tables.post_training import compress_tables
-from recsys_lib.compression.embedding_tables.schemes import Hashing, LowRank, QuotientRemainder
+from typing import TYPE_CHECKING, Any
+
+from recsys_lib.compression.embedding_tables.base import TableScheme
+from recsys_lib.compression.embedding_tables.schemes import (
+    Hashing,
+    LowRank,
+    MixedDimension,
+    QuotientRemainder,
+    RowwiseBits,
+)
+
+if TYPE_CHECKING:
+    from recsys_lib.compression.embedding_tables.layers import compress_embeddings, store_embeddings
 
 __all__ = [
     "Hashing",
     "LowRank",
     "MixedDimension",
-    "ProductCodes",
     "QuotientRemainder",
     "RowwiseBits",
     "TableScheme",
-    "TableTensor",
     "compress_embeddings",
-    "compress_tables",
     "store_embeddings",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import Keras only when the functions for Keras models are asked for."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from recsys_lib.compression.embedding_tables import layers
+
+    return getattr(layers, name)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import check_choice, check_number, check_weights
 from recsys_lib.compression.tensors import EncodedTensor
+from recsys_lib.files import known_settings
 
+# Numbers of a table by name: floating-point parts train, whole numbers do not.
 Parts = dict[str, NDArray[Any]]
+Counts = NDArray[np.float64] | None
+# normal(std, rows, columns): random float32 numbers with mean 0.
+Normal = Callable[..., NDArray[np.float32]]
 
 
 class TableScheme(ABC):
@@ -28,7 +34,6 @@ class TableScheme(ABC):
         super().__init_subclass__(**options)
         TableScheme._names[cls.name] = cls
 
-    @abstractmethod
     def start(
         self,
         num_rows: int,
@@ -36,9 +41,9 @@ class TableScheme(ABC):
         *,
         std: float = 0.1,
         seed: int = 0,
-        counts: NDArray[np.number] | None = None,
-    ) -> tuple[Parts, Parts]:
-        """Draw parts to train from, whose rows have a standard deviation of about ``std``.
+        counts: ArrayLike | None = None,
+    ) -> Parts:
+        """Return random parts to train from, whose rows have a standard deviation of about ``std``.
 
         Args:
             num_rows: of the table.
@@ -47,25 +52,58 @@ class TableScheme(ABC):
             seed: of the draw.
             counts: (num_rows,) how often each id occurs, where the scheme looks at it.
 
-        Returns:
-            ``(trained, fixed)``: float32 parts that train, and integers that do not.
-
         Raises:
             ValueError: the scheme does not fit the table.
         """
+        check_number("num_rows", num_rows, 1, integer=True)
+        check_number("dim", dim, 1, integer=True)
+        random = np.random.default_rng(seed)
+
+        def normal(std: float, *shape: int) -> NDArray[np.float32]:
+            return random.normal(0.0, std, shape).astype(np.float32)
+
+        return self._start(normal, num_rows, dim, std, _checked(counts, num_rows))
+
+    def approximate(self, table: ArrayLike, counts: ArrayLike | None = None) -> Parts:
+        """Return the parts that come nearest to a trained table (rows, d).
+
+        Raises:
+            TypeError, ValueError: no finite matrix, or one that the scheme does not fit.
+        """
+        values = check_weights("table", table, ndim=2)
+        return self._approximate(values, _checked(counts, len(values)))
+
+    def encode(self, table: ArrayLike, counts: ArrayLike | None = None) -> EncodedTensor:
+        """Return the stored form of what comes nearest to a trained table, in float16.
+
+        Args:
+            table: (rows, d) finite numbers.
+            counts: (rows,) how often each id occurs. MixedDimension needs them, others weigh the
+                error of rows by them.
+
+        Raises:
+            TypeError, ValueError: as :meth:`approximate`.
+
+        Example:
+            >>> from recsys_lib.compression.embedding_tables import LowRank
+            >>> LowRank(1).encode(np.ones((50, 8), np.float32))
+            TableTensor(shape (50, 8), 167 bytes)
+        """
+        parts = self.approximate(table, counts)
+        return self.store(parts, len(np.asarray(table)))
 
     @abstractmethod
-    def approximate(
-        self, table: NDArray[np.float32], counts: NDArray[np.number] | None = None
-    ) -> tuple[Parts, Parts]:
-        """Find the parts that come nearest to a trained table, as :meth:`start` gives them."""
+    def _start(self, normal: Normal, rows: int, dim: int, std: float, counts: Counts) -> Parts: ...
+
+    @abstractmethod
+    def _approximate(self, table: NDArray[np.float32], counts: Counts) -> Parts: ...
 
     @abstractmethod
     def lookup(self, xp: Any, parts: Parts, ids: Any) -> Any:
-        """Give rows (n, d) for ids (n,); ``xp`` is ``numpy`` or ``keras.ops``."""
+        """Return rows (n, d) for ids (n,); ``xp`` is ``numpy`` or ``keras.ops``."""
 
     def store(self, parts: Parts, num_rows: int, dtype: str = "float16") -> EncodedTensor:
-        """Give the stored form of all parts, trained ones in ``dtype``."""
+        """Return the stored form of all parts, trained ones in ``dtype``."""
         stored = {
             name: part.astype(dtype if part.dtype.kind == "f" else part.dtype)
             for name, part in parts.items()
@@ -73,15 +111,22 @@ class TableScheme(ABC):
         return TableTensor(self, stored, num_rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the settings with the name of the scheme, for JSON."""
+        """Return the settings with the name of the scheme, for JSON."""
         return {"scheme": self.name, **vars(self)}
 
     @staticmethod
     def from_dict(settings: dict[str, Any]) -> TableScheme:
         """Make a scheme again from :meth:`to_dict`."""
         known = TableScheme._names
+        scheme = known[check_choice("scheme", settings["scheme"], known)]
         options = {name: value for name, value in settings.items() if name != "scheme"}
-        return known[check_choice("scheme", settings["scheme"], known)](**options)
+        return scheme(**known_settings(options, scheme.__annotations__, scheme.__name__))
+
+    def _set_integers(self, **lowest: int) -> None:
+        """Keep whole numbers of at least the lowest allowed as int, for JSON."""
+        for name, low in lowest.items():
+            value = check_number(name, getattr(self, name), low, integer=True)
+            object.__setattr__(self, name, value)
 
 
 class TableTensor(EncodedTensor):
@@ -102,16 +147,15 @@ class TableTensor(EncodedTensor):
         for name, part in parts.items():
             if part.dtype.kind == "f":
                 check_weights(name, part)
-        self.scheme, self.parts = scheme, dict(parts)
-        self._num_rows = num_rows
+        self.scheme, self.parts, self._num_rows = scheme, dict(parts), num_rows
         self.shape = self.decode().shape
 
     def header(self) -> dict[str, Any]:
-        """Give the scheme's settings and the shape."""
+        """Return the scheme's settings and the shape."""
         return {**self.scheme.to_dict(), "shape": list(self.shape)}
 
     def arrays(self) -> Parts:
-        """Give the parts."""
+        """Return the parts."""
         return self.parts
 
     @classmethod
@@ -129,48 +173,10 @@ class TableTensor(EncodedTensor):
         return self.scheme.lookup(np, floats, np.arange(self._num_rows)).astype(np.float32)
 
 
-def check_table(num_rows: int, dim: int) -> None:
-    """Raise unless a table has rows and columns.
-
-    Example:
-        >>> check_table(3, 0)
-        Traceback (most recent call last):
-        ValueError: dim is 0: expected an integer of at least 1
-    """
-    check_number("num_rows", num_rows, 1, integer=True)
-    check_number("dim", dim, 1, integer=True)
-
-
-def check_counts(
-    counts: NDArray[np.number] | None, num_rows: int, scheme: str
-) -> NDArray[np.float64]:
-    """Give how often each id occurs, as numbers.
-
-    Raises:
-        ValueError: None, another length, or a negative number.
-
-    Example:
-        >>> check_counts(None, 3, "mixed dimension")
-        Traceback (most recent call last):
-        ValueError: counts is None: mixed dimension needs how often each of the 3 ids occurs
-    """
+def _checked(counts: ArrayLike | None, num_rows: int) -> Counts:
     if counts is None:
-        raise ValueError(
-            f"counts is None: {scheme} needs how often each of the {num_rows} ids occurs"
-        )
+        return None
     values = np.asarray(counts, np.float64)
     if values.shape != (num_rows,) or not np.isfinite(values).all() or values.min() < 0:
-        raise ValueError(
-            f"counts has shape {values.shape}: expected ({num_rows},), finite, none negative"
-        )
+        raise ValueError(f"counts has shape {values.shape}: expected ({num_rows},), none negative")
     return values
-
-
-def normal(random: np.random.Generator, std: float, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Draw float32 normal numbers with mean 0.
-
-    Example:
-        >>> normal(np.random.default_rng(0), 0.1, (2, 3)).shape
-        (2, 3)
-    """
-    return random.normal(0.0, std, shape).astype(np.float32)

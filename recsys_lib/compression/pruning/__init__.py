@@ -1,35 +1,24 @@
-"""Pruning: fewer weights. Masks set single weights to zero; structured pruning shrinks shapes."""
+"""Pruning: fewer weights. Masks set single weights to zero; structured pruning shrinks shapes.
 
-from recsys_lib.compression.pruning.dimensions import (
+One verb, :func:`prune`, takes a model and a config that says what goes.
+"""
+
+from recsys_lib.compression.pruning.layers import LayerRemoval, ablate_layers
+from recsys_lib.compression.pruning.neurons import NeuronPruning, neuron_importance, remove_neurons
+from recsys_lib.compression.pruning.prune import prune
+from recsys_lib.compression.pruning.rating_models import sample_pairs
+from recsys_lib.compression.pruning.sparse import SparseMLP, break_even_sparsity, store_sparse
+from recsys_lib.compression.pruning.tables import (
     DimensionReduction,
+    FewerRows,
     PrincipalAxes,
-    reduce_dimensions,
+    RowRemoval,
     rotate_to_principal_axes,
 )
-from recsys_lib.compression.pruning.importance import neuron_importance
-from recsys_lib.compression.pruning.inference import SparseMLP
-from recsys_lib.compression.pruning.layers import LayerRemoval, ablate_layers, drop_layer
-from recsys_lib.compression.pruning.masks import global_magnitude_masks, magnitude_mask
-from recsys_lib.compression.pruning.neurons import NeuronPruning, prune_neurons, remove_neurons
-from recsys_lib.compression.pruning.rows import FewerRows, RowMap, RowRemoval, remove_rows
-from recsys_lib.compression.pruning.schedules import (
-    ConstantSchedule,
-    PolynomialSchedule,
-    Schedule,
-)
-from recsys_lib.compression.pruning.sparse import (
-    BitmapTensor,
-    CSRTensor,
-    break_even_sparsity,
-    store_sparse,
-)
-from recsys_lib.compression.pruning.training import PrunedModel, fit_pruned
-from recsys_lib.compression.pruning.weights import WeightPruning, prune_weights
+from recsys_lib.compression.pruning.training import PolynomialSchedule, PrunedModel, fit_pruned
+from recsys_lib.compression.pruning.weights import WeightPruning, magnitude_mask
 
 __all__ = [
-    "BitmapTensor",
-    "CSRTensor",
-    "ConstantSchedule",
     "DimensionReduction",
     "FewerRows",
     "LayerRemoval",
@@ -37,23 +26,17 @@ __all__ = [
     "PolynomialSchedule",
     "PrincipalAxes",
     "PrunedModel",
-    "RowMap",
     "RowRemoval",
-    "Schedule",
     "SparseMLP",
     "WeightPruning",
     "ablate_layers",
     "break_even_sparsity",
-    "drop_layer",
     "fit_pruned",
-    "global_magnitude_masks",
     "magnitude_mask",
     "neuron_importance",
-    "prune_neurons",
-    "prune_weights",
-    "reduce_dimensions",
+    "prune",
     "remove_neurons",
-    "remove_rows",
     "rotate_to_principal_axes",
+    "sample_pairs",
     "store_sparse",
 ]

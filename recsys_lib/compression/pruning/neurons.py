@@ -9,25 +9,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_choice, check_names, check_number, check_sparsity
-from recsys_lib.compression.compressed import CompressedModel
-from recsys_lib.compression.pruning.importance import METHODS, neuron_importance, sample_pairs
+from recsys_lib.checks import check_choice, check_ids, check_names
+from recsys_lib.compression import CompressedModel, named_weights, with_weights
+from recsys_lib.compression.pruning.prune import Pruning
 from recsys_lib.compression.pruning.rating_models import (
     HiddenLayer,
     as_compressed,
     hidden_layers,
+    layer_outputs,
     read_config,
     rebuild,
+    ridge_regression,
+    sample_pairs,
 )
-from recsys_lib.compression.pruning.refit import refit_readers
-from recsys_lib.compression.weights import named_weights
+from recsys_lib.compression.weights import keras_model
 from recsys_lib.data import Interactions
 from recsys_lib.models import RatingModelConfig
 
+METHODS = ("magnitude", "activation", "taylor")
+Removed = dict[HiddenLayer, NDArray[np.int64]]
+
 
 @dataclass(frozen=True)
-class NeuronPruning:
-    """How many neurons go, and which ones.
+class NeuronPruning(Pruning):
+    """Remove the least important neurons of a model with hidden layers.
+
+    In a two_tower both towers keep equal widths, as the configuration wants them; of the last layer
+    both lose the same outputs, since these are multiplied with each other. What is left is dense
+    and smaller; train it on with :func:`recsys_lib.training.fit`.
 
     Args:
         sparsity: fraction of neurons to remove, in [0, 1): one for all layers, or by layer name
@@ -53,9 +62,12 @@ class NeuronPruning:
         (refit).
 
     Example:
-        >>> NeuronPruning(1.0)
-        Traceback (most recent call last):
-        ValueError: sparsity is 1.0: expected a number in [0, 1)
+        >>> from recsys_lib.compression.pruning import prune
+        >>> from recsys_lib.models import build_rating_model
+        >>> model = build_rating_model(RatingModelConfig("mlp_ranker", 5, 7, 4, hidden_units=(8,)))
+        >>> pruned = prune(model, NeuronPruning(0.75, "magnitude"))
+        >>> [weights.shape for weights in pruned.model.get_weights()[2:]]
+        [(8, 2), (2,), (2, 1), (1,)]
     """
 
     sparsity: float | Mapping[str, float]
@@ -66,69 +78,145 @@ class NeuronPruning:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, low in (("num_samples", 1), ("seed", 0)):
-            check_number(name, getattr(self, name), low, integer=True)
+        self._check_integers(num_samples=1, seed=0)
+        self._check_sparsity()
         check_choice("method", self.method, METHODS)
         check_choice("scope", self.scope, ("layer", "global"))
-        if not isinstance(self.sparsity, Mapping):
-            check_sparsity(self.sparsity)
-            return
-        if self.scope == "global":
+        if isinstance(self.sparsity, Mapping) and self.scope == "global":
             raise ValueError("sparsity is given by layer: expected one number for scope 'global'")
-        for name, fraction in self.sparsity.items():
-            check_sparsity(fraction, f"sparsity[{name!r}]")
+
+    def apply(self, model: Any, data: Interactions | None = None) -> CompressedModel:
+        """Return the model without its least important neurons."""
+        options = {"num_samples": self.num_samples, "seed": self.seed}
+        importance = neuron_importance(model, self.method, data, **options)
+        shape = read_config(model)
+        removed = self._least_important(shape, importance)
+        smaller = _remove(model, shape, removed)
+        if self.refit:
+            users, items, _ = sample_pairs(model, data, **options)
+            smaller = refit_readers(model, smaller, removed, users, items)
+        return as_compressed("neuron pruning", self, model, smaller)
+
+    def _least_important(
+        self, shape: RatingModelConfig, importance: Mapping[str, NDArray[np.float32]]
+    ) -> Removed:
+        orders: Removed = {}
+        costs: list[NDArray[np.float64]] = []  # of the neurons of each width, in order of removal
+        groups = _by_position(shape)
+        for layers in groups:
+            values = [importance[layer.name].astype(np.float64) for layer in layers]
+            if self.scope == "global" and self.method != "taylor":
+                values = [v / max(float(np.sqrt(np.mean(v**2))), 1e-30) for v in values]
+            if layers[0].reader is None:
+                values = [np.sum(values, axis=0)] * len(layers)
+            orders |= {
+                layer: np.argsort(v, kind="stable") for layer, v in zip(layers, values, strict=True)
+            }
+            costs.append(np.mean([np.sort(v) for v in values], axis=0))
+        counts = self._counts(groups, costs)
+        return {
+            layer: np.sort(orders[layer][:count])
+            for layers, count in zip(groups, counts, strict=True)
+            for layer in layers
+        }
+
+    def _counts(
+        self, groups: list[list[HiddenLayer]], costs: list[NDArray[np.float64]]
+    ) -> list[int]:
+        """Decide how many neurons each width loses."""
+        widths = [len(cost) for cost in costs]
+        asked = self.sparsity
+        if isinstance(asked, Mapping):
+            check_names("sparsity", asked, [x.name for layers in groups for x in layers])
+            fractions = [{asked.get(layer.name, 0.0) for layer in layers} for layers in groups]
+            if any(len(found) > 1 for found in fractions):
+                raise ValueError("sparsity differs between towers: expected the same for both")
+            shares = [found.pop() for found in fractions]
+        elif self.scope == "global":
+            allowed = np.concatenate([cost[:-1] for cost in costs])  # the most important one stays
+            group = np.repeat(np.arange(len(widths)), np.array(widths) - 1)
+            chosen = np.argsort(allowed, kind="stable")[: round(asked * sum(widths))]
+            return np.bincount(group[chosen], minlength=len(widths)).tolist()
+        else:
+            shares = [asked] * len(widths)
+        return [min(round(s * w), w - 1) for s, w in zip(shares, widths, strict=True)]
 
 
-def prune_neurons(
-    model: Any, config: NeuronPruning, interactions: Interactions | None = None
-) -> CompressedModel:
-    """Remove the least important neurons.
+def neuron_importance(
+    model: Any,
+    method: str = "taylor",
+    interactions: Interactions | None = None,
+    **options: Any,
+) -> dict[str, NDArray[np.float32]]:
+    """Return how much each neuron of each hidden layer matters; the lowest are the first to go.
 
-    In a two_tower both towers keep equal widths, as the configuration wants them; of the last layer
-    both lose the same outputs, since these are multiplied with each other.
+    With z the output of a neuron (after its activation) and L the cross-entropy of one pair, both
+    taken over a sample of interactions (label 1) and drawn items (label 0):
+
+    - "magnitude": ``sum |w|`` over the weights that lead into the neuron. Needs no data.
+    - "activation": mean of ``|z|``.
+    - "taylor": mean of ``|z dL/dz|``, to first order how much L changes when z becomes 0. The
+      absolute value is taken for each pair: the plain mean is zero wherever training has converged.
 
     Args:
         model: mlp_ranker, neumf or two_tower of ``build_rating_model`` (Keras 3 or tf_keras), or a
-            fitted KerasRecommender around one; it stays as it is.
-        config: how many and which.
-        interactions: for the methods that look at data.
+            fitted KerasRecommender around one.
+        method: one of the above.
+        interactions: what to sample from; not needed for "magnitude".
+        **options: of the sample, see :func:`sample_pairs`.
 
     Returns:
-        ``.model`` is of the same kind, dense and smaller; train it on with
-        :func:`recsys_lib.training.fit`.
+        For each hidden layer by name (width,) float32 of 0 or more.
 
     Raises:
         TypeError: not such a model, or not Interactions.
-        ValueError: an unknown layer, or as for :func:`neuron_importance`.
+        ValueError: an unknown method, no interactions where they are needed or of other counts
+            than the model, or a model without hidden layers.
+
+    Source:
+        "magnitude": Li et al., *Pruning Filters for Efficient ConvNets*, ICLR 2017, section 3.1.
+        "activation" and "taylor": Molchanov et al., *Pruning Convolutional Neural Networks for
+        Resource Efficient Inference*, ICLR 2017, section 2.2, equation 8 for each example.
 
     Example:
-        >>> from recsys_lib.models import build_rating_model
-        >>> model = build_rating_model(RatingModelConfig("mlp_ranker", 5, 7, 4, hidden_units=(8,)))
-        >>> pruned = prune_neurons(model, NeuronPruning(0.75, "magnitude"))
-        >>> [weights.shape for weights in pruned.model.get_weights()[2:]]
-        [(8, 2), (2,), (2, 1), (1,)]
+        >>> from recsys_lib.models import RatingModelConfig, build_rating_model
+        >>> model = build_rating_model(RatingModelConfig("mlp_ranker", 5, 7, 4, hidden_units=(3,)))
+        >>> neuron_importance(model, "magnitude")["dense_0"].shape
+        (3,)
     """
-    options = {"num_samples": config.num_samples, "seed": config.seed}
-    if config.refit:
-        pairs = sample_pairs(model, interactions, **options)[:2]
-    importance = neuron_importance(model, config.method, interactions, **options)
-    shape = read_config(model)
-    removed = _least_important(shape, config, importance)
-    smaller = _remove(model, shape, removed)
-    if config.refit:
-        by_name = {layer.name: ids for layer, ids in removed.items()}
-        smaller = refit_readers(model, smaller, by_name, *pairs)
-    return as_compressed("neuron pruning", config, model, smaller)
+    check_choice("method", method, METHODS)
+    config = read_config(model)
+    layers = [layer.name for layer in hidden_layers(config)]
+    if not layers:
+        raise ValueError(f"model is a {config.kind}: expected one that has hidden layers")
+    if method == "magnitude":
+        weights = named_weights(model)
+        return {name: np.abs(weights[f"{name}/kernel"]).sum(axis=0) for name in layers}
+    users, items, labels = sample_pairs(model, interactions, **options)
+    import tensorflow as tf
+
+    inner = keras_model(model)
+    outputs = [inner.get_layer(name).output for name in layers]
+    probe = type(inner)(inner.inputs, [*outputs, inner.outputs[0]])
+    with tf.GradientTape() as tape:
+        *hidden, logits = probe([users, items], training=False)
+        losses = tf.nn.sigmoid_cross_entropy_with_logits(tf.constant(labels), logits)
+        total = tf.reduce_sum(losses)  # its gradient for a pair is that of the pair's own loss
+    found = [z.numpy() for z in hidden]
+    if method == "taylor":
+        slopes = tape.gradient(total, hidden)
+        found = [z * slope.numpy() for z, slope in zip(found, slopes, strict=True)]
+    return {name: np.abs(v).mean(axis=0) for name, v in zip(layers, found, strict=True)}
 
 
 def remove_neurons(model: Any, neurons: Mapping[str, ArrayLike]) -> CompressedModel:
-    """Remove neurons by number.
+    """Return the model without some neurons, given by number.
 
     A neuron is a column of its layer's kernel, an entry of its bias, and the row of the next kernel
     that reads it; all three go. A neuron whose row is zero is dead: without it, no score changes.
 
     Args:
-        model: as for :func:`prune_neurons`.
+        model: as for :func:`neuron_importance`; it stays as it is.
         neurons: for some hidden layers by name, different integers in [0, width), not all of them.
 
     Raises:
@@ -137,63 +225,78 @@ def remove_neurons(model: Any, neurons: Mapping[str, ArrayLike]) -> CompressedMo
             would lose all neurons, or two towers that would differ in width or in their outputs.
 
     Example:
-        >>> from recsys_lib.models import build_rating_model
+        >>> from recsys_lib.models import RatingModelConfig, build_rating_model
         >>> model = build_rating_model(RatingModelConfig("mlp_ranker", 5, 7, 4, hidden_units=(3,)))
         >>> remove_neurons(model, {"dense_0": [0, 2]}).model.get_layer("dense_0").units
         1
     """
     config = read_config(model)
     check_names("neurons", neurons, [layer.name for layer in hidden_layers(config)])
-    removed = {layer: _checked(layer, config, neurons) for layer in hidden_layers(config)}
-    _check_towers(config, removed)
+    removed = {}
+    for layer in hidden_layers(config):
+        name, width = f"neurons[{layer.name!r}]", (config.hidden_units or ())[layer.position]
+        ids = check_ids(name, neurons.get(layer.name, ()), width)
+        removed[layer] = np.unique(ids)
+        if len(removed[layer]) != len(ids):
+            raise ValueError(f"{name} holds a neuron twice: expected different ones")
+        if len(ids) == width:
+            raise ValueError(f"{name} names all {width} neurons: expected at least one to stay")
+    for layers in _by_position(config):
+        first, last = removed[layers[0]], removed[layers[-1]]
+        if len(first) != len(last):
+            raise ValueError(
+                f"neurons takes {len(first)} from {layers[0].name} and {len(last)} from its twin: "
+                "expected as many from both towers"
+            )
+        if layers[0].reader is None and (first != last).any():
+            raise ValueError(
+                f"neurons takes other outputs from {layers[0].name} than from its twin: expected "
+                "the same, which are multiplied with each other"
+            )
     choice = {layer.name: tuple(ids.tolist()) for layer, ids in removed.items()}
     return as_compressed("neuron pruning", choice, model, _remove(model, config, removed))
 
 
-def _checked(
-    layer: HiddenLayer, config: RatingModelConfig, neurons: Mapping[str, ArrayLike]
-) -> NDArray[np.int64]:
-    name, width = f"neurons[{layer.name!r}]", (config.hidden_units or ())[layer.position]
-    ids = np.asarray(neurons.get(layer.name, ()))
-    if ids.ndim != 1:
-        raise ValueError(f"{name} has shape {ids.shape}: expected one dimension, (n,)")
-    if ids.size and ids.dtype.kind not in "iu":
-        raise TypeError(f"{name} is of type {ids.dtype}: expected integers")
-    ids = ids.astype(np.int64)
-    if ids.size and (ids.min() < 0 or ids.max() >= width):
-        wrong = ids[(ids < 0) | (ids >= width)][0]
-        raise ValueError(f"{name} holds {wrong}: expected neurons in [0, {width})")
-    if len(np.unique(ids)) != len(ids):
-        raise ValueError(f"{name} holds a neuron twice: expected different ones")
-    if len(ids) == width:
-        raise ValueError(
-            f"{name} names all {width} neurons: expected at least one to stay "
-            "(drop_layer removes a layer)"
-        )
-    return np.sort(ids)
+def refit_readers(model: Any, smaller: Any, removed: Removed, users: Any, items: Any) -> Any:
+    """Fit the layers that read pruned ones to what they received in the whole model.
+
+    From the first layer to the last: with Z the outputs of a layer of ``model`` and Y those of the
+    same layer of ``smaller``, whose own readers before it are fitted already, the new kernel V and
+    bias c of its reader minimise ``|Y V + c - (Z V0 + c0)|^2`` over the pairs.
+
+    Args:
+        model: the whole rating model, with kernel V0 and bias c0.
+        smaller: the same model without some neurons; both stay as they are.
+        removed: those neurons, by layer of the whole model.
+        users: (n,) user ids of the pairs.
+        items: (n,) item ids.
+
+    Returns:
+        A model of the shapes of ``smaller``.
+
+    Source:
+        He, Zhang & Sun, *Channel Pruning for Accelerating Very Deep Neural Networks*, ICCV 2017,
+        section 3.1.
+    """
+    before = named_weights(model)
+    by_name = {layer.name: ids for layer, ids in removed.items()}
+    for layer in removed:
+        if layer.reader is None:
+            continue
+        outputs = layer_outputs(model, layer.name, users, items)
+        inputs = layer_outputs(smaller, layer.name, users, items)
+        if inputs.shape == outputs.shape and np.array_equal(inputs, outputs):
+            continue  # nothing is missing yet
+        kernel, bias = f"{layer.reader}/kernel", f"{layer.reader}/bias"
+        targets = outputs @ before[kernel][layer.offset :] + before[bias]
+        targets = np.delete(targets, by_name.get(layer.reader, ()), axis=1)
+        new, shift = ridge_regression(inputs, targets)
+        kept = named_weights(smaller)[kernel][: layer.offset]
+        smaller = with_weights(smaller, {kernel: np.vstack([kept, new]), bias: shift})
+    return smaller
 
 
-def _check_towers(
-    config: RatingModelConfig, removed: Mapping[HiddenLayer, NDArray[np.int64]]
-) -> None:
-    for layers in _by_position(config):
-        first, *others = (removed[layer] for layer in layers)
-        for other in others:
-            if len(other) != len(first):
-                raise ValueError(
-                    f"neurons takes {len(first)} from {layers[0].name} and {len(other)} from "
-                    f"{layers[1].name}: expected as many from both towers"
-                )
-            if layers[0].reader is None and (other != first).any():
-                raise ValueError(
-                    f"neurons takes other outputs from {layers[0].name} than from "
-                    f"{layers[1].name}: expected the same, which are multiplied with each other"
-                )
-
-
-def _remove(
-    model: Any, config: RatingModelConfig, removed: Mapping[HiddenLayer, NDArray[np.int64]]
-) -> Any:
+def _remove(model: Any, config: RatingModelConfig, removed: Removed) -> Any:
     weights = dict(named_weights(model))
     units = list(config.hidden_units or ())
     for layer, ids in removed.items():
@@ -214,51 +317,3 @@ def _by_position(config: RatingModelConfig) -> list[list[HiddenLayer]]:
         [layer for layer in layers if layer.position == n]
         for n in range(len(config.hidden_units or ()))
     ]
-
-
-def _least_important(
-    shape: RatingModelConfig, config: NeuronPruning, importance: Mapping[str, NDArray[np.float32]]
-) -> dict[HiddenLayer, NDArray[np.int64]]:
-    orders: dict[HiddenLayer, NDArray[np.int64]] = {}
-    costs: list[NDArray[np.float64]] = []  # of the neurons of each width, in order of removal
-    groups = _by_position(shape)
-    for layers in groups:
-        values = [importance[layer.name].astype(np.float64) for layer in layers]
-        if config.scope == "global" and config.method != "taylor":
-            values = [v / max(float(np.sqrt(np.mean(v**2))), 1e-30) for v in values]
-        if layers[0].reader is None:
-            values = [np.sum(values, axis=0)] * len(layers)
-        for layer, v in zip(layers, values, strict=True):
-            orders[layer] = np.argsort(v, kind="stable")
-        costs.append(np.mean([np.sort(v) for v in values], axis=0))
-    removed: dict[HiddenLayer, NDArray[np.int64]] = {}
-    for layers, count in zip(groups, _counts(groups, config, costs), strict=True):
-        removed |= {layer: np.sort(orders[layer][:count]) for layer in layers}
-    return removed
-
-
-def _counts(
-    groups: list[list[HiddenLayer]], config: NeuronPruning, costs: list[NDArray[np.float64]]
-) -> list[int]:
-    """Decide how many neurons each width loses."""
-    widths = [len(cost) for cost in costs]
-    asked = config.sparsity
-    if config.scope == "global":
-        assert not isinstance(asked, Mapping)
-        allowed = np.concatenate([cost[:-1] for cost in costs])  # the most important one stays
-        group = np.repeat(np.arange(len(widths)), np.array(widths) - 1)
-        chosen = np.argsort(allowed, kind="stable")[: round(asked * sum(widths))]
-        return np.bincount(group[chosen], minlength=len(widths)).tolist()
-    if not isinstance(asked, Mapping):
-        return [min(round(asked * width), width - 1) for width in widths]
-    check_names("sparsity", asked, [x.name for layers in groups for x in layers])
-    counts = []
-    for layers, width in zip(groups, widths, strict=True):
-        fractions = {asked.get(layer.name, 0.0) for layer in layers}
-        if len(fractions) > 1:
-            raise ValueError(
-                f"sparsity differs between {' and '.join(layer.name for layer in layers)}: "
-                "expected the same for both towers"
-            )
-        counts.append(min(round(fractions.pop() * width), width - 1))
-    return counts

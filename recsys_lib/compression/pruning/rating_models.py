@@ -1,29 +1,32 @@
-"""A rating model read back into its configuration, and built again with other widths."""
+"""A rating model read back into its configuration: its layers, their outputs, and new widths."""
 
 from __future__ import annotations
 
 import copy
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.compression.compressed import CompressedModel
-from recsys_lib.compression.report import compare_weights
-from recsys_lib.compression.tensors import DenseTensor, EncodedTensor
-from recsys_lib.compression.weights import keras_model, named_weights
+from recsys_lib.checks import check_number
+from recsys_lib.compression import CompressedModel, EncodedTensor, named_weights
+from recsys_lib.compression.compressed import compare_weights
+from recsys_lib.compression.tensors import DenseTensor
+from recsys_lib.compression.weights import keras_model
+from recsys_lib.data import Interactions
 from recsys_lib.models import RatingModelConfig, Recommender, build_rating_model
+from recsys_lib.models.checks import check_interactions
 
 Weights = dict[str, NDArray[np.float32]]
 _KINDS = ("dot_product", "matrix_factorization", "two_tower", "mlp_ranker", "neumf")
+RIDGE = 1e-3
 
 
-@dataclass(frozen=True)
-class HiddenLayer:
+class HiddenLayer(NamedTuple):
     """A dense layer of a rating model and who reads its outputs.
 
     Args:
@@ -63,7 +66,7 @@ def hidden_layers(config: RatingModelConfig) -> list[HiddenLayer]:
 
 
 def read_config(model: Any) -> RatingModelConfig:
-    """Give the configuration that builds a model of this shape.
+    """Return the configuration that builds a model of this shape.
 
     Args:
         model: from ``build_rating_model`` (Keras 3 or tf_keras), or a fitted KerasRecommender.
@@ -86,15 +89,12 @@ def read_config(model: Any) -> RatingModelConfig:
         config = _config_of_layers(inner)
     found = {name: values.shape for name, values in named_weights(inner).items()}
     if found != _expected_shapes(config):
-        raise ValueError(
-            f"model has the weights {found}: expected those of a {config.kind} that "
-            "build_rating_model makes, without changes"
-        )
+        raise ValueError(f"model has the weights {found}: expected what build_rating_model makes")
     return config
 
 
 def rebuild(model: Any, config: RatingModelConfig, weights: Mapping[str, NDArray[Any]]) -> Any:
-    """Build a model of another size with these weights, in the kind of Keras of ``model``.
+    """Return a model of another size with these weights, in the kind of Keras of ``model``.
 
     Args:
         model: as for :func:`read_config`; it stays as it is.
@@ -121,28 +121,111 @@ def rebuild(model: Any, config: RatingModelConfig, weights: Mapping[str, NDArray
 def as_compressed(
     method: str, config: Any, before: Any, after: Any, more: Mapping[str, EncodedTensor] = {}
 ) -> CompressedModel:
-    """Put a smaller model and the report of what became smaller together.
+    """Put a smaller model in float32 and the report of what became smaller together.
 
-    Args:
-        method: name of the step.
-        config: its choices.
-        before: the model before.
-        after: the model after; all its weights are stored in float32.
-        more: what has to be stored beside the weights.
+    ``more`` is what has to be stored beside the weights.
     """
     tensors = {name: DenseTensor(values) for name, values in named_weights(after).items()}
     report = compare_weights(method, config, named_weights(before), tensors | dict(more))
     return CompressedModel(tensors | dict(more), after, report)
 
 
+def check_data(interactions: Interactions | None, num_users: int, num_items: int) -> Interactions:
+    """Return the interactions, if they are some and count what the model counts."""
+    if interactions is None:
+        raise ValueError("interactions is None: expected some to run through the model")
+    check_interactions(interactions)
+    counts, expected = (interactions.num_users, interactions.num_items), (num_users, num_items)
+    if counts != expected:
+        raise ValueError(f"interactions counts {counts} users and items: expected {expected}")
+    return interactions
+
+
+def sample_pairs(
+    model: Any,
+    interactions: Interactions | None,
+    *,
+    num_samples: int = 4096,
+    negatives_per_positive: int = 4,
+    seed: int = 0,
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
+    """Return interactions and drawn items that stand for all others, as training sees them.
+
+    Args:
+        model: a rating model of ``build_rating_model``, or a fitted KerasRecommender around one.
+        interactions: what to sample from.
+        num_samples: interactions, n; all where there are fewer.
+        negatives_per_positive: m items drawn for each, uniformly.
+        seed: of the draw.
+
+    Returns:
+        Users, items and labels of 1 and 0, each (n (1 + m),).
+
+    Raises:
+        TypeError: not Interactions, or not such a model.
+        ValueError: None, or other counts of users and items than the model's.
+
+    Example:
+        >>> model = build_rating_model(RatingModelConfig("dot_product", 2, 3))
+        >>> users, items, labels = sample_pairs(model, Interactions([0, 1], [0, 2]))
+        >>> users.tolist(), labels[:3].tolist()
+        ([0, 1, 0, 0, 0, 0, 1, 1, 1, 1], [1.0, 1.0, 0.0])
+    """
+    count = check_number("num_samples", num_samples, 1, integer=True)
+    drawn = check_number("negatives_per_positive", negatives_per_positive, 1, integer=True)
+    random = np.random.default_rng(check_number("seed", seed, 0, integer=True))
+    config = read_config(model)
+    data = check_data(interactions, config.num_users, config.num_items)
+    rows = np.sort(random.permutation(len(data))[:count])
+    users = data.user_ids[rows]
+    negatives = random.integers(0, data.num_items, len(rows) * drawn)
+    return (
+        np.concatenate([users, np.repeat(users, drawn)]).astype(np.int32),
+        np.concatenate([data.item_ids[rows], negatives]).astype(np.int32),
+        np.repeat(np.array([1, 0], np.float32), [len(rows), len(negatives)]),
+    )
+
+
+def layer_outputs(model: Any, layer: str, users: Any, items: Any) -> NDArray[np.float64]:
+    """Return what comes out of a layer for some pairs, (n, width)."""
+    inner = keras_model(model)
+    probe = type(inner)(inner.inputs, inner.get_layer(layer).output)
+    return np.asarray(probe([users, items], training=False), np.float64)
+
+
+def ridge_regression(
+    inputs: NDArray[np.float64], targets: NDArray[np.float64], ridge: float = RIDGE
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Solve ``inputs @ kernel + bias = targets`` in the sense of least squares.
+
+    Args:
+        inputs: (n, a).
+        targets: (n, b).
+        ridge: penalty on the kernel, as a share of the mean variance of an input; the bias has
+            none.
+
+    Returns:
+        kernel (a, b) and bias (b,); also where inputs are constant or more than pairs.
+
+    Example:
+        >>> kernel, bias = ridge_regression(np.array([[0.0], [2.0]]), np.array([[1.0], [5.0]]))
+        >>> kernel.round(1).tolist(), bias.round(1).tolist()
+        ([[2.0]], [1.0])
+    """
+    mean, target_mean = inputs.mean(axis=0), targets.mean(axis=0)
+    centred = inputs - mean
+    gram = centred.T @ centred / len(inputs)
+    penalty = max(ridge * float(np.trace(gram)) / len(gram), 1e-12)  # not singular if all are equal
+    gram += penalty * np.eye(len(gram))
+    kernel = np.linalg.solve(gram, centred.T @ (targets - target_mean) / len(inputs))
+    return kernel, target_mean - mean @ kernel
+
+
 def _config_of_layers(model: Any) -> RatingModelConfig:
     layers = {layer.name: layer for layer in model.layers}
     tables = {name: layer.get_weights() for name, layer in layers.items() if "embedding" in name}
     if model.name not in _KINDS or not {"user_embedding", "item_embedding"} <= tables.keys():
-        raise ValueError(
-            f"model is named {model.name!r} and has the layers {sorted(layers)}: expected one of "
-            f"the kinds {', '.join(_KINDS)} that build_rating_model makes"
-        )
+        raise ValueError(f"model is named {model.name!r}: expected what build_rating_model makes")
     users, items = (tables[name][0] for name in ("user_embedding", "item_embedding"))
     tower = "user_dense" if model.name == "two_tower" else "dense"
     dense = [layers[name] for n in range(len(layers)) if (name := f"{tower}_{n}") in layers]
@@ -159,7 +242,7 @@ def _config_of_layers(model: Any) -> RatingModelConfig:
 
 @lru_cache(maxsize=64)
 def _expected_shapes(config: RatingModelConfig) -> Mapping[str, tuple[int, ...]]:
-    """Give the shape of each weight, from a model of one user and one item."""
+    """Return the shape of each weight, from a model of one user and one item."""
     small = build_rating_model(replace(config, num_users=1, num_items=1))
     rows = {"user": config.num_users, "item": config.num_items}
     return {

@@ -1,8 +1,9 @@
-"""Zeros that are not stored: compressed sparse rows, and a bitmap with the values that remain."""
+"""Zeros that are neither stored nor multiplied: sparse layouts, and layers that skip them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -11,8 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from recsys_lib.checks import check_choice, check_number, check_weights
 from recsys_lib.compression.tensors import DenseTensor, EncodedTensor
 
-SPARSE_LAYOUTS = ("csr", "bitmap")
-LAYOUTS = (*SPARSE_LAYOUTS, "dense", "smallest")
+LAYOUTS = ("csr", "bitmap", "dense", "smallest")
 
 
 class CSRTensor(EncodedTensor):
@@ -27,9 +27,6 @@ class CSRTensor(EncodedTensor):
     Args:
         values: finite numbers, stored in float32.
 
-    Raises:
-        ValueError: NaN or infinity, or nothing to store.
-
     Example:
         >>> tensor = CSRTensor(np.float32([[0, 0, 5, 0], [0, 0, 0, 0], [6, 0, 0, 7]]))
         >>> {name: array.tolist() for name, array in tensor.arrays().items()}
@@ -40,47 +37,43 @@ class CSRTensor(EncodedTensor):
 
     kind = "csr"
 
-    def __init__(self, values: NDArray[Any]) -> None:
-        array = check_weights("values", values)
-        rows, columns = np.nonzero(array.reshape(_as_matrix(array.shape)))
-        lengths = np.bincount(rows, minlength=_as_matrix(array.shape)[0])
-        self.shape = array.shape
-        self._row_lengths = _as_small(lengths, lengths.max())
-        self._columns = _as_small(columns, _as_matrix(array.shape)[1] - 1)
-        self._values = array[array != 0]
+    def __init__(self, values: NDArray[np.float32]) -> None:
+        import scipy.sparse
+
+        self.shape = values.shape
+        self._matrix = scipy.sparse.csr_matrix(values.reshape(_as_matrix(values.shape)))
 
     def header(self) -> dict[str, Any]:
-        """Give the shape."""
+        """Return the shape."""
         return {"shape": list(self.shape)}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Give row lengths (rows,), columns (nonzeros,) and values (nonzeros,)."""
+        """Return row lengths (rows,), columns (nonzeros,) and values (nonzeros,)."""
+        lengths = np.diff(self._matrix.indptr)
         return {
-            "row_lengths": self._row_lengths,
-            "columns": self._columns,
-            "values": self._values,
+            "row_lengths": lengths.astype(np.min_scalar_type(int(lengths.max()))),
+            "columns": self._matrix.indices.astype(np.min_scalar_type(self._matrix.shape[1] - 1)),
+            "values": self._matrix.data,
         }
 
     @classmethod
     def from_parts(cls, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
         """Put header and arrays together again; ValueError where they do not fit."""
-        shape = tuple(header["shape"])
-        lengths, columns = arrays["row_lengths"], arrays["columns"]
-        num_rows, num_columns = _as_matrix(shape)
-        counts = len(lengths), int(lengths.sum()), len(columns)
-        _check_parts(shape, counts, (num_rows, len(arrays["values"]), len(arrays["values"])))
-        if columns.size and columns.max() >= num_columns:
-            raise ValueError(f"columns reach {columns.max()}: expected less than {num_columns}")
-        dense = np.zeros((num_rows, num_columns), np.float32)
-        dense[np.repeat(np.arange(num_rows), lengths), columns] = arrays["values"]
-        return cls(dense.reshape(shape))
+        import scipy.sparse
+
+        rows, columns = _as_matrix(tuple(header["shape"]))
+        starts = np.concatenate([[0], np.cumsum(arrays["row_lengths"], dtype=np.int64)])
+        places, values = arrays["columns"], arrays["values"]
+        if (len(starts), starts[-1], len(places)) != (rows + 1, len(values), len(values)):
+            raise ValueError(f"arrays do not fit shape {header['shape']} and each other")
+        if places.size and places.max() >= columns:
+            raise ValueError(f"columns reach {places.max()}: expected less than {columns}")
+        matrix = scipy.sparse.csr_matrix((values, places, starts), (rows, columns))
+        return cls(matrix.toarray().reshape(header["shape"]))
 
     def decode(self) -> NDArray[np.float32]:
-        """Give the array."""
-        dense = np.zeros(_as_matrix(self.shape), np.float32)
-        rows = np.repeat(np.arange(len(dense)), self._row_lengths)
-        dense[rows, self._columns] = self._values
-        return dense.reshape(self.shape)
+        """Return the array."""
+        return self._matrix.toarray().reshape(self.shape)
 
 
 class BitmapTensor(EncodedTensor):
@@ -88,9 +81,6 @@ class BitmapTensor(EncodedTensor):
 
     Args:
         values: finite numbers, stored in float32.
-
-    Raises:
-        ValueError: NaN or infinity, or nothing to store.
 
     Example:
         >>> tensor = BitmapTensor(np.float32([[0, 0, 5, 0], [6, 0, 0, 7]]))
@@ -102,43 +92,47 @@ class BitmapTensor(EncodedTensor):
 
     kind = "bitmap"
 
-    def __init__(self, values: NDArray[Any]) -> None:
-        array = check_weights("values", values)
-        self.shape = array.shape
-        self._bits = np.packbits(array != 0)
-        self._values = array[array != 0]
+    def __init__(self, values: NDArray[np.float32]) -> None:
+        self.shape = values.shape
+        self._bits, self._values = np.packbits(values != 0), values[values != 0]
 
     def header(self) -> dict[str, Any]:
-        """Give the shape."""
+        """Return the shape."""
         return {"shape": list(self.shape)}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Give bits (ceil(size / 8),), the first in the highest place, and values (nonzeros,)."""
+        """Return bits (ceil(size / 8),), the first in the highest place, and values (nonzeros,)."""
         return {"bits": self._bits, "values": self._values}
 
     @classmethod
     def from_parts(cls, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
         """Put header and arrays together again; ValueError where they do not fit."""
-        shape = tuple(header["shape"])
-        size = math.prod(shape)
-        set_bits = int(np.unpackbits(arrays["bits"]).sum())
-        counts = len(arrays["bits"]), set_bits
-        _check_parts(shape, counts, (-(-size // 8), len(arrays["values"])))
-        return cls(_spread(arrays["bits"], arrays["values"], shape))
+        result = cls.__new__(cls)
+        result.shape, result._bits = tuple(header["shape"]), arrays["bits"]
+        result._values = arrays["values"]
+        found = len(result._bits), int(np.unpackbits(result._bits).sum())
+        if found != (-(-math.prod(result.shape) // 8), len(result._values)):
+            raise ValueError(f"arrays do not fit shape {header['shape']} and each other")
+        return result
 
     def decode(self) -> NDArray[np.float32]:
-        """Give the array."""
-        return _spread(self._bits, self._values, self.shape)
+        """Return the array."""
+        dense = np.zeros(math.prod(self.shape), np.float32)
+        dense[np.unpackbits(self._bits, count=dense.size).astype(bool)] = self._values
+        return dense.reshape(self.shape)
 
 
 def store_sparse(values: ArrayLike, layout: str = "smallest") -> EncodedTensor:
-    """Store an array with many zeros.
+    """Return an array with many zeros in the form in which it is stored.
 
     Args:
         values: finite numbers.
-        layout: "csr", "bitmap", "dense", or the smallest of the three, by all bytes stored.
+        layout: "csr" (compressed sparse rows: the numbers that are not zero, with their columns),
+            "bitmap" (one bit for each number, and those that are not zero), "dense", or the
+            "smallest" of the three, by all bytes stored.
 
     Raises:
+        TypeError: no floating-point numbers.
         ValueError: another layout, or NaN or infinity.
 
     Example:
@@ -158,7 +152,7 @@ def store_sparse(values: ArrayLike, layout: str = "smallest") -> EncodedTensor:
 
 
 def break_even_sparsity(shape: tuple[int, int], layout: str) -> float:
-    """Give the fraction of zeros from which a layout takes fewer bytes than dense float32.
+    """Return the fraction of zeros from which a layout takes fewer bytes than dense float32.
 
     Headers are not counted; a row is taken to be possibly full.
 
@@ -172,7 +166,7 @@ def break_even_sparsity(shape: tuple[int, int], layout: str) -> float:
         >>> round(break_even_sparsity((1000, 64), "bitmap"), 3)
         0.031
     """
-    check_choice("layout", layout, SPARSE_LAYOUTS)
+    check_choice("layout", layout, ("csr", "bitmap"))
     rows, columns = (check_number("shape", length, 1, integer=True) for length in shape)
     size = rows * columns
     if layout == "bitmap":
@@ -183,24 +177,70 @@ def break_even_sparsity(shape: tuple[int, int], layout: str) -> float:
     return float(np.clip(1 - (4 * size - fixed_bytes) / (bytes_per_number * size), 0, 1))
 
 
+class SparseMLP:
+    """A stack of dense layers, ReLU between them, that multiplies by the nonzero weights only.
+
+    A kernel with enough zeros is kept as compressed sparse rows and multiplied by SciPy, on one
+    thread; any other one by NumPy. Activations are kept with one row for each unit, so that both
+    read them in order. (A kernel of our own in Numba was no faster than SciPy's.)
+
+    Args:
+        layers: kernel (inputs, outputs) and bias (outputs,) of each layer, in order.
+        sparse_from: least fraction of zeros from which a kernel is multiplied sparse: 0 for all
+            kernels, 1 for none but those of zeros alone.
+
+    Attributes:
+        sparse: for each layer, whether it is multiplied sparse.
+
+    Raises:
+        ValueError: no layers, shapes that do not follow each other, NaN, a number out of [0, 1].
+
+    Example:
+        >>> layers = [(np.float32([[1, 0], [0, -2]]), np.float32([0, 1]))]
+        >>> layers.append((np.float32([[3], [1]]), np.float32([0.5])))
+        >>> SparseMLP(layers)([[1.0, 0.0], [2.0, -1.0]]).tolist()
+        [[4.5], [9.5]]
+    """
+
+    def __init__(
+        self, layers: Sequence[tuple[ArrayLike, ArrayLike]], *, sparse_from: float = 0.0
+    ) -> None:
+        import scipy.sparse
+
+        check_number("sparse_from", sparse_from, 0, 1)
+        if not layers:
+            raise ValueError("layers is empty: expected at least one kernel and bias")
+        self._layers: list[tuple[Any, NDArray[np.float32]]] = []
+        flags = []
+        for number, (kernel, bias) in enumerate(layers):
+            weights = check_weights(f"layers[{number}] kernel", kernel, ndim=2)
+            offsets = check_weights(f"layers[{number}] bias", bias, ndim=1)
+            width = self._layers[-1][0].shape[0] if number else len(weights)
+            if weights.shape != (width, len(offsets)):
+                raise ValueError(
+                    f"layers[{number}] has kernel {weights.shape} and bias {offsets.shape}: "
+                    f"expected ({width}, outputs) and (outputs,)"
+                )
+            flags.append(bool(np.mean(weights == 0) >= sparse_from))
+            turned = np.ascontiguousarray(weights.T)  # (outputs, inputs)
+            matrix = scipy.sparse.csr_matrix(turned) if flags[-1] else turned
+            self._layers.append((matrix, offsets[:, None].copy()))
+        self.sparse = tuple(flags)
+
+    def __call__(self, inputs: ArrayLike) -> NDArray[np.float32]:
+        """Return the outputs of the last layer: (n, inputs) to (n, outputs) float32."""
+        values = np.asarray(inputs, np.float32)
+        num_inputs = self._layers[0][0].shape[1]
+        if values.ndim != 2 or values.shape[1] != num_inputs:
+            raise ValueError(f"inputs has shape {values.shape}: expected (n, {num_inputs})")
+        values = np.ascontiguousarray(values.T)  # (inputs, n)
+        for number, (matrix, bias) in enumerate(self._layers):
+            values = matrix @ values  # (outputs, n)
+            values += bias
+            if number < len(self._layers) - 1:
+                np.maximum(values, 0, out=values)
+        return np.ascontiguousarray(values.T)
+
+
 def _as_matrix(shape: tuple[int, ...]) -> tuple[int, int]:
     return (1, math.prod(shape)) if len(shape) < 2 else (shape[0], math.prod(shape[1:]))
-
-
-def _as_small(values: NDArray[Any], largest: int) -> NDArray[Any]:
-    return values.astype(np.min_scalar_type(int(largest)))
-
-
-def _spread(
-    bits: NDArray[np.uint8], values: NDArray[Any], shape: tuple[int, ...]
-) -> NDArray[np.float32]:
-    dense = np.zeros(math.prod(shape), np.float32)
-    dense[np.unpackbits(bits, count=dense.size).astype(bool)] = values
-    return dense.reshape(shape)
-
-
-def _check_parts(shape: tuple[int, ...], found: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    if found != expected:
-        raise ValueError(
-            f"arrays do not fit shape {shape} and each other: counts {found}, expected {expected}"
-        )

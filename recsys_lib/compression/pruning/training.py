@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from recsys_lib.checks import check_number
-from recsys_lib.compression.compressed import CompressedModel, store_weights
-from recsys_lib.compression.pruning.constraints import MaskConstraint, Masks, redraw_every
-from recsys_lib.compression.pruning.schedules import ConstantSchedule, Schedule
+from recsys_lib.checks import check_number, check_sparsity, check_type
+from recsys_lib.compression import CompressedModel, named_weights, store_weights, with_weights
 from recsys_lib.compression.pruning.sparse import store_sparse
-from recsys_lib.compression.pruning.weights import (
-    WeightPruning,
-    check_pruning,
-    final_sparsities,
-    pruning_masks,
-)
-from recsys_lib.compression.weights import keras_model, named_weights, with_weights
+from recsys_lib.compression.pruning.weights import Array, Mask, WeightPruning
+from recsys_lib.compression.weights import keras_model
 from recsys_lib.data import Interactions
 from recsys_lib.models import Recommender
 from recsys_lib.models.factors import Factors
@@ -29,6 +21,60 @@ from recsys_lib.training import History, fit
 # These bring back weights of an earlier epoch, when fewer of them were zero.
 _REFUSED = ("patience", "checkpoint", "resume")
 _NOT_TAKEN_OVER = (*_REFUSED, "log_dir", "on_epoch_end", "validation", "metric")
+# From the number of steps made and the final sparsity to the sparsity now.
+Schedule = Callable[[int, float], float]
+# From the number of updates made and the weights by name to the masks from now on.
+Draw = Callable[[int, dict[str, Array]], dict[str, Mask]]
+
+
+@dataclass(frozen=True)
+class PolynomialSchedule:
+    """Much at first, while there is plenty to remove, then ever less.
+
+    With ``p = (step - begin_step) / (end_step - begin_step)`` between 0 and 1::
+
+        sparsity = final + (initial - final) * (1 - p) ** power
+
+    No weight is removed before ``begin_step``. A final sparsity below the initial one is reached
+    at once.
+
+    Args:
+        end_step: first step with the final sparsity, above ``begin_step``.
+        begin_step: first step with the initial sparsity.
+        initial_sparsity: in [0, 1).
+        power: 3 in the paper; 1 grows evenly.
+
+    Raises:
+        ValueError: an argument out of range.
+
+    Source:
+        Zhu & Gupta, *To prune, or not to prune*, 2017, equation 1.
+
+    Example:
+        >>> schedule = PolynomialSchedule(end_step=4)
+        >>> [round(schedule(step, 0.8), 3) for step in range(6)]
+        [0.0, 0.463, 0.7, 0.788, 0.8, 0.8]
+    """
+
+    end_step: int
+    begin_step: int = 0
+    initial_sparsity: float = 0.0
+    power: float = 3.0
+
+    def __post_init__(self) -> None:
+        check_number("begin_step", self.begin_step, 0, integer=True)
+        check_number("end_step", self.end_step, self.begin_step + 1, integer=True)
+        check_sparsity(self.initial_sparsity, "initial_sparsity")
+        check_number("power", self.power, 0, include_low=False)
+
+    def __call__(self, step: int, final_sparsity: float) -> float:
+        """Return the sparsity after ``step`` steps on the way to ``final_sparsity``."""
+        final_sparsity = check_sparsity(final_sparsity, "final_sparsity")
+        if step < self.begin_step:
+            return 0.0
+        progress = (step - self.begin_step) / (self.end_step - self.begin_step)
+        missing = max(final_sparsity - self.initial_sparsity, 0.0)
+        return final_sparsity - missing * (1 - min(progress, 1.0)) ** self.power
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -41,7 +87,7 @@ class PrunedModel(CompressedModel):
         sparsities: fraction of zeros in the masks at the end of each epoch.
     """
 
-    masks: Mapping[str, NDArray[np.bool_]]
+    masks: Mapping[str, Mask]
     history: History
     sparsities: tuple[float, ...]
 
@@ -55,7 +101,7 @@ def fit_pruned(
     frequency: int | None = None,
     **options: Any,
 ) -> PrunedModel:
-    """Train a model on, and prune it on the way.
+    """Train a model on, prune it on the way, and return a new one.
 
     Without ``frequency`` a step of the schedule is an epoch: before epoch ``e``, counted from 0,
     the masks are drawn anew from the magnitudes at ``schedule(e, sparsity)``, and the weights
@@ -74,7 +120,8 @@ def fit_pruned(
             the defaults. It stays as it is, and training goes on from its weights.
         interactions: what to train on.
         config: what to prune, and the final sparsity.
-        schedule: None prunes at once, before the first epoch.
+        schedule: from a step and the final sparsity to the sparsity at that step, such as
+            :class:`PolynomialSchedule`. None prunes at once, before the first epoch.
         frequency: updates between two draws of the masks; None draws them between epochs only.
         **options: of :func:`recsys_lib.training.fit`, without ``patience``, ``checkpoint`` and
             ``resume``.
@@ -101,24 +148,32 @@ def fit_pruned(
         >>> float(np.mean(weights["dense_0/kernel"] == 0)), pruned.sparsities
         (0.75, (0.75, 0.75))
     """
-    check_pruning(config)
-    schedule = schedule or ConstantSchedule()
+    check_type("config", config, (WeightPruning,))
+    schedule = schedule or (lambda step, final_sparsity: final_sparsity)
     options = _training_options(model, options, frequency)
-    _check_model(model)
-    inner = keras_model(with_weights(model, {}))
-    final = final_sparsities(named_weights(inner), config)
+    inner = _trainable_copy(model)
+    final = config.final_sparsities(named_weights(inner))
     epochs = options.get("epochs", 10)
-    _check_schedule(schedule, final, epochs, _last_draw(interactions, frequency, epochs, options))
-    masks: dict[str, NDArray[np.bool_]] = {}
+    last_draw = epochs - 1
+    if frequency is not None:
+        updates = epochs * -(-len(interactions) // options.get("batch_size", 8192))
+        last_draw = (updates - 1) // frequency * frequency
+    for sparsity in final.values():
+        if (last := schedule(last_draw, sparsity)) != sparsity:
+            raise ValueError(
+                f"schedule reaches sparsity {last:.4g} at the last draw of masks, step {last_draw}:"
+                f" expected {sparsity}, so an end_step of at most {last_draw} or more epochs"
+            )
+    masks: dict[str, Mask] = {}
     holders = _constrain(inner, list(final))
     course: list[float] = []
     drawn: list[dict[str, float]] = [{}]
 
-    def draw(step: int, weights: Mapping[str, NDArray[np.float32]]) -> Masks:
+    def draw(step: int, weights: dict[str, Array]) -> dict[str, Mask]:
         """Draw the masks where the schedule has moved; what diverges is left for fit to report."""
         now = {name: schedule(step, sparsity) for name, sparsity in final.items()}
         if now != drawn[0] and all(np.isfinite(weights[name]).all() for name in final):
-            masks.update(pruning_masks(weights, config, now))
+            masks.update(config.masks(weights, now))
             drawn[0] = now
         return masks
 
@@ -129,9 +184,8 @@ def fit_pruned(
     on_epoch_end = options.pop("on_epoch_end", None)
 
     def after_epoch(epoch: int, logs: Mapping[str, float]) -> None:
-        sizes = [mask.size for mask in masks.values()]
-        zeros = [1 - mask.mean() for mask in masks.values()]
-        course.append(float(np.average(zeros, weights=sizes)))
+        kept = sum(int(mask.sum()) for mask in masks.values())
+        course.append(1 - kept / sum(mask.size for mask in masks.values()))
         if frequency is None and epoch < epochs:  # epochs are counted from 1 here
             prune(epoch)
         if on_epoch_end is not None:
@@ -139,77 +193,104 @@ def fit_pruned(
 
     prune(0)
     if frequency is not None:
-        redraw_every(frequency, holders, draw)
+        _redraw_every(frequency, holders, draw)
     history = fit(inner, interactions, on_epoch_end=after_epoch, **options)
-    weights = named_weights(inner)
     tensors = {
         name: store_sparse(values, config.layout if name in final else "dense")
-        for name, values in weights.items()
+        for name, values in named_weights(inner).items()
     }
     # A fresh clone takes the weights, so that no constraint is left on the result.
     stored = store_weights("weight pruning in training", config, model, tensors)
     return PrunedModel(stored.tensors, stored.model, stored.report, masks, history, tuple(course))
 
 
-def _constrain(model: Any, names: list[str]) -> dict[str, MaskConstraint]:
+def _trainable_copy(model: Any) -> Any:
+    import keras
+
+    inner = model if isinstance(model, Factors) else keras_model(model)
+    if not isinstance(inner, keras.Model):
+        found = f"{type(inner).__module__.split('.')[0]} {type(inner).__name__}"
+        raise TypeError(f"model is a {found}: expected a Keras 3 model (see prune, and tfmot)")
+    return with_weights(inner, {})
+
+
+def _constrain(model: Any, names: list[str]) -> dict[str, _MaskConstraint]:
     variables = dict(zip(named_weights(model), model.weights, strict=True))
-    frozen = [name for name in names if not variables[name].trainable]
-    if frozen:
-        raise ValueError(f"{frozen[0]} is not trainable: expected weights that training changes")
-    return {name: MaskConstraint(variables[name]) for name in names}
+    for name in names:
+        if not variables[name].trainable:
+            raise ValueError(f"{name} is not trainable: expected weights that training changes")
+    return {name: _MaskConstraint(variables[name]) for name in names}
 
 
 def _training_options(model: Any, options: dict[str, Any], frequency: int | None) -> dict[str, Any]:
     refused = [name for name in _REFUSED if name in options]
     if refused:
-        raise ValueError(
-            f"{refused[0]} is given: weights of another epoch would have other zeros; expected "
-            f"options of fit without {', '.join(_REFUSED)}"
-        )
+        raise ValueError(f"{refused[0]} is given: weights of another epoch have other zeros")
     own = getattr(model, "options", {}) if isinstance(model, Recommender) else {}
-    own = {k: v for k, v in own.items() if k not in _NOT_TAKEN_OVER}
+    own = {name: value for name, value in own.items() if name not in _NOT_TAKEN_OVER}
     if frequency is None:
         return own | options
     check_number("frequency", frequency, 1, integer=True)
     if options.get("jit_compile"):
-        raise ValueError(
-            f"jit_compile is True and frequency {frequency}: masks are drawn in NumPy, which XLA "
-            "cannot call; expected jit_compile=False, or frequency=None"
-        )
+        raise ValueError("jit_compile is True, but masks of a frequency are drawn outside of XLA")
     return own | options | {"jit_compile": False}
 
 
-def _last_draw(data: Interactions, frequency: int | None, epochs: int, options: Any) -> int:
-    """Give the last step, as the schedule counts, at which masks are drawn for what follows."""
-    if frequency is None:
-        return epochs - 1
-    updates = epochs * -(-len(data) // options.get("batch_size", 8192))
-    return (updates - 1) // frequency * frequency
+class _MaskConstraint:
+    """Multiplies a variable by its mask, after the constraint that it had before."""
+
+    def __init__(self, variable: Any) -> None:
+        import keras
+
+        self.variable = variable
+        self.mask = keras.Variable(np.ones(variable.shape, np.float32), trainable=False)
+        self.before_all: Callable[[], None] | None = None
+        self._before = variable.constraint
+        variable.constraint = self
+
+    def __call__(self, values: Any) -> Any:
+        """Return what the variable is to be after an update."""
+        if self.before_all is not None:
+            self.before_all()
+        return self.masked(values)
+
+    def masked(self, values: Any) -> Any:
+        """Apply the earlier constraint, then the mask."""
+        constrained = values if self._before is None else self._before(values)
+        return constrained * self.mask
+
+    def prune(self, mask: Mask) -> None:
+        """Set the mask, and what it leaves out to zero."""
+        self.mask.assign(mask.astype(np.float32))
+        self.variable.assign(self.variable * self.mask)
 
 
-def _check_model(model: Any) -> None:
+def _redraw_every(frequency: int, holders: Mapping[str, _MaskConstraint], draw: Draw) -> None:
+    """Have masks drawn anew in the midst of training, after every ``frequency`` updates.
+
+    The compiled loop stays as it is. Optimizers call the constraints after all variables have been
+    updated; the first constraint counts the updates and, where the masks are due, leaves the graph
+    for NumPy. XLA cannot do that: the loop has to be compiled without it.
+    """
     import keras
+    import tensorflow as tf
 
-    if isinstance(model, Factors):
-        raise TypeError(
-            f"model is of type {type(model).__name__}: expected a Keras 3 model or a "
-            "KerasRecommender (prune_weights prunes factor models)"
-        )
-    if not isinstance(keras_model(model), keras.Model):
-        raise TypeError(
-            f"model is a {type(model).__module__.split('.')[0]} model: expected Keras 3 (for its "
-            "tf_keras twin there is recsys_lib.compression.tfmot)"
-        )
+    updates = keras.Variable(0, dtype="int64", trainable=False)
 
+    def in_numpy(step: Any, *values: Array) -> list[Array]:
+        masks = draw(int(step), dict(zip(holders, values, strict=True)))
+        return [masks[name].astype(np.float32) for name in holders]
 
-def _check_schedule(
-    schedule: Schedule, final: dict[str, float], epochs: int, last_draw: int
-) -> None:
-    for sparsity in final.values():
-        last = schedule(last_draw, sparsity)
-        if last != sparsity:
-            where = f"at the last draw of masks, step {last_draw}, in {epochs} epochs"
-            raise ValueError(
-                f"schedule reaches sparsity {last:.4g} {where}: expected {sparsity}, so an "
-                f"end_step of at most {last_draw} or more epochs"
-            )
+    def renew() -> Any:
+        weights = [holder.masked(holder.variable) for holder in holders.values()]
+        inputs = [updates.value, *weights]
+        masks = tf.nest.flatten(tf.numpy_function(in_numpy, inputs, [tf.float32] * len(holders)))
+        for holder, mask in zip(holders.values(), masks, strict=True):
+            holder.mask.assign(tf.ensure_shape(mask, holder.mask.shape))
+        return tf.constant(True)
+
+    def count() -> None:
+        updates.assign_add(1)
+        tf.cond(updates.value % frequency == 0, renew, lambda: tf.constant(False))
+
+    next(iter(holders.values())).before_all = count

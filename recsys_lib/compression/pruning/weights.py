@@ -1,4 +1,4 @@
-"""Prune the weights of a model: which, how many, in which pattern, and how they are stored."""
+"""Single weights to zero: masks by magnitude, and the config that prunes a model with them."""
 
 from __future__ import annotations
 
@@ -7,25 +7,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_choice, check_names, check_sparsity
-from recsys_lib.compression.compressed import CompressedModel, store_weights
-from recsys_lib.compression.pruning.masks import (
-    GRANULARITIES,
-    check_units,
-    global_magnitude_masks,
-    magnitude_mask,
-)
+from recsys_lib.checks import check_choice, check_names, check_number, check_sparsity, check_weights
+from recsys_lib.compression import CompressedModel, named_weights, store_weights
+from recsys_lib.compression.pruning.prune import Pruning
 from recsys_lib.compression.pruning.sparse import LAYOUTS, store_sparse
-from recsys_lib.compression.weights import named_weights
+from recsys_lib.data import Interactions
 
-BUDGETS = ("layer", "global")
+GRANULARITIES = ("element", "row", "block", "n_of_m")
+Array = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class WeightPruning:
-    """What to prune and how.
+class WeightPruning(Pruning):
+    """Set the weights of smallest magnitude to zero.
 
     Args:
         sparsity: fraction of zeros in [0, 1), for all weights or for each by name; then those not
@@ -43,6 +40,10 @@ class WeightPruning:
     Raises:
         TypeError: an argument of a wrong type.
         ValueError: an argument out of range, or two in conflict.
+
+    Source:
+        Han et al., *Learning both Weights and Connections for Efficient Neural Networks*, NeurIPS
+        2015.
 
     Example:
         >>> WeightPruning(0.5, "n_of_m").group_size
@@ -63,121 +64,196 @@ class WeightPruning:
 
     def __post_init__(self) -> None:
         check_choice("granularity", self.granularity, GRANULARITIES)
-        check_choice("budget", self.budget, BUDGETS)
+        check_choice("budget", self.budget, ("layer", "global"))
         check_choice("layout", self.layout, LAYOUTS)
-        check_units(self.block_size, self.pooling, self.group_size)
+        check_choice("pooling", self.pooling, ("mean", "max"))
+        self._check_integers(group_size=2)
+        self._check_sparsity()
+        if not isinstance(self.block_size, tuple) or len(self.block_size) != 2:
+            raise TypeError(f"block_size is {self.block_size!r}: expected a tuple (rows, columns)")
+        for axis, length in enumerate(self.block_size):
+            check_number(f"block_size[{axis}]", length, 1, integer=True)
         if isinstance(self.names, str):
             raise TypeError(f"names is {self.names!r}: expected a tuple of names")
-        if isinstance(self.sparsity, Mapping):
-            for name, value in self.sparsity.items():
-                check_sparsity(value, f"sparsity[{name!r}]")
-            if self.budget == "global" or self.names is not None:
-                raise ValueError(
-                    "sparsity is given by name: expected budget 'layer' and no names beside it"
-                )
-        else:
-            check_sparsity(self.sparsity)
+        by_name = isinstance(self.sparsity, Mapping)
+        if by_name and (self.budget == "global" or self.names is not None):
+            raise ValueError("sparsity is given by name: expected budget 'layer' and no names")
         if self.budget == "global" and self.granularity != "element":
-            raise ValueError(
-                f"granularity is {self.granularity!r}: expected 'element' for a global budget"
-            )
+            raise ValueError(f"granularity is {self.granularity!r}: expected 'element' for global")
+
+    def apply(self, model: Any, data: Interactions | None = None) -> CompressedModel:
+        """Return the model with zeros, its pruned weights stored without them."""
+        weights = named_weights(model)
+        masks = self.masks(weights, self.final_sparsities(weights))
+        tensors = {n: store_sparse(weights[n] * mask, self.layout) for n, mask in masks.items()}
+        return store_weights("weight pruning", self, model, tensors)
+
+    def final_sparsities(self, weights: Mapping[str, Array]) -> dict[str, float]:
+        """Return the names of the weights to prune with the sparsity that each shall reach.
+
+        Example:
+            >>> WeightPruning(0.5).final_sparsities({"a": np.ones((2, 2)), "b": np.ones(2)})
+            {'a': 0.5}
+        """
+        if isinstance(self.sparsity, Mapping):
+            check_names("sparsity", self.sparsity, weights)
+            result = dict(self.sparsity)
+        elif self.names is None:
+            result = {name: self.sparsity for name, values in weights.items() if values.ndim > 1}
+        else:
+            check_names("names", self.names, weights)
+            result = dict.fromkeys(self.names, self.sparsity)
+        if not result:
+            raise ValueError("config names no weight to prune: expected at least one")
+        return result
+
+    def masks(
+        self, weights: Mapping[str, Array], sparsities: Mapping[str, float]
+    ) -> dict[str, Mask]:
+        """Return the masks at some sparsities, on the way to the final ones or at them.
+
+        Example:
+            >>> weights = {"a": np.float32([[1, 2], [3, 4]]), "b": np.float32([[9, 0.5]])}
+            >>> masks = WeightPruning(0.5).masks(weights, {"a": 0.25, "b": 0.5})
+            >>> {name: mask.astype(int).tolist() for name, mask in masks.items()}
+            {'a': [[0, 1], [1, 1]], 'b': [[1, 0]]}
+        """
+        if self.budget == "layer":
+            return {n: _mask(n, np.abs(weights[n]), self, share) for n, share in sparsities.items()}
+        # All numbers compete for the same places: a small weight may lose all of its own.
+        flat = np.concatenate([np.abs(weights[name]).ravel() for name in sparsities])
+        kept = _largest(flat, next(iter(sparsities.values())))
+        pieces = np.split(kept, np.cumsum([weights[name].size for name in sparsities])[:-1])
+        return {
+            n: piece.reshape(weights[n].shape) for n, piece in zip(sparsities, pieces, strict=True)
+        }
 
 
-def prune_weights(model: Any, config: WeightPruning) -> CompressedModel:
-    """Set the weights of smallest magnitude to zero, at once and without training.
+def magnitude_mask(
+    weights: ArrayLike,
+    sparsity: float,
+    granularity: str = "element",
+    *,
+    block_size: tuple[int, int] = (4, 4),
+    pooling: str = "mean",
+    group_size: int = 4,
+) -> Mask:
+    """Return the mask that keeps the weights of largest magnitude.
+
+    What is kept or removed as one is a *unit*. Of ``u`` units, ``u * (1 - sparsity)``, rounded and
+    at least 1, are kept: those with the largest magnitude; of equal ones, the earlier in row-major
+    order. A unit that is removed at one sparsity is therefore removed at every higher one.
+
+    - "element": each weight is a unit, of an array of any shape.
+    - "row": each row (all that shares the first index) is a unit; its magnitude is the mean of
+      ``|w|``. In an embedding table a row is an id, in a Dense kernel an input.
+    - "block": each block of ``block_size`` (rows, columns) of a matrix is a unit; its magnitude is
+      the mean or the largest ``|w|`` in it. Blocks at the lower and right border may be smaller.
+    - "n_of_m": in each column, that many of each ``group_size`` consecutive rows are kept. Rows of
+      a Dense kernel (inputs, outputs) are its inputs, so that sparsity 0.5 in groups of 4 is the
+      2:4 pattern of sparse tensor cores. A last group with fewer rows keeps as many, as far as
+      there are.
 
     Args:
-        model: what :func:`named_weights` takes: factor models too; it stays as it is.
-        config: what to prune.
+        weights: finite numbers; a matrix for "block" and "n_of_m", at least that for "row".
+        sparsity: fraction of the units to remove, in [0, 1); of each group for "n_of_m".
+        granularity: one of the above.
+        block_size: rows and columns of a block.
+        pooling: "mean" or "max", for "block".
+        group_size: m of n_of_m.
 
     Returns:
-        A new model with the report, its pruned weights stored without their zeros.
+        Booleans of the shape of ``weights``, True where a weight is kept.
 
     Raises:
-        TypeError: another kind of model or config.
-        ValueError: unknown names, nothing to prune, NaN in the weights, a model that is not built.
+        TypeError: weights or an argument of a wrong type.
+        ValueError: NaN in the weights, an argument out of range, or weights of too few dimensions.
 
     Source:
         Han et al., *Learning both Weights and Connections for Efficient Neural Networks*, NeurIPS
-        2015.
+        2015, section 3.1 (magnitude); Mishra et al., *Accelerating Sparse Deep Neural Networks*,
+        2021, section 2 (2:4). Masks are those of TFMOT wherever magnitudes differ and blocks fit
+        the matrix. Of equal magnitudes TFMOT keeps more than it was asked to; where blocks do not
+        fit, the windows it measures are not the blocks it removes.
 
     Example:
-        >>> from recsys_lib.models import RatingModelConfig, build_rating_model
-        >>> model = build_rating_model(RatingModelConfig("mlp_ranker", 100, 50, 16))
-        >>> pruned = prune_weights(model, WeightPruning(0.8))
-        >>> pruned.report.to_frame().query("name == 'dense_1/kernel'").sparsity.round(2).tolist()
-        [0.8]
-        >>> pruned.report.ratio > 3
-        True
+        >>> weights = np.array([[0.9, -0.1, 0.4], [-0.2, 0.8, 0.3]])
+        >>> magnitude_mask(weights, 0.5).astype(int)
+        array([[1, 0, 1],
+               [0, 1, 0]])
+        >>> magnitude_mask(weights, 0.5, "row").astype(int)
+        array([[1, 1, 1],
+               [0, 0, 0]])
+        >>> magnitude_mask(weights, 0.5, "n_of_m", group_size=2).astype(int)
+        array([[1, 0, 1],
+               [0, 1, 0]])
     """
-    check_pruning(config)
-    weights = named_weights(model)
-    masks = pruning_masks(weights, config, final_sparsities(weights, config))
-    tensors = {
-        name: store_sparse(weights[name] * mask, config.layout) for name, mask in masks.items()
-    }
-    return store_weights("weight pruning", config, model, tensors)
+    config = WeightPruning(
+        sparsity, granularity, block_size=block_size, pooling=pooling, group_size=group_size
+    )
+    return _mask(
+        "weights", np.abs(check_weights("weights", weights)), config, check_sparsity(sparsity)
+    )
 
 
-def final_sparsities(
-    weights: Mapping[str, NDArray[np.float32]], config: WeightPruning
-) -> dict[str, float]:
-    """Give the names of the weights to prune with the sparsity that each, or all, shall reach.
+def num_kept(num_units: int, sparsity: float) -> int:
+    """Return ``num_units * (1 - sparsity)``, rounded half to even in float32, and at least 1.
 
-    Raises:
-        ValueError: an unknown name, or nothing to prune.
+    Float32 because TFMOT counts so, and masks are to be the same; beyond 16 million units the
+    result is therefore exact to seven digits only.
 
     Example:
-        >>> final_sparsities({"a": np.ones((2, 2)), "b": np.ones(2)}, WeightPruning(0.5))
-        {'a': 0.5}
+        >>> num_kept(10, 0.8), num_kept(4, 0.5), num_kept(3, 0.99)
+        (2, 2, 1)
     """
-    if isinstance(config.sparsity, Mapping):
-        check_names("sparsity", config.sparsity, weights)
-        result = {name: float(value) for name, value in config.sparsity.items()}
-    else:
-        names = config.names
-        if names is None:
-            names = tuple(name for name, values in weights.items() if values.ndim > 1)
-        check_names("names", names, weights)
-        result = dict.fromkeys(names, float(config.sparsity))
-    if not result:
-        raise ValueError("config names no weight to prune: expected at least one")
-    return result
+    share = np.float32(1) - np.float32(sparsity)
+    return max(int(np.round(np.float32(num_units) * share)), 1)
 
 
-def pruning_masks(
-    weights: Mapping[str, NDArray[np.float32]],
-    config: WeightPruning,
-    sparsities: Mapping[str, float],
-) -> dict[str, NDArray[np.bool_]]:
-    """Give the masks at some sparsities, on the way to the final ones or at them.
-
-    Example:
-        >>> weights = {"a": np.float32([[1, 2], [3, 4]]), "b": np.float32([[9, 0.5]])}
-        >>> masks = pruning_masks(weights, WeightPruning(0.5), {"a": 0.25, "b": 0.5})
-        >>> {name: mask.astype(int).tolist() for name, mask in masks.items()}
-        {'a': [[0, 1], [1, 1]], 'b': [[1, 0]]}
-    """
-    if config.budget == "global":
-        chosen = {name: weights[name] for name in sparsities}
-        return global_magnitude_masks(chosen, next(iter(sparsities.values())))
-    masks = {}
-    for name, sparsity in sparsities.items():
-        try:
-            masks[name] = magnitude_mask(
-                weights[name],
-                sparsity,
-                config.granularity,
-                block_size=config.block_size,
-                pooling=config.pooling,
-                group_size=config.group_size,
-            )
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
-    return masks
+def _mask(name: str, magnitudes: Array, config: WeightPruning, sparsity: float) -> Mask:
+    """Return the mask of one weight; units and patterns are those of ``config``."""
+    unit, ndim = config.granularity, magnitudes.ndim
+    if unit == "element":
+        return _largest(magnitudes, sparsity)
+    if ndim < 2 or (unit != "row" and ndim > 2):
+        raise ValueError(f"{name} has shape {magnitudes.shape}: expected a matrix for {unit!r}")
+    if unit == "n_of_m":
+        return _n_of_m(magnitudes, num_kept(config.group_size, sparsity), config.group_size)
+    matrix = magnitudes.reshape(len(magnitudes), -1)
+    rows, columns = matrix.shape
+    size, pooling = config.block_size, config.pooling
+    if unit == "row":
+        size, pooling = (1, columns), "mean"
+    kept = _largest(_pool(matrix, size, pooling), sparsity).repeat(size[0], axis=0)
+    return np.array(kept.repeat(size[1], axis=1)[:rows, :columns].reshape(magnitudes.shape))
 
 
-def check_pruning(config: WeightPruning) -> None:
-    """Raise TypeError unless it is a WeightPruning."""
-    if not isinstance(config, WeightPruning):
-        raise TypeError(f"config is of type {type(config).__name__}: expected WeightPruning")
+def _largest(magnitudes: Array, sparsity: float) -> Mask:
+    """Mark the largest entries, of equal ones the earlier; a partition, so linear in time."""
+    flat = magnitudes.ravel()
+    count = num_kept(flat.size, sparsity)
+    threshold = np.partition(flat, flat.size - count)[flat.size - count]
+    kept = flat > threshold
+    kept[np.flatnonzero(flat == threshold)[: count - int(kept.sum())]] = True
+    return kept.reshape(magnitudes.shape)
+
+
+def _pool(matrix: Array, block_size: tuple[int, int], pooling: str) -> Array:
+    """Return the mean or maximum of each block: (rows, columns) to (blocks down, across)."""
+    rows, columns = (np.arange(0, n, s) for n, s in zip(matrix.shape, block_size, strict=True))
+    if pooling == "max":
+        return np.maximum.reduceat(np.maximum.reduceat(matrix, rows, axis=0), columns, axis=1)
+    pooled = np.add.reduceat(np.add.reduceat(matrix, rows, axis=0), columns, axis=1)
+    lengths = [np.diff(s, append=n) for s, n in zip((rows, columns), matrix.shape, strict=True)]
+    return np.asarray(pooled / np.outer(*lengths), np.float32)
+
+
+def _n_of_m(magnitudes: Array, count: int, group_size: int) -> Mask:
+    rows, columns = magnitudes.shape
+    # Rows that do not exist fill the last group; below all magnitudes, they are kept last.
+    padded = np.pad(magnitudes, ((0, -rows % group_size), (0, 0)), constant_values=-1)
+    groups = padded.reshape(-1, group_size, columns)  # (groups, m, columns)
+    order = np.argsort(-groups, axis=1, kind="stable")[:, :count]
+    kept = np.zeros(groups.shape, bool)
+    np.put_along_axis(kept, order, True, axis=1)
+    return kept.reshape(-1, columns)[:rows]

@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import check_bits, check_choice, check_number
-from recsys_lib.compression.quantization.aware_graph import (
+from recsys_lib.checks import check_bits, check_choice, check_number, check_type
+from recsys_lib.compression.quantization.fake_quant import quantize_to_grid, symmetric_scales
+from recsys_lib.compression.quantization.graph import (
+    Calibration,
     check_layers,
+    model_inputs,
     quantizable,
     quantized_outputs,
 )
-from recsys_lib.compression.quantization.calibration_data import Calibration, model_inputs
-from recsys_lib.compression.quantization.fake_quant import quantize_to_grid, symmetric_scales
-from recsys_lib.compression.quantization.scales import SEARCHES, find_range
+from recsys_lib.compression.quantization.uniform import SEARCHES, check_flag, find_range, store
 from recsys_lib.compression.weights import keras_model, named_weights, with_weights
 
 _CALIBRATION_ROWS = 2048
@@ -29,20 +30,17 @@ class IntegerQuantization:
     Kernels have a scale for each output, embedding tables one for each row; both grids are
     symmetric (zero point 0, without the lowest code). Inputs of dense layers have one scale and
     one zero point a layer, biases are 32-bit integers in steps of input scale times kernel scale.
+    Scales are learned by gradient descent, as logarithms, so that they stay positive and a step
+    changes a small scale as much as a large one.
 
     Args:
-        bits: of kernels, 2 to 8.
-        embedding_bits: of embedding tables; None for ``bits``.
+        bits: of kernels and embedding tables, 2 to 8.
         activation_bits: of the inputs of dense layers, 2 to 8.
-        scales: "learned" by gradient descent (as logarithms, so that they stay positive and a step
-            changes a small scale as much as a large one), or "tracked": those of weights from
-            their largest magnitude now, those of inputs from moving averages of the range.
         scale_search: how the scales of weights are found before training: "minmax", "percentile"
-            or "mse", see :class:`UniformQuantization`. Tracked ones are always "minmax".
+            or "mse", see :class:`UniformQuantization`.
         range_search: how the ranges of inputs are found from the calibration, likewise.
         scale_rate: how much faster than weights learned scales move: a step of the optimizer of
             size ``h`` multiplies a scale by about ``exp(scale_rate * h)``.
-        momentum: of the moving averages, in [0, 1).
         keep_zeros: weights that are exactly 0 stay 0 in training, so that a pruned model stays
             pruned.
 
@@ -52,58 +50,30 @@ class IntegerQuantization:
     Source:
         Esser et al., *Learned Step Size Quantization*, ICLR 2020 (gradient of a scale); Jain et
         al., *Trained Quantization Thresholds*, MLSys 2020 (its logarithm); Jacob et al., CVPR
-        2018, section 3 (moving averages, biases).
+        2018, section 2.4 (biases).
 
     Example:
-        >>> IntegerQuantization(bits=4).embedding_bits
-        4
+        >>> IntegerQuantization(bits=4).activation_bits
+        8
         >>> IntegerQuantization(bits=1)
         Traceback (most recent call last):
         ValueError: bits is 1: expected an integer from 2 to 8
     """
 
     bits: int = 8
-    embedding_bits: int | None = None
     activation_bits: int = 8
-    scales: str = "learned"
     scale_search: str = "minmax"
     range_search: str = "minmax"
     scale_rate: float = 1.0
-    momentum: float = 0.99
     keep_zeros: bool = True
 
     def __post_init__(self) -> None:
-        check_bits(self.bits)
-        if self.embedding_bits is None:
-            object.__setattr__(self, "embedding_bits", self.bits)
-        check_bits(self.embedding_bits or 0, "embedding_bits")
-        check_bits(self.activation_bits, "activation_bits")
-        check_choice("scales", self.scales, ("learned", "tracked"))
+        for name in ("bits", "activation_bits"):
+            store(self, **{name: check_bits(getattr(self, name), name)})
         check_choice("scale_search", self.scale_search, SEARCHES)
         check_choice("range_search", self.range_search, SEARCHES)
-        if self.scales == "tracked" and self.scale_search != "minmax":
-            raise ValueError(
-                f"scale_search is {self.scale_search!r}: expected 'minmax' for tracked scales"
-            )
-        check_number("scale_rate", self.scale_rate, 0, include_low=False)
-        if check_number("momentum", self.momentum, 0) >= 1:
-            raise ValueError(f"momentum is {self.momentum}: expected a number in [0, 1)")
-        if not isinstance(self.keep_zeros, bool):
-            raise TypeError(f"keep_zeros is {self.keep_zeros!r}: expected True or False")
-
-    def layer_settings(self, kind: str, *, quantize_output: bool) -> dict[str, Any]:
-        """Give the settings of a fake-quantized layer: kind "Dense" or "Embedding"."""
-        settings: dict[str, Any] = {
-            "bits": self.bits if kind == "Dense" else self.embedding_bits,
-            "scales": self.scales,
-            "scale_rate": self.scale_rate,
-            "keep_zeros": self.keep_zeros,
-        }
-        if kind == "Dense":
-            settings["activation_bits"] = self.activation_bits
-            settings["momentum"] = self.momentum
-            settings["quantize_output"] = quantize_output
-        return settings
+        rate = check_number("scale_rate", self.scale_rate, 0, include_low=False)
+        store(self, scale_rate=rate, keep_zeros=check_flag("keep_zeros", self.keep_zeros))
 
 
 def quantization_aware(
@@ -144,10 +114,9 @@ def quantization_aware(
     """
     import keras
 
-    from recsys_lib.compression.quantization.aware_layers import FakeQuantDense, FakeQuantEmbedding
+    from recsys_lib.compression.quantization.layers import FakeQuantDense, FakeQuantEmbedding
 
-    if not isinstance(config, IntegerQuantization):
-        raise TypeError(f"config is of type {type(config).__name__}: expected IntegerQuantization")
+    check_type("config", config, (IntegerQuantization,))
     model = keras_model(model)
     check_layers(model)
     named_weights(model)  # raises where they are not finite
@@ -159,7 +128,13 @@ def quantization_aware(
         kind = quantizable(layer)
         if kind is None:
             return type(layer).from_config(layer.get_config())
-        settings = config.layer_settings(kind, quantize_output=layer.name in outputs)
+        settings = {
+            "bits": config.bits,
+            "activation_bits": config.activation_bits,
+            "scale_rate": config.scale_rate,
+            "keep_zeros": config.keep_zeros,
+            "quantize_output": layer.name in outputs,
+        }
         options = {k: v for k, v in layer.get_config().items() if k != "quantization_config"}
         return kinds[kind].from_config(options | {"quantization": settings})
 

@@ -17,11 +17,11 @@ from recsys_lib.compression.distillation import (
     distill,
 )
 from recsys_lib.data import Interactions, make_synthetic
-from recsys_lib.data.synthetic import smaller
+from recsys_lib.data.synthetic import SyntheticConfig
 from recsys_lib.models import IALS, RatingModelConfig, build_rating_model
 from recsys_lib.training import KerasRecommender, fit
 
-DATA = make_synthetic(smaller("video", 120, 90), seed=3)
+DATA = make_synthetic(SyntheticConfig("video", 120, 90, 22.5), seed=3)
 TEACHER = IALS(embedding_dim=16, l2=0.05).fit(DATA)
 CONFIG = RatingModelConfig("dot_product", DATA.num_users, DATA.num_items, embedding_dim=8)
 USERS = np.arange(DATA.num_users)

@@ -10,7 +10,7 @@ import scipy.optimize
 from recsys_lib.compression import named_weights
 from recsys_lib.compression.distillation.initialise import kept_layers, start_from_teacher
 from recsys_lib.compression.distillation.platt import fit_logits
-from recsys_lib.compression.pruning import LayerRemoval, drop_layer
+from recsys_lib.compression.pruning import LayerRemoval, prune
 from recsys_lib.data import Interactions
 from recsys_lib.models import EASE, IALS, RatingModelConfig, build_rating_model
 from recsys_lib.training import KerasScorer, fit
@@ -181,7 +181,7 @@ def test_dimensions_that_do_not_matter_can_go(kind):
 def test_layers_are_kept_at_even_distances():
     teacher = built("mlp_ranker", 8, hidden_units=(12, 10, 6))
     student = start_from_teacher(teacher, config("mlp_ranker", 8, hidden_units=(12, 6)))
-    expected = drop_layer(teacher, LayerRemoval(1)).model
+    expected = prune(teacher, LayerRemoval(1)).model
     np.testing.assert_allclose(scores(student), scores(expected), atol=1e-5)
     np.testing.assert_array_equal(
         named_weights(student)["dense_0/kernel"], named_weights(teacher)["dense_0/kernel"]

@@ -7,68 +7,76 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys_lib.compression import read_tensor
 from recsys_lib.compression.embedding_tables import (
     Hashing,
     LowRank,
     MixedDimension,
-    ProductCodes,
     QuotientRemainder,
     RowwiseBits,
     TableScheme,
 )
-from recsys_lib.compression.quantization.uniform import UniformQuantization, quantize_uniform
+from recsys_lib.compression.tensors import read_tensor
 
 ROWS, DIM = 37, 8
 COUNTS = np.random.default_rng(0).zipf(1.5, ROWS)
 SCHEMES = [
-    Hashing(10),
+    Hashing(np.int64(10)),  # NumPy's numbers are fine, and stored as plain ones
     QuotientRemainder(6),
     QuotientRemainder(6, "add"),
     LowRank(3),
-    MixedDimension(3, 0.6),
+    MixedDimension(3, np.float32(0.5)),
     MixedDimension(1, 0.0),
-    RowwiseBits(4),
-    ProductCodes(4, 3),
+    RowwiseBits(np.int8(4)),
 ]
+every_scheme = pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
 
 
 def table(rows: int = ROWS, dim: int = DIM, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(rows, dim)).astype(np.float32)
 
 
-def rows_of(scheme: TableScheme, parts: tuple[dict, dict], num_rows: int = ROWS) -> np.ndarray:
-    return scheme.lookup(np, parts[0] | parts[1], np.arange(num_rows))
+def rows_of(scheme: TableScheme, parts: dict, num_rows: int = ROWS) -> np.ndarray:
+    return scheme.lookup(np, parts, np.arange(num_rows))
 
 
-@pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
+@every_scheme
 @pytest.mark.parametrize("start", ["start", "approximate"])
 def test_rows_are_the_same_in_keras_in_numpy_and_from_the_stored_form(
     scheme: TableScheme, start: str
 ) -> None:
     from recsys_lib.compression.embedding_tables.layers import CompressedEmbedding
 
-    trained, fixed = (
-        scheme.start(ROWS, DIM, seed=3, counts=COUNTS)
-        if start == "start"
-        else scheme.approximate(table(), COUNTS)
-    )
-    expected = rows_of(scheme, (trained, fixed))
+    if start == "start":
+        parts = scheme.start(ROWS, DIM, seed=3, counts=COUNTS)
+    else:
+        parts = scheme.approximate(table(), COUNTS)
+    expected = rows_of(scheme, parts)
     assert expected.shape == (ROWS, DIM) and np.isfinite(expected).all()
-    shapes = {name: part.shape for name, part in trained.items()}
+    shapes = {name: part.shape for name, part in parts.items() if part.dtype.kind == "f"}
+    fixed = {name: part for name, part in parts.items() if name not in shapes}
     layer = CompressedEmbedding(scheme, ROWS, DIM, shapes, fixed)
-    layer.set_parts(trained)
+    layer.set_parts(parts)
     np.testing.assert_allclose(layer(np.arange(ROWS)), expected, atol=1e-5)
     again = CompressedEmbedding.from_config(layer.get_config())
     again.set_weights(layer.get_weights())
     np.testing.assert_array_equal(again(np.arange(ROWS)), layer(np.arange(ROWS)))
-    stored = scheme.store(trained | fixed, ROWS, "float32")
+    stored = scheme.store(parts, ROWS, "float32")
     np.testing.assert_allclose(stored.decode(), expected, atol=1e-5)
     copy = read_tensor(stored.kind, stored.header(), stored.arrays())
     np.testing.assert_array_equal(copy.decode(), stored.decode())
 
 
-@pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
+@every_scheme
+def test_encode_stores_the_nearest_parts(scheme: TableScheme) -> None:
+    values = table(seed=9)
+    parts = scheme.approximate(values, COUNTS)
+    stored = scheme.encode(values, COUNTS)
+    np.testing.assert_array_equal(stored.decode(), scheme.store(parts, ROWS).decode())
+    drawn = rows_of(scheme, scheme.start(ROWS, DIM, std=1.0, counts=COUNTS))
+    assert ((stored.decode() - values) ** 2).sum() < 0.9 * ((drawn - values) ** 2).sum()
+
+
+@every_scheme
 def test_a_start_has_the_spread_asked_for_and_follows_its_seed(scheme: TableScheme) -> None:
     drawn = [
         rows_of(scheme, scheme.start(2000, 16, std=0.2, seed=s, counts=np.ones(2000)), 2000)
@@ -79,52 +87,33 @@ def test_a_start_has_the_spread_asked_for_and_follows_its_seed(scheme: TableSche
     assert (drawn[0] != drawn[2]).any()
 
 
-@pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
-def test_the_nearest_parts_are_nearer_than_drawn_ones(scheme: TableScheme) -> None:
-    values = table(seed=9)
-    nearest = rows_of(scheme, scheme.approximate(values, COUNTS))
-    drawn = rows_of(scheme, scheme.start(ROWS, DIM, std=1.0, counts=COUNTS))
-    assert ((nearest - values) ** 2).sum() < 0.9 * ((drawn - values) ** 2).sum()
-
-
-@pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
+@pytest.mark.parametrize("scheme", SCHEMES[:-1], ids=repr)
 def test_a_table_that_the_scheme_can_make_is_met_exactly(scheme: TableScheme) -> None:
-    if isinstance(scheme, RowwiseBits):
-        pytest.skip("rounding moves its own grid; see below")
     made = rows_of(scheme, scheme.start(ROWS, DIM, std=1.0, seed=5, counts=COUNTS))
     again = rows_of(scheme, scheme.approximate(made, COUNTS))
-    loose = 0.05 if isinstance(scheme, ProductCodes | QuotientRemainder) else 1e-6
+    loose = 0.05 if isinstance(scheme, QuotientRemainder) else 1e-6
     assert ((again - made) ** 2).sum() <= loose * (made**2).sum()
 
 
-def test_bytes_are_those_of_the_parts() -> None:
-    schemes = (
-        Hashing(100),
-        QuotientRemainder(32),
-        LowRank(2),
-        RowwiseBits(4),
-        ProductCodes(4, 6),
-    )
-    stored = {}
-    for scheme in schemes:
-        trained, fixed = scheme.start(1000, 16)
-        arrays = scheme.store(trained | fixed, 1000).arrays()
-        stored[type(scheme).__name__] = sum(array.nbytes for array in arrays.values())
-    assert stored == {
-        "Hashing": 100 * 16 * 2,
-        "QuotientRemainder": (32 + 32) * 16 * 2,
-        "LowRank": (1000 * 2 + 2 * 16) * 2,
-        "RowwiseBits": 1000 * (8 + 4),
-        "ProductCodes": 1000 * 4 * 6 // 8 + 64 * 16 * 2,
-    }
+@pytest.mark.parametrize(
+    ("scheme", "expected"),
+    [
+        (Hashing(100), 100 * 16 * 2),
+        (QuotientRemainder(32), (32 + 32) * 16 * 2),
+        (LowRank(2), (1000 * 2 + 2 * 16) * 2),
+        (RowwiseBits(4), 1000 * (8 + 4)),
+    ],
+    ids=repr,
+)
+def test_bytes_are_those_of_the_parts(scheme: TableScheme, expected: int) -> None:
+    arrays = scheme.store(scheme.start(1000, 16), 1000).arrays()
+    assert sum(array.nbytes for array in arrays.values()) == expected
 
 
 def test_quotient_and_remainder_tell_ids_apart() -> None:
-    scheme = QuotientRemainder(6)
-    drawn = rows_of(scheme, scheme.start(ROWS, DIM))
-    assert len(np.unique(drawn, axis=0)) == ROWS
-    hashed = rows_of(Hashing(12), Hashing(12).start(ROWS, DIM))
-    assert len(np.unique(hashed, axis=0)) <= 12
+    for scheme, least, most in ((QuotientRemainder(6), ROWS, ROWS), (Hashing(12), 2, 12)):
+        drawn = rows_of(scheme, scheme.start(ROWS, DIM))
+        assert least <= len(np.unique(drawn, axis=0)) <= most
 
 
 @settings(max_examples=30, deadline=None)
@@ -134,77 +123,68 @@ def test_buckets_are_in_range(num_rows: int, buckets: int, seed: int) -> None:
     assert found.min() >= 0 and found.max() < buckets
 
 
-@pytest.mark.parametrize(("num_rows", "buckets"), [(1000, 50), (3706, 926), (3000, 200)])
+@pytest.mark.parametrize(("num_rows", "buckets"), [(1000, 50), (3706, 926)])
 def test_over_many_draws_ids_collide_no_more_than_by_chance(num_rows: int, buckets: int) -> None:
     """What Carter and Wegman promise: of one pair, on average over draws. One draw can be bad."""
-    pairs = []
-    for seed in range(200):
-        found = Hashing(buckets, seed).bucket(np, np.arange(num_rows))
-        sizes = np.bincount(found, minlength=buckets)
-        pairs.append((sizes * (sizes - 1) / 2).sum())
+    sizes = [
+        np.bincount(Hashing(buckets, seed).bucket(np, np.arange(num_rows)), minlength=buckets)
+        for seed in range(200)
+    ]
+    pairs = np.mean([(size * (size - 1) / 2).sum() for size in sizes])
     by_chance = num_rows * (num_rows - 1) / 2 / buckets
-    assert 0.9 * by_chance < np.mean(pairs) < 1.1 * by_chance
+    assert 0.9 * by_chance < pairs < 1.1 * by_chance
 
 
 def test_large_ids_do_not_overflow() -> None:
-    scheme, ids = Hashing(1000, seed=1), np.array([0, 2**31 - 1, 2**31 - 2])
     from keras import ops
 
+    scheme, ids = Hashing(1000, seed=1), np.array([0, 2**31 - 1, 2**31 - 2])
     python = [scheme.bucket(np, np.array([i]))[0] for i in ids]
     np.testing.assert_array_equal(ops.convert_to_numpy(scheme.bucket(ops, ids)), python)
     assert all(0 <= bucket < 1000 for bucket in python)
 
 
 def test_hashing_takes_the_weighted_mean_of_a_bucket() -> None:
-    values, counts = np.float32([[1.0], [3.0]]), np.array([3, 1])
-    parts, _ = Hashing(1).approximate(values, counts)
+    parts = Hashing(1).approximate(np.float32([[1.0], [3.0]]), np.array([3, 1]))
     np.testing.assert_allclose(parts["rows"], [[1.5]])
 
 
 def test_low_rank_is_the_best_there_is() -> None:
-    values = table()
-    singular = np.linalg.svd(values, compute_uv=False)
-    left = values - rows_of(LowRank(3), LowRank(3).approximate(values))
+    singular = np.linalg.svd(table(), compute_uv=False)
+    left = table() - rows_of(LowRank(3), LowRank(3).approximate(table()))
     np.testing.assert_allclose((left**2).sum(), (singular[3:] ** 2).sum(), rtol=1e-4)
 
 
 def test_popular_ids_get_long_vectors() -> None:
-    scheme = MixedDimension(4, 0.5)
+    scheme, values = MixedDimension(4, 0.5), table(5000, 32)
     counts = np.random.default_rng(0).zipf(1.3, 5000).clip(max=10**6)
     sizes, lengths = zip(*scheme.blocks(counts, 32), strict=True)
     assert sum(sizes) == 5000 and lengths[0] == 32
     assert list(lengths) == sorted(lengths, reverse=True) and lengths[-1] < 8
-    values = table(5000, 32)
     parts = scheme.approximate(values, counts)
+    assert parts["position"].dtype == np.uint16
     error = ((rows_of(scheme, parts, 5000) - values) ** 2).sum(axis=1)
     popular = np.argsort(-counts, kind="stable")
     np.testing.assert_allclose(error[popular[: sizes[0]]], 0, atol=1e-9)
     assert error[popular[sizes[0] :]].mean() > 1
-    assert scheme.start(5000, 32, counts=counts)[1]["position"].dtype == np.uint16
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
-def test_row_wise_bits_round_like_quantize_uniform_and_pass_gradients(bits: int) -> None:
+def test_row_wise_bits_round_to_the_nearest_level_and_pass_gradients(bits: int) -> None:
     import tensorflow as tf
     from keras import ops
 
     values = np.vstack([table(), np.zeros((1, DIM)), np.full((1, DIM), 0.3)]).astype(np.float32)
     scheme = RowwiseBits(bits)
-    config = UniformQuantization(bits, granularity="row", scale_dtype="float16")
-    ids = np.arange(len(values))
-    expected = quantize_uniform(values, config).decode()
-    rounded = scheme.lookup(np, {"rows": values}, ids)
+    rounded = scheme.lookup(np, {"rows": values}, np.arange(len(values)))
     step = np.ptp(values, axis=1, keepdims=True) / (2**bits - 1)
     assert (np.abs(rounded - values) <= 0.51 * step + 2e-3).all()  # scales are float16
-    errors = [((x - values) ** 2).sum() for x in (rounded, expected)]
-    assert errors[0] <= 1.05 * errors[1]
     variable = tf.Variable(values)
     with tf.GradientTape() as tape:
-        rows = scheme.lookup(ops, {"rows": tf.convert_to_tensor(variable)}, ids[:2])
+        rows = scheme.lookup(ops, {"rows": tf.convert_to_tensor(variable)}, np.arange(2))
         total = tf.reduce_sum(rows * 3)
     gradient = tf.convert_to_tensor(tape.gradient(total, variable)).numpy()
-    np.testing.assert_array_equal(gradient[:2], 3)
-    assert (gradient[2:] == 0).all()
+    assert (gradient[:2] == 3).all() and (gradient[2:] == 0).all()
 
 
 @pytest.mark.parametrize(
@@ -215,16 +195,19 @@ def test_row_wise_bits_round_like_quantize_uniform_and_pass_gradients(bits: int)
         (lambda: QuotientRemainder(0), "num_remainders is 0"),
         (lambda: QuotientRemainder(2, "concat"), "combine is 'concat'"),
         (lambda: LowRank(0), "rank is 0"),
-        (lambda: LowRank(9).start(10, 8), "rank is 9: expected at most the 8"),
+        (lambda: LowRank(9).start(10, 8), "rank is 9.* 8"),
+        (lambda: LowRank(9).encode(table()), "rank is 9.* 8"),
         (lambda: MixedDimension(0), "num_blocks is 0"),
         (lambda: MixedDimension(2, -1.0), "temperature is -1.0"),
-        (lambda: MixedDimension().start(4, 2), "counts is None"),
+        (lambda: MixedDimension().encode(table()), "counts is None"),
         (lambda: MixedDimension().start(4, 2, counts=np.ones(3)), r"counts has shape \(3,\)"),
+        (lambda: Hashing(3).encode(table(), -np.ones(ROWS)), "counts .* none negative"),
         (lambda: RowwiseBits(1), "bits is 1"),
-        (lambda: ProductCodes(3).start(4, 8), "num_subspaces is 3: expected a divisor"),
         (lambda: LowRank(1).start(0, 2), "num_rows is 0"),
-        (lambda: LowRank(1).approximate(np.full((2, 2), np.nan, np.float32)), "NaN"),
+        (lambda: LowRank(1).encode(np.full((2, 2), np.nan, np.float32)), "NaN"),
+        (lambda: LowRank(1).encode(np.ones(3)), r"table has shape \(3,\)"),
         (lambda: TableScheme.from_dict({"scheme": "magic"}), "scheme is 'magic'"),
+        (lambda: TableScheme.from_dict({"scheme": "low_rank", "rank": 2, "new": 1}), "newer"),
     ],
 )
 def test_bad_input_is_named(make: object, message: str) -> None:

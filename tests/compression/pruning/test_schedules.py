@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_lib.compression.pruning import ConstantSchedule, PolynomialSchedule
+from recsys_lib.compression.pruning import PolynomialSchedule
 
 TFMOT = """
 import json, sys
@@ -41,8 +41,6 @@ def test_values_are_those_of_tfmot() -> None:
         jobs.append(("PolynomialDecay", options | {"begin_step": begin, "end_step": end}, steps))
         schedule = PolynomialSchedule(end, begin, initial, power)
         ours.append([schedule(step, final) for step in steps])
-    jobs.append(("ConstantSparsity", {"target_sparsity": 0.7, "begin_step": 2}, steps))
-    ours.append([ConstantSchedule(2)(step, 0.7) for step in steps])
     every_four = {"initial_sparsity": 0.2, "final_sparsity": 0.8, "begin_step": 0, "end_step": 16}
     jobs.append(("PolynomialDecay", every_four | {"frequency": 4}, list(range(22))))
     done = subprocess.run(
@@ -90,7 +88,7 @@ def test_sparsity_never_falls_and_ends_where_it_should(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"end_step": 0}, "end_step is 0: expected more than begin_step, 0"),
+        ({"end_step": 0}, "end_step is 0"),
         ({"end_step": 2, "begin_step": 2}, "end_step is 2"),
         ({"end_step": 2, "begin_step": -1}, "begin_step is -1"),
         ({"end_step": 2, "initial_sparsity": 1.0}, "initial_sparsity is 1.0"),
@@ -100,11 +98,5 @@ def test_sparsity_never_falls_and_ends_where_it_should(
 def test_errors(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PolynomialSchedule(**options)
-
-
-def test_errors_of_the_constant_schedule_and_of_calls() -> None:
-    with pytest.raises(ValueError, match="begin_step is -1"):
-        ConstantSchedule(-1)
-    for schedule in (ConstantSchedule(), PolynomialSchedule(3)):
-        with pytest.raises(ValueError, match=r"final_sparsity is 1.0: expected a number in \[0, 1"):
-            schedule(0, 1.0)
+    with pytest.raises(ValueError, match=r"final_sparsity is 1\.0"):
+        PolynomialSchedule(3)(0, 1.0)

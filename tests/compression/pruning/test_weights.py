@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from recsys_lib.compression import named_weights, with_weights
-from recsys_lib.compression.pruning import WeightPruning, magnitude_mask, prune_weights
+from recsys_lib.compression.pruning import WeightPruning, magnitude_mask, prune
 from recsys_lib.data import Interactions
 from recsys_lib.models import IALS, RatingModelConfig, build_rating_model
 from recsys_lib.training import KerasRecommender
@@ -29,7 +29,7 @@ def test_each_kind_of_model_is_pruned_into_a_new_one(kind: str) -> None:
         keras = pytest.importorskip("tf_keras") if kind == "tf_keras" else None
         model = build_rating_model(CONFIG, keras=keras)
     before = named_weights(model)
-    pruned = prune_weights(model, WeightPruning(0.8))
+    pruned = prune(model, WeightPruning(0.8))
     assert type(pruned.model) is type(model)
     for name, values in named_weights(pruned.model).items():
         mask = magnitude_mask(before[name], 0.8) if values.ndim > 1 else 1
@@ -43,7 +43,7 @@ def test_each_kind_of_model_is_pruned_into_a_new_one(kind: str) -> None:
 
 def test_a_budget_for_each_weight() -> None:
     sparsity = {"dense_0/kernel": 0.5, "item_embedding/embeddings": 0.9}
-    report = prune_weights(ranker(), WeightPruning(sparsity)).report
+    report = prune(ranker(), WeightPruning(sparsity)).report
     found = {tensor.name: tensor.sparsity for tensor in report.tensors if tensor.sparsity > 0}
     biases = {name: 1.0 for name in found if name.endswith("bias")}  # zeros from the start
     assert found == pytest.approx(sparsity | biases, abs=1e-3)
@@ -52,7 +52,7 @@ def test_a_budget_for_each_weight() -> None:
 def test_a_global_budget_is_kept_in_all_and_differs_by_layer() -> None:
     model = ranker()
     names = ("dense_0/kernel", "item_embedding/embeddings")
-    pruned = prune_weights(model, WeightPruning(0.9, budget="global", names=names))
+    pruned = prune(model, WeightPruning(0.9, budget="global", names=names))
     weights = named_weights(pruned.model)
     zeros = sum(int((weights[name] == 0).sum()) for name in names)
     assert zeros == pytest.approx(0.9 * sum(weights[name].size for name in names), abs=1)
@@ -66,7 +66,7 @@ def test_a_global_budget_is_kept_in_all_and_differs_by_layer() -> None:
 @pytest.mark.parametrize("granularity", ["row", "block", "n_of_m"])
 def test_patterns(granularity: str) -> None:
     names = ("dense_0/kernel", "dense_1/kernel")
-    pruned = prune_weights(ranker(), WeightPruning(0.5, granularity, names=names))
+    pruned = prune(ranker(), WeightPruning(0.5, granularity, names=names))
     for name in names:
         zeros = named_weights(pruned.model)[name] == 0
         assert zeros.mean() == 0.5
@@ -79,14 +79,9 @@ def test_patterns(granularity: str) -> None:
 def test_layouts() -> None:
     kinds = {}
     for layout in ("csr", "bitmap", "dense", "smallest"):
-        pruned = prune_weights(ranker(), WeightPruning(0.5, layout=layout))
+        pruned = prune(ranker(), WeightPruning(0.5, layout=layout))
         kinds[layout] = pruned.tensors["user_embedding/embeddings"].kind
     assert kinds == {"csr": "csr", "bitmap": "bitmap", "dense": "dense", "smallest": "bitmap"}
-
-
-def test_no_sparsity_changes_nothing() -> None:
-    report = prune_weights(ranker(), WeightPruning(0.0)).report
-    assert report.relative_error == 0
 
 
 @pytest.mark.parametrize(
@@ -98,7 +93,7 @@ def test_no_sparsity_changes_nothing() -> None:
         ({"budget": "total"}, ValueError, "budget is 'total': expected one of layer, global"),
         ({"budget": "global", "sparsity": {"a": 0.5}}, ValueError, "sparsity is given by name"),
         ({"names": ("a",), "sparsity": {"a": 0.5}}, ValueError, "sparsity is given by name"),
-        ({"budget": "global", "granularity": "row"}, ValueError, "expected 'element' for a gl"),
+        ({"budget": "global", "granularity": "row"}, ValueError, "expected 'element'"),
         ({"names": "dense_0/kernel"}, TypeError, "names is 'dense_0/kernel': expected a tuple"),
         ({"layout": "coo"}, ValueError, "layout is 'coo'"),
     ],
@@ -111,21 +106,18 @@ def test_errors_of_the_config(options: dict, error: type[Exception], message: st
 def test_errors_of_the_model() -> None:
     import keras
 
-    with pytest.raises(ValueError, match="names names 'dense_7/kernel': expected some of"):
-        prune_weights(ranker(), WeightPruning(names=("dense_7/kernel",)))
-    with pytest.raises(ValueError, match="sparsity names 'x'"):
-        prune_weights(ranker(), WeightPruning({"x": 0.5}))
-    with pytest.raises(ValueError, match="expected at least one"):
-        prune_weights(ranker(), WeightPruning({}))
-    with pytest.raises(ValueError, match=r"dense_0/bias: weights has shape \(32,\): expected a m"):
-        prune_weights(ranker(), WeightPruning({"dense_0/bias": 0.5}, "row"))
-    with pytest.raises(TypeError, match="config is of type float: expected WeightPruning"):
-        prune_weights(ranker(), 0.5)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="not built"):
-        prune_weights(keras.Sequential([keras.layers.Dense(2)]), WeightPruning())
-    with pytest.raises(RuntimeError, match="fit"):
-        prune_weights(IALS(), WeightPruning())
     broken = with_weights(ranker(), {})
     broken.get_layer("dense_0").kernel.assign(np.full((32, 32), np.nan))
-    with pytest.raises(ValueError, match="dense_0/kernel holds 1024 NaN"):
-        prune_weights(broken, WeightPruning())
+    unbuilt = keras.Sequential([keras.layers.Dense(2)])
+    for error, message, model, config in (
+        (ValueError, "names names 'x'", ranker(), WeightPruning(names=("x",))),
+        (ValueError, "sparsity names 'x'", ranker(), WeightPruning({"x": 0.5})),
+        (ValueError, "expected at least one", ranker(), WeightPruning({})),
+        (ValueError, "dense_0/bias has", ranker(), WeightPruning({"dense_0/bias": 0.5}, "row")),
+        (TypeError, "config is of type float", ranker(), 0.5),
+        (ValueError, "not built", unbuilt, WeightPruning()),
+        (RuntimeError, "fit", IALS(), WeightPruning()),
+        (ValueError, "dense_0/kernel holds 1024 NaN", broken, WeightPruning()),
+    ):
+        with pytest.raises(error, match=message):
+            prune(model, config)  # type: ignore[arg-type]

@@ -1,0 +1,134 @@
+"""Compressed tables inside models: they train, are stored, and leave the original alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from recsys_lib.compression import named_weights, with_weights
+from recsys_lib.compression.embedding_tables import (
+    Hashing,
+    LowRank,
+    MixedDimension,
+    QuotientRemainder,
+    RowwiseBits,
+    TableScheme,
+    compress_embeddings,
+    store_embeddings,
+)
+from recsys_lib.data import Interactions
+from recsys_lib.models import IALS, RatingModelConfig, build_rating_model, inner_product_vectors
+from recsys_lib.training import KerasRecommender, fit
+
+USERS, ITEMS = 40, 30
+RANDOM = np.random.default_rng(0)
+PAIRS = np.unique(RANDOM.integers(0, [USERS, ITEMS], (400, 2)), axis=0)
+DATA = Interactions(PAIRS[:, 0], PAIRS[:, 1], num_users=USERS, num_items=ITEMS)
+IDS = [DATA.user_ids.astype(np.int32), DATA.item_ids.astype(np.int32)]
+COUNTS = {
+    "user_embedding": np.bincount(PAIRS[:, 0], minlength=USERS),
+    "item_embedding": np.bincount(PAIRS[:, 1], minlength=ITEMS),
+}
+SCHEMES = [Hashing(10), QuotientRemainder(6), LowRank(2), MixedDimension(2, 0.5), RowwiseBits(3)]
+CASES = [("dot_product", s) for s in SCHEMES] + [
+    ("matrix_factorization", Hashing(10)),
+    ("two_tower", MixedDimension(2)),
+    ("mlp_ranker", RowwiseBits(3)),
+]
+
+
+def build(kind: str = "dot_product") -> Any:
+    hidden = (8, 4) if kind in ("two_tower", "mlp_ranker") else None
+    return build_rating_model(RatingModelConfig(kind, USERS, ITEMS, 8, hidden_units=hidden))
+
+
+@pytest.mark.parametrize(("kind", "scheme"), CASES, ids=repr)
+def test_compressed_models_train_store_and_score(kind: str, scheme: TableScheme) -> None:
+    import keras
+
+    model = build(kind)
+    before = named_weights(model)
+    small = compress_embeddings(model, scheme, counts=COUNTS, seed=1)
+    start = [w.copy() for w in small.get_weights()]
+    adam = keras.optimizers.Adam(0.03)
+    run = fit(small, DATA, epochs=5, batch_size=128, optimizer=adam, progress=False)
+    assert run.loss[-1] < run.loss[0]
+    assert any((a != b).any() for a, b in zip(start, small.get_weights(), strict=True))
+    stored = store_embeddings(small, "float32")
+    np.testing.assert_allclose(stored.score(*IDS), np.asarray(small(IDS)), rtol=1e-4, atol=1e-5)
+    assert stored.nbytes == stored.report.bytes_after
+    assert stored.report.bytes_before == sum(w.size * 4 for w in before.values())
+    for name, values in named_weights(model).items():  # the original has not moved
+        np.testing.assert_array_equal(values, before[name])
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
+def test_a_start_from_the_table_scores_like_the_encoded_tables(scheme: TableScheme) -> None:
+    model = build()
+    fit(model, DATA, epochs=3, batch_size=128, progress=False)
+    small = compress_embeddings(model, scheme, counts=COUNTS, start="table")
+    decoded = {
+        name: scheme.encode(table, COUNTS[name.split("/")[0]]).decode()
+        for name, table in named_weights(model).items()
+    }
+    after = with_weights(model, decoded)
+    np.testing.assert_allclose(np.asarray(after(IDS)), np.asarray(small(IDS)), atol=2e-3)
+
+
+def test_only_the_tables_asked_for_are_replaced() -> None:
+    model = build("matrix_factorization")
+    small = compress_embeddings(model, {"item_embedding": Hashing(5)})
+    names = {layer.name for layer in small.layers}
+    assert {"item_embedding_hashing", "user_embedding", "item_bias"} <= names
+    weights = [m.get_layer("user_embedding").get_weights()[0] for m in (small, model)]
+    np.testing.assert_array_equal(*weights)
+
+
+def test_nobody_takes_the_parts_for_vectors() -> None:
+    # inner_product_vectors reads the table of a layer called user_embedding.
+    small = compress_embeddings(build(), Hashing(5))
+    assert inner_product_vectors(small) is None
+    assert inner_product_vectors(store_embeddings(small).model) is not None
+
+
+def test_new_weights_and_saving_keep_scores(tmp_path: Path) -> None:
+    import keras
+
+    schemes = {"user_embedding": MixedDimension(2), "item_embedding": LowRank(2)}
+    small = compress_embeddings(build(), schemes, counts=COUNTS)
+    expected = np.asarray(small(IDS))
+    np.testing.assert_array_equal(np.asarray(with_weights(small, {})(IDS)), expected)
+    small.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(np.asarray(loaded(IDS)), expected)
+
+
+def test_the_model_in_a_recommender() -> None:
+    config = RatingModelConfig("dot_product", USERS, ITEMS, 8)
+    recommender = KerasRecommender(config, epochs=1, progress=False).fit(DATA)
+    assert compress_embeddings(recommender, LowRank(1)).count_params() == 1 * (USERS + ITEMS) + 16
+
+
+def test_bad_input_is_named() -> None:
+    model, factors = build(), IALS(embedding_dim=2, epochs=1).fit(DATA)
+    for message, call in (
+        ("scheme names 'users'", lambda: compress_embeddings(model, {"users": LowRank(1)})),
+        ("counts names", lambda: compress_embeddings(model, Hashing(3), counts={"x": [1]})),
+        ("start is 'zeros'", lambda: compress_embeddings(model, Hashing(3), start="zeros")),
+        ("counts is None", lambda: compress_embeddings(model, MixedDimension())),
+        ("no compressed tables", lambda: store_embeddings(model)),
+        ("dtype is 'int8'", lambda: store_embeddings(model, "int8")),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    with pytest.raises(TypeError, match="scheme is of type int"):
+        compress_embeddings(model, {"user_embedding": 3})  # type: ignore[dict-item]
+    for call in (
+        lambda: compress_embeddings(factors, LowRank(1)),
+        lambda: store_embeddings(factors),
+    ):
+        with pytest.raises(TypeError, match="IALS"):
+            call()
