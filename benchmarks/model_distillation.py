@@ -33,9 +33,13 @@ import numpy as np
 import pandas as pd
 from machine import machine_line
 
-from recsys_lib.compression.distillation import MeanTeacher, WeightAveraging, start_from_teacher
-from recsys_lib.compression.distillation.ema import WeightAverage
-from recsys_lib.compression.distillation.mean_teacher import Consistency
+from recsys_lib.compression.distillation import (
+    Consistency,
+    MeanTeacher,
+    WeightAverage,
+    WeightAveraging,
+    start_from_teacher,
+)
 from recsys_lib.data import DATASETS, Interactions, Split, load_dataset, load_split
 from recsys_lib.evaluation import evaluate_full_ranking, evaluate_leave_one_out
 from recsys_lib.models import IALS, RatingModelConfig, build_rating_model, inner_product_vectors

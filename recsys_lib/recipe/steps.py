@@ -95,8 +95,9 @@ class Distill:
         from recsys_lib.models import RatingModelConfig
 
         config = RatingModelConfig(self.kind, train.num_users, train.num_items, self.embedding_dim)
-        method = () if self.method is None else (self.method,)
-        return start(distill(state.model, config, train, *method, **self.options).model)
+        methods = self.method if isinstance(self.method, tuple) else (self.method,)
+        methods = () if self.method is None else methods
+        return start(distill(state.model, config, train, *methods, **self.options).model)
 
 
 @dataclass(frozen=True)
