@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from recsys_lib.checks import check_choice, check_names
 from recsys_lib.compression.compressed import CompressedModel, store_weights
-from recsys_lib.compression.pruning.dimensions import rotate_to_principal_axes
+from recsys_lib.compression.pruning.tables import rotate_to_principal_axes
 from recsys_lib.compression.quantization.codebooks import CodebookQuantization
 from recsys_lib.compression.quantization.product import ProductQuantization, deal_out
 from recsys_lib.compression.quantization.rate_distortion import RateDistortion
