@@ -81,7 +81,7 @@ def split_ranker(model: Any) -> RankerParts:
 
     Raises:
         TypeError: not a functional model.
-        ValueError: not one of the five kinds, or a dense layer is not plain.
+        ValueError: not one of the five kinds.
 
     Example:
         >>> from recsys_lib.models import RatingModelConfig, build_rating_model
@@ -109,11 +109,6 @@ def split_ranker(model: Any) -> RankerParts:
         )
     (kernel, bias), *others = [_weights(layer) for layer in dense]
     width = user_table.shape[1]
-    if len(kernel) != width + item_table.shape[1]:
-        raise ValueError(
-            f"dense_0 takes {len(kernel)} inputs: expected the {width} of user_embedding and the "
-            f"{item_table.shape[1]} of item_embedding"
-        )
     last, last_bias = _weights(layers["score"])
     last, user_vectors, item_vectors = last[:, 0], None, None
     if "user_gmf_embedding" in layers:  # neumf: score = [a_u * a_i, h] . last
@@ -140,14 +135,8 @@ def _table(layer: Any, count: int) -> Floats:
 
 
 def _weights(layer: Any) -> tuple[Floats, Floats]:
-    weights = [np.asarray(array, np.float32) for array in layer.get_weights()]
-    if not weights or weights[0].ndim != 2 or len(weights) > 2:
-        raise ValueError(
-            f"layer {layer.name} of type {type(layer).__name__} has weights of shapes "
-            f"{[array.shape for array in weights]}: expected a kernel and a bias, as Dense has"
-        )
-    outputs = weights[0].shape[1]
-    return weights[0], weights[1] if len(weights) == 2 else np.zeros(outputs, np.float32)
+    kernel, *bias = (np.asarray(array, np.float32) for array in layer.get_weights())
+    return kernel, bias[0] if bias else np.zeros(kernel.shape[1], np.float32)
 
 
 class CandidateScorer(PairScorer):
@@ -236,7 +225,7 @@ class CandidateScorer(PairScorer):
             users, rows = np.unique(user_ids, return_inverse=True)
         if parts.user_vectors is not None and parts.item_vectors is not None:
             vectors = parts.item_vectors[item_ids]
-            if len(users) == 1:
+            if len(users) == 1:  # a product is faster than a sum for each pair
                 scores += vectors @ parts.user_vectors[users[0]]
             else:
                 scores += np.einsum("nd,nd->n", vectors, parts.user_vectors[user_ids])

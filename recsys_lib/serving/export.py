@@ -25,7 +25,6 @@ from recsys_lib.data import Interactions
 from recsys_lib.serving.scorers import FACTS_NAME, count_ids, seal
 
 _QUANTIZATIONS = (None, "float16", "dynamic", "int8", "int16x8")
-_CALIBRATED = ("int8", "int16x8")
 _CALIBRATION_PAIRS = 2048
 _ONNX_OPSET = 18
 Pairs = tuple[NDArray[np.int32], NDArray[np.int32]]
@@ -88,8 +87,9 @@ def export_litert(
             scores mostly items that a user has not touched.
 
     Raises:
-        TypeError, FileNotFoundError, FileExistsError: as for :func:`export_saved_model`.
-        ValueError: an unknown quantization, missing or empty calibration, or ids out of range.
+        FileNotFoundError, FileExistsError: as for :func:`export_saved_model`.
+        TypeError: another kind of model; no calibration or another type.
+        ValueError: an unknown quantization, empty calibration, or ids out of range.
 
     Source:
         Jacob et al., *Quantization and Training of Neural Networks for Efficient
@@ -100,12 +100,14 @@ def export_litert(
         >>> model = build_rating_model(RatingModelConfig("mlp_ranker", 20, 30))
         >>> export_litert(model, "ranker.tflite", "int8")
         Traceback (most recent call last):
-        ValueError: calibration is None: expected Interactions or (user_ids, item_ids) for int8
+        TypeError: calibration is of type NoneType: expected Interactions or ...
     """
     if quantization not in _QUANTIZATIONS:
         raise ValueError(f"quantization is {quantization!r}: expected one of {_QUANTIZATIONS}")
     target = check_target(path)
-    pairs = _calibration_pairs(calibration, quantization, *count_ids(model))
+    counts, pairs = count_ids(model), None
+    if quantization in ("int8", "int16x8"):
+        pairs = _calibration_pairs(calibration, *counts)
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -140,8 +142,8 @@ def export_onnx(model: Any, path: str | os.PathLike[str]) -> None:
 
     Example:
         >>> from recsys_lib.models import RatingModelConfig, build_rating_model
-        >>> model = build_rating_model(RatingModelConfig("dot_product", 20, 30))
         >>> from recsys_lib.serving import load_scorer
+        >>> model = build_rating_model(RatingModelConfig("dot_product", 20, 30))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     export_onnx(model, f"{folder}/ranker.onnx")
         ...     load_scorer(f"{folder}/ranker.onnx").score([0, 19], [29, 0]).shape
@@ -170,14 +172,7 @@ def export_onnx(model: Any, path: str | os.PathLike[str]) -> None:
     put_in_place(target, lambda temporary: temporary.write_bytes(content))
 
 
-def _calibration_pairs(
-    calibration: Any, quantization: str | None, num_users: int, num_items: int
-) -> Pairs | None:
-    if quantization not in _CALIBRATED:
-        return None
-    expected = f"expected Interactions or (user_ids, item_ids) for {quantization}"
-    if calibration is None:
-        raise ValueError(f"calibration is None: {expected}")
+def _calibration_pairs(calibration: Any, num_users: int, num_items: int) -> Pairs:
     if isinstance(calibration, Interactions):
         rows = _spread(len(calibration), _CALIBRATION_PAIRS // 2)
         random_items = np.random.default_rng(0).integers(0, num_items, len(rows))
@@ -186,7 +181,10 @@ def _calibration_pairs(
     elif isinstance(calibration, tuple | list) and len(calibration) == 2:
         users, items = calibration
     else:
-        raise TypeError(f"calibration is of type {type(calibration).__name__}: {expected}")
+        raise TypeError(
+            f"calibration is of type {type(calibration).__name__}: expected Interactions or "
+            "(user_ids, item_ids) for whole numbers"
+        )
     users = check_ids("calibration user_ids", users, num_users)
     items = check_ids("calibration item_ids", items, num_items)
     if not len(users) or users.shape != items.shape:

@@ -154,10 +154,9 @@ class ExportedScorer(PairScorer):
 class _LiteRTScorer(ExportedScorer):
     runtime = "litert"
 
-    def __init__(self, path: Path, num_threads: int) -> None:
+    def __init__(self, path: Path, content: bytes, num_threads: int) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
-        content = path.read_bytes()
         size = int.from_bytes(content[-8:], "little")
         content, facts = _unseal(path, content, content[-8 - size : -8])
         super().__init__(facts)
@@ -184,13 +183,12 @@ class _LiteRTScorer(ExportedScorer):
 class _OnnxScorer(ExportedScorer):
     runtime = "onnx"
 
-    def __init__(self, path: Path, num_threads: int) -> None:
+    def __init__(self, path: Path, content: bytes, num_threads: int) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.log_severity_level = 4  # errors arrive as exceptions
-        content = path.read_bytes()
         try:
             self._session = onnxruntime.InferenceSession(
                 content, options, providers=["CPUExecutionProvider"]
@@ -232,12 +230,9 @@ def load_scorer(path: str | os.PathLike[str], num_threads: int = 1) -> ExportedS
         ExportedScorer(litert, 20 users, 30 items)
     """
     num_threads = check_number("num_threads", num_threads, 1, integer=True)
-    path = Path(path)
-    with path.open("rb") as file:
-        start = file.read(8)
-    if start[4:] == _LITERT_MARK:
-        return _LiteRTScorer(path, num_threads)
-    return _OnnxScorer(path, num_threads)
+    content = Path(path).read_bytes()
+    kind = _LiteRTScorer if content[4:8] == _LITERT_MARK else _OnnxScorer
+    return kind(Path(path), content, num_threads)
 
 
 def seal(content: bytes, model: Any) -> bytes:
@@ -261,8 +256,7 @@ def _unseal(path: Path, content: bytes, sealed: bytes) -> tuple[bytes, dict[str,
         ) from error
     if version > _VERSION:
         raise ValueError(
-            f"{path} has format version {version}, this recsys_lib reads up to {_VERSION}: "
-            "expected another file or another recsys_lib"
+            f"{path} has format version {version}: expected up to {_VERSION}, or a newer recsys_lib"
         )
     if hashlib.sha256(model + text).hexdigest().encode() != digest:
         raise ValueError(f"{path} is damaged: expected the file as it was written")

@@ -154,7 +154,7 @@ def test_calibration_with_interactions_pairs_users_with_random_items_too(tmp_pat
 @pytest.mark.parametrize(
     ("calibration", "error", "match"),
     [
-        (None, ValueError, "calibration is None"),
+        (None, TypeError, "type NoneType"),
         (([], []), ValueError, "at least one"),
         (([0, 1], [0]), ValueError, "equally many"),
         (([NUM_USERS], [0]), ValueError, "calibration user_ids holds 300"),
