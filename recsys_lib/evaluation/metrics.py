@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_choice, check_k, check_shape
+from recsys_lib.checks import check_choice, check_k, check_shape, check_weights
 
 METRICS = ("hit_rate", "ndcg", "recall")
 _TIE_ULPS = 8
@@ -175,10 +175,7 @@ def _top(relevance: ArrayLike, k: int) -> NDArray[np.float64]:
     check_k(k)
     array = np.asarray(relevance, np.float64)
     if array.ndim != 2 or array.shape[1] < k:
-        raise ValueError(
-            f"relevance has shape {array.shape}: expected (num_users, length) with length of k={k} "
-            "or more"
-        )
+        raise ValueError(f"relevance has shape {array.shape}: expected (n, m), m >= k = {k}")
     if not np.isin(array, (0, 1)).all():
         raise ValueError("relevance holds values other than 0 and 1: expected a binary array")
     return array[:, :k]
@@ -188,23 +185,16 @@ def _counts(num_relevant: ArrayLike, relevance: NDArray[np.generic]) -> NDArray[
     counts = np.asarray(num_relevant, np.float64)
     check_shape("num_relevant", counts, relevance.shape[:1])
     if (counts < np.maximum(relevance.sum(axis=1), 1)).any():
-        raise ValueError(
-            "num_relevant is below 1 or below the number of hits in a list: expected the number "
-            "of relevant items in the whole catalogue"
-        )
+        raise ValueError("num_relevant is below 1 or below the number of hits in a list")
     return counts
 
 
 def _differences(y_true: ArrayLike, y_pred: ArrayLike) -> NDArray[np.float64]:
     true, pred = np.asarray(y_true, np.float64), np.asarray(y_pred, np.float64)
-    if true.ndim != 1 or true.shape != pred.shape or len(true) == 0:
-        raise ValueError(
-            f"y_true has shape {true.shape} and y_pred {pred.shape}: expected the same (n,), n > 0"
-        )
+    if true.ndim != 1 or true.shape != pred.shape:
+        raise ValueError(f"y_true has shape {true.shape} and y_pred {pred.shape}: expected (n,)")
     for name, values in (("y_true", true), ("y_pred", pred)):
-        if not np.isfinite(values).all():
-            bad = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise ValueError(f"{name}[{bad}] is {values[bad]}: expected finite numbers")
+        check_weights(name, values)
     return pred - true
 
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_k, check_shape
+from recsys_lib.checks import check_counts, check_k, check_shape
 from recsys_lib.data.interactions import Interactions
 from recsys_lib.data.splits import Split
 from recsys_lib.evaluation.metrics import (
@@ -74,10 +74,7 @@ def evaluate_leave_one_out(model: Scorer, split: Split, k: int = 10) -> RankingR
         0.6309297535714575
     """
     if split.negatives is None:
-        raise ValueError(
-            "split.negatives is None: expected given negatives; draw some with sample_negatives, "
-            "or rank against all items with evaluate_full_ranking"
-        )
+        raise ValueError("split.negatives is None: expected some, such as from sample_negatives")
     num_candidates, test = 1 + split.negatives.shape[1], split.test
     _check_length(k, num_candidates)
     hits = np.zeros((len(test), k))
@@ -132,11 +129,7 @@ def evaluate_full_ranking(
         >>> evaluate_full_ranking(ById(), train, test, k=2)
         RankingResult(HR@2 1.0000, NDCG@2 ..., recall@2 1.0000; 1 users; full ranking of 4 items)
     """
-    if (train.num_users, train.num_items) != (test.num_users, test.num_items):
-        raise ValueError(
-            f"test counts {test.num_users} users and {test.num_items} items, train "
-            f"{train.num_users} and {train.num_items}: expected two parts of one data set"
-        )
+    check_counts("test", test, (train.num_users, train.num_items))
     num_items, seen, relevant = train.num_items, train.to_csr(), test.to_csr()
     relevant = (relevant - relevant.multiply(seen)).tocsr()
     relevant.eliminate_zeros()

@@ -6,7 +6,7 @@ Nothing here imports TensorFlow or Keras until ``build_rating_model`` is called.
 from recsys_lib.models.als import ALS, IALS
 from recsys_lib.models.base import Recommender, load_model
 from recsys_lib.models.closed_form import EASE, Popularity
-from recsys_lib.models.factors import Factors, FoldIn, as_factors, inner_product_vectors
+from recsys_lib.models.factors import Factors, as_factors, inner_product_vectors
 from recsys_lib.models.rating_model import RatingModelConfig, build_rating_model
 from recsys_lib.models.topk import top_k
 
@@ -15,7 +15,6 @@ __all__ = [
     "EASE",
     "IALS",
     "Factors",
-    "FoldIn",
     "Popularity",
     "RatingModelConfig",
     "Recommender",

@@ -209,9 +209,7 @@ class ALS(_AlternatingLeastSquares):
 
     def _fit(self, interactions: Interactions) -> None:
         if interactions.ratings is None:
-            raise ValueError(
-                "interactions has no ratings: expected some for ALS (IALS learns from plain events)"
-            )
+            raise ValueError("interactions has no ratings: expected some (IALS needs none)")
         by_user = interactions.to_csr("ratings")
         mean = float(by_user.data.mean(dtype=np.float64))
         by_user.data = by_user.data - np.float32(mean)

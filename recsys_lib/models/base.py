@@ -72,10 +72,7 @@ class Recommender(ABC):
     def _score_users(self, user_ids: NDArray[np.int64]) -> NDArray[np.float32]: ...
 
     def _score_histories(self, matrix: scipy.sparse.csr_matrix) -> NDArray[np.float32]:
-        raise TypeError(
-            f"histories: {type(self).__name__} cannot score a user known only by items: "
-            "expected user_ids, or a model with fold-in such as EASE or IALS"
-        )
+        raise TypeError(f"histories: {type(self).__name__} cannot fold in: expected user_ids")
 
     def _score_pairs(
         self, user_ids: NDArray[np.int64], item_ids: NDArray[np.int64]
@@ -257,9 +254,7 @@ class Recommender(ABC):
 
     def _counts(self) -> tuple[int, int]:
         if self.num_users is None or self.num_items is None:
-            raise RuntimeError(
-                f"{type(self).__name__} is not fitted: expected fit(interactions) before"
-            )
+            raise RuntimeError(f"{type(self).__name__} is not fitted: expected fit() before")
         return self.num_users, self.num_items
 
     def _history_matrix(self, histories: Sequence[ArrayLike]) -> scipy.sparse.csr_matrix:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_ids, check_type
+from recsys_lib.checks import check_counts, check_ids, check_type
 from recsys_lib.data import Interactions
 
 if TYPE_CHECKING:
@@ -37,19 +37,14 @@ def item_lists_to_csr(
     import scipy.sparse
 
     if isinstance(lists, str | bytes | Interactions) or not hasattr(lists, "__len__"):
-        raise TypeError(
-            f"{name} is of type {type(lists).__name__}: expected a list of item-id lists"
-        )
+        raise TypeError(f"{name} is of type {type(lists).__name__}: expected lists of item ids")
     rows = [
         np.unique(check_ids(f"{name}[{position}]", items, num_items))
         for position, items in enumerate(lists)
     ]
     lengths = np.array([len(row) for row in rows], np.int64)
     if not allow_empty and (lengths == 0).any():
-        raise ValueError(
-            f"{name}[{int(np.argmin(lengths))}] is empty: expected at least one item id "
-            "(Popularity serves users without any)"
-        )
+        raise ValueError(f"{name}[{int(np.argmin(lengths))}] is empty: expected an item id")
     starts = np.concatenate([[0], np.cumsum(lengths)])
     items = np.concatenate(rows) if rows else np.empty(0, np.int64)
     shape = (len(rows), num_items)
@@ -77,20 +72,11 @@ def exclusion_matrix(
     if not isinstance(exclude, Interactions):
         matrix = item_lists_to_csr("exclude", exclude, shape[1], allow_empty=True)
         if matrix.shape[0] != num_rows:
-            raise ValueError(
-                f"exclude has {matrix.shape[0]} lists: expected {num_rows}, one for each user asked"
-            )
+            raise ValueError(f"exclude has {matrix.shape[0]} lists: expected {num_rows}")
         return matrix
     if user_ids is None:
-        raise ValueError(
-            "exclude is Interactions, whose users histories do not name: "
-            "expected a list of item-id lists, one per history"
-        )
-    if (exclude.num_users, exclude.num_items) != shape:
-        raise ValueError(
-            f"exclude counts {exclude.num_users} users and {exclude.num_items} items: "
-            f"expected {shape[0]} and {shape[1]} as the model"
-        )
+        raise ValueError("exclude is Interactions: expected a list of item ids for each history")
+    check_counts("exclude", exclude, shape)
     rows = np.isin(exclude.user_ids, user_ids)
     pairs = (exclude.user_ids[rows], exclude.item_ids[rows])
     ones = np.ones(len(pairs[0]), np.float32)

@@ -100,10 +100,7 @@ def solve_rows(
             # Symmetric, so .T costs nothing and has the column order that LAPACK wants.
             _, vector, failed = lapack.sposv(left.T, targets[entries] @ chosen, overwrite_a=True)
             if failed:
-                raise ValueError(
-                    f"row {row} has no unique solution: expected a larger l2 (or features that are "
-                    "finite and not linearly dependent)"
-                )
+                raise ValueError(f"row {row} has no unique solution: expected a larger l2")
             solution[row] = vector
     return solution
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -254,12 +253,10 @@ def search_mark(factors: Factors, data: Split, *settings: object) -> str:
         >>> search_mark(factors, split, 1) == search_mark(factors, split, 2)
         False
     """
-    known = (factors.how_to_fold_in, fingerprint(data.train), fingerprint(data.test), *settings)
-    digest = hashlib.sha256(repr((factors, known)).encode())
-    for table in (*named_weights(factors).values(), data.negatives):
-        if table is not None:
-            digest.update(np.ascontiguousarray(table).tobytes())
-    return digest.hexdigest()
+    tables = named_weights(factors).values()
+    return fingerprint(
+        factors, factors.global_mean, factors.how_to_fold_in, data, *tables, *settings
+    )
 
 
 def _known_trials(path: Path, mark: str) -> dict[str, list[Any]]:

@@ -82,10 +82,8 @@ def load_checkpoint(path: str | os.PathLike[str], settings: dict[str, Any]) -> T
     saved = header["settings"]
     for name in sorted(settings.keys() | saved.keys()):
         if saved.get(name) != settings.get(name):
-            raise ValueError(
-                f"checkpoint {path} belongs to another run: {name} was {saved.get(name)}, now it "
-                f"is {settings.get(name)}: expected the same, another path, or resume=False"
-            )
+            change = f"{name} was {saved.get(name)}, now it is {settings.get(name)}"
+            raise ValueError(f"checkpoint {path} belongs to another run: {change}")
 
     model, optimizer, best = (
         [arrays[f"{part}.{number}"] for number in range(sum(k.startswith(part) for k in arrays))]

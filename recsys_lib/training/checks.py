@@ -34,15 +34,10 @@ def check_model(model: Any, interactions: Interactions) -> None:
     try:
         shape = tuple(model(ids, training=False).shape)
     except (tf.errors.InvalidArgumentError, IndexError) as error:
-        raise ValueError(
-            f"interactions counts {counts[0]} users and {counts[1]} items, and model cannot score "
-            f"user {counts[0] - 1} with item {counts[1] - 1}: expected tables of that size"
-        ) from error
+        what = f"model cannot score user {counts[0] - 1} with item {counts[1] - 1}"
+        raise ValueError(f"{what}: expected tables as large as interactions") from error
     if shape != (2,):
-        raise ValueError(
-            f"model returns shape {shape} for two pairs: expected (2,), one logit per pair "
-            "(a trailing axis would broadcast against labels)"
-        )
+        raise ValueError(f"model returns shape {shape} for two pairs: expected (2,), two logits")
     if not model.trainable_variables:
         raise ValueError("model has no trainable variables: expected something to train")
 
@@ -64,10 +59,8 @@ def own_optimizer(optimizer: Any) -> Any:
         try:
             return keras.optimizers.get(optimizer)
         except ValueError as error:
-            raise ValueError(
-                f"optimizer is {optimizer!r}: expected the name of a Keras optimizer such as "
-                "'adam', 'adagrad' or 'sgd', or an instance of one"
-            ) from error
+            hint = "expected the name of a Keras optimizer such as 'adam', or an instance"
+            raise ValueError(f"optimizer is {optimizer!r}: {hint}") from error
     check_type("optimizer", optimizer, (keras.optimizers.Optimizer,), " of Keras, or its name")
     return type(optimizer).from_config(optimizer.get_config())
 

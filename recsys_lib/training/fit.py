@@ -129,10 +129,7 @@ def fit(
     check_type("interactions", interactions, (Interactions,), " (of a Split, pass .train)")
     check_choice("objective", objective, OBJECTIVES)
     if objective == "squared_error" and interactions.ratings is None:
-        raise ValueError(
-            "objective is 'squared_error', but interactions has no ratings: expected ratings, or "
-            "an objective for plain events such as 'sigmoid_cross_entropy'"
-        )
+        raise ValueError("interactions has no ratings: expected some, or another objective")
     many = check_number("negatives_per_positive", negatives_per_positive, 1, integer=True)
     loop: dict[str, Any] = {
         "objective": objective,
@@ -154,10 +151,8 @@ def fit(
         if validation is None:
             raise ValueError(f"patience is {patience}, but there is no validation to judge by")
         if uses_averages(optimizer):
-            raise ValueError(
-                f"patience is {patience} and optimizer has use_ema=True: expected one of them, for "
-                "the weights of the best epoch and the averages at the end exclude each other"
-            )
+            # The weights of the best epoch and the averages at the end exclude each other.
+            raise ValueError(f"patience is {patience}: expected None beside use_ema=True")
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and not path.parent.is_dir():
         raise FileNotFoundError(f"checkpoint is {path}: expected an existing folder {path.parent}")
@@ -178,10 +173,8 @@ def fit(
     if path is not None and resume and path.exists():
         state = load_checkpoint(path, settings)
         if state.history.epochs > epochs:
-            raise ValueError(
-                f"epochs is {epochs}, but checkpoint {path} has {state.history.epochs} epochs "
-                "already: expected at least as many, another path, or resume=False"
-            )
+            reached = f"expected at least {state.history.epochs}, which {path} has already"
+            raise ValueError(f"epochs is {epochs}: {reached}")
     variables = [*model.variables, *getattr(extra_loss, "variables", ())]
     optimizer.build(trained_variables(model, extra_loss))
     run_epoch = compile_epoch(model, optimizer, interactions, **loop)

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import check_type, check_weights
+from recsys_lib.checks import check_counts, check_type, check_weights
 from recsys_lib.data import Interactions
 from recsys_lib.files import known_settings
 from recsys_lib.models import (
@@ -75,13 +75,8 @@ class KerasRecommender(Recommender):
                 f"this model was loaded, and its {', '.join(self._not_saved)} cannot be saved: "
                 "expected a new KerasRecommender(config, ...) to train"
             )
-        counts = interactions.num_users, interactions.num_items
-        if counts != (self.config.num_users, self.config.num_items):
-            raise ValueError(
-                f"interactions counts {counts[0]} users and {counts[1]} items, config "
-                f"{self.config.num_users} and {self.config.num_items}: expected the same"
-            )
         config = self.config
+        check_counts("interactions", interactions, (config.num_users, config.num_items))
         if (
             config.kind == "matrix_factorization"
             and config.global_bias == 0

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from recsys_lib.checks import check_choice
+from recsys_lib.checks import check_choice, check_counts
 from recsys_lib.data import Interactions, Split
 from recsys_lib.evaluation import (
     evaluate_full_ranking,
@@ -81,12 +81,7 @@ def _check_data(validation: Interactions | Split, metric: str, train: Interactio
         raise ValueError("validation is a Split without negatives: expected some, or Interactions")
     if metric in RATING_METRICS and getattr(validation, "ratings", None) is None:
         raise ValueError(f"metric is {metric!r}, but validation has no ratings")
-    counts = validation.num_users, validation.num_items
-    if counts != (train.num_users, train.num_items):
-        raise ValueError(
-            f"validation counts {counts[0]} users and {counts[1]} items, interactions "
-            f"{train.num_users} and {train.num_items}: expected the same"
-        )
+    check_counts("validation", validation, (train.num_users, train.num_items))
     given = getattr(validation, "negatives", None)
     candidates = validation.num_items if given is None else 1 + given.shape[1]
     if metric in RANKING_METRICS and candidates < k:

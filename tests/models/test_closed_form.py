@@ -171,18 +171,6 @@ def test_both_solvers_find_the_same_model(kind):
     assert nearly.item_vectors.dtype == np.float32
 
 
-def test_ials_step_is_at_the_bottom_of_the_stated_objective():
-    data = random_data(2)
-    model = IALS(embedding_dim=2, epochs=3, solver="cholesky").fit(data)
-    matrix = data.to_csr().toarray().astype(np.float64)
-    users, items = model.user_vectors.astype(float), model.item_vectors.astype(float)
-    best = implicit_objective(matrix, users, items, model)  # items were solved last
-    random = np.random.default_rng(0)
-    for _ in range(20):
-        moved = items + 1e-2 * random.normal(size=items.shape)
-        assert implicit_objective(matrix, users, moved, model) > best
-
-
 @both_solvers
 def test_ials_more_epochs_lower_the_objective(solver):
     data = random_data(3)

@@ -11,7 +11,8 @@ import pytest
 from recsys_lib import files
 from recsys_lib.data import Interactions
 from recsys_lib.files import read_file, replace_file, write_file
-from recsys_lib.models import ALS, EASE, IALS, Factors, FoldIn, Popularity, load_model
+from recsys_lib.models import ALS, EASE, IALS, Factors, Popularity, load_model
+from recsys_lib.models.factors import FoldIn
 
 DATA = Interactions([0, 0, 1, 1, 2], [0, 1, 1, 2, 3], [5, 3, 4, 1, 2], num_users=4, num_items=5)
 TABLES = [np.random.default_rng(n).normal(size=(n, 2)).astype(np.float32) for n in (5, 4)]

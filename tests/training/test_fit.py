@@ -155,7 +155,7 @@ def test_checkpoint_of_another_run_is_refused(tmp_path, name, change):
     data, dim = given.pop("data", toy_data()), given.pop("dim", 4)
     model = build_rating_model(RatingModelConfig("matrix_factorization", 20, 15, dim))
     before = model.get_weights()
-    with pytest.raises(ValueError, match=f"{name} (was|is 1, but)"):
+    with pytest.raises(ValueError, match=f"{name} (was|is 1)"):
         fit(model, data, **given)
     assert_same_weights(model, before)
     fit(model, data, **given, resume=False)
@@ -287,7 +287,7 @@ def test_use_ema_and_patience_exclude_each_other():
     before = model.get_weights()
     scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(use_ema=True))
     for given in (optimizer, scaled):
-        with pytest.raises(ValueError, match="patience is 2 and optimizer has use_ema=True"):
+        with pytest.raises(ValueError, match=r"patience is 2.*use_ema"):
             train(model, optimizer=given, patience=2, validation=lambda m: 0.0, metric="loss")
     assert_same_weights(before, model)
 

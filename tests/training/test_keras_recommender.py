@@ -71,7 +71,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
     model = KerasRecommender(config(), **OPTIONS)
     with pytest.raises(RuntimeError, match="not fitted"):
         model.score([0], [0])
-    with pytest.raises(ValueError, match="counts 6 users and 9 items"):
+    with pytest.raises(ValueError, match="interactions counts 6 users and 9 items"):
         model.fit(Interactions([5], [8]))
     model.fit(DATA)
     with pytest.raises(ValueError, match="user_ids"):
