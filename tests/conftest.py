@@ -26,12 +26,8 @@ CLOCKS_AND_PROCESSES = {
     "subprocess", "multiprocessing", "perf_counter", "process_time", "monotonic",
     "measure_latency", "compare_latency",
 }  # fmt: skip
-# Where scores are about to be ranked: module, function, and whether the scores are its first
-# argument or its result.
-SCORES_PASS = (
-    ("recsys_lib.models.topk", "top_k", "argument"),
-    ("recsys_lib.evaluation.protocols", "_checked", "result"),
-)
+# Where scores pass that are about to be ranked: modules and functions that return them.
+SCORES_PASS = (("recsys_lib.evaluation.metrics", "as_scores"),)
 
 # The same examples in each run of CI, so that a change is judged by itself; on a developer's
 # machine they are drawn anew each time, and find what the fixed ones miss.
@@ -75,16 +71,12 @@ def shaken_scores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         moved = np.nextafter(scores, np.where(towards == 0, scores, towards))
         return np.where(np.isfinite(scores), moved, scores)
 
-    for module, name, place in SCORES_PASS:
+    for module, name in SCORES_PASS:
         original = getattr(importlib.import_module(module), name)
 
         @functools.wraps(original)
-        def wrapper(
-            first: Any, *args: Any, _original: Any = original, _place: str = place, **options: Any
-        ) -> Any:
-            if _place == "argument":
-                return _original(shaken(first), *args, **options)
-            return shaken(_original(first, *args, **options))
+        def wrapper(*args: Any, _original: Any = original, **options: Any) -> Any:
+            return shaken(_original(*args, **options))
 
         for loaded in [m for key, m in sys.modules.items() if key.startswith("recsys_lib")]:
             if getattr(loaded, name, None) is original:
