@@ -296,8 +296,8 @@ def to_twin(model: Any) -> Any:
     twin = build_rating_model(config, keras=_import("tf_keras"))
     twin.set_weights(list(named_weights(inner).values()))
     ids = [np.arange(64, dtype=np.int32) * 7 % n for n in (config.num_users, config.num_items)]
-    scores = [np.asarray(either(ids, training=False)) for either in (inner, twin)]
-    if scores[0].shape != scores[1].shape or not np.allclose(scores[0], scores[1], 1e-4, 1e-5):
+    mine, other = (np.asarray(either(ids, training=False)) for either in (inner, twin))
+    if mine.shape != other.shape or not np.allclose(mine, other, 1e-4, 1e-5):
         raise ValueError("model gives other scores than what build_rating_model builds")
     return twin
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from recsys_lib.checks import check_number
 from recsys_lib.compression import CompressedModel, named_weights
@@ -69,18 +68,30 @@ class LayerRemoval(Pruning):
 
     def apply(self, model: Any, data: Interactions | None = None) -> CompressedModel:
         """Return the model without the layer."""
+        import keras
+
         shape = read_config(model)
         count = _count_removable(shape)
         if self.position >= count:
             raise ValueError(f"position is {self.position}: expected one in [0, {count})")
         weights = dict(named_weights(model))
-        pairs = None
-        if data is not None:
-            pairs = sample_pairs(model, data, num_samples=self.num_samples, seed=self.seed)[:2]
-        for layer in hidden_layers(shape):
-            if layer.position == self.position:
-                inputs = pairs and layer_outputs(model, _layer_before(layer), *pairs)
-                _bridge(weights, layer, inputs, shape.activation, self.ridge)
+        activate = keras.activations.get(shape.activation)
+        for layer in [la for la in hidden_layers(shape) if la.position == self.position]:
+            kernel, bias = (
+                weights.pop(f"{layer.name}/{part}").astype(np.float64)
+                for part in ("kernel", "bias")
+            )
+            untouched, read = np.split(weights[f"{layer.reader}/kernel"], [layer.offset])
+            if data is None:
+                new, shift = kernel @ read, bias @ read
+            else:
+                size = {"num_samples": self.num_samples, "seed": self.seed}
+                users, items, _ = sample_pairs(model, data, **size)
+                inputs = layer_outputs(model, _layer_before(layer), users, items)
+                outputs = np.asarray(activate(inputs @ kernel + bias), np.float64)
+                new, shift = ridge_regression(inputs, outputs @ read, self.ridge)
+            weights[f"{layer.reader}/kernel"] = np.vstack([untouched, new]).astype(np.float32)
+            weights[f"{layer.reader}/bias"] += shift.astype(np.float32)
         renamed = {_moved_up(name, self.position): values for name, values in weights.items()}
         units = tuple(w for n, w in enumerate(shape.hidden_units or ()) if n != self.position)
         smaller = rebuild(model, replace(shape, hidden_units=units), renamed)
@@ -128,29 +139,6 @@ def _layer_before(layer: HiddenLayer) -> str:
     if layer.position:
         return f"{stem}_{layer.position - 1}"
     return {"user_dense": "user_embedding", "item_dense": "item_embedding"}.get(stem, "concatenate")
-
-
-def _bridge(
-    weights: dict[str, NDArray[np.float32]],
-    layer: HiddenLayer,
-    inputs: NDArray[np.float64] | None,
-    activation: str,
-    ridge: float,
-) -> None:
-    """Put the new kernel and bias of the reader in, and take the layer's own weights out."""
-    import keras
-
-    kernel = weights.pop(f"{layer.name}/kernel").astype(np.float64)
-    bias = weights.pop(f"{layer.name}/bias").astype(np.float64)
-    reader = weights[f"{layer.reader}/kernel"]
-    untouched, read = reader[: layer.offset], reader[layer.offset :].astype(np.float64)
-    if inputs is None:
-        new, shift = kernel @ read, bias @ read
-    else:
-        outputs = keras.activations.get(activation)(inputs @ kernel + bias)
-        new, shift = ridge_regression(inputs, np.asarray(outputs, np.float64) @ read, ridge)
-    weights[f"{layer.reader}/kernel"] = np.vstack([untouched, new]).astype(np.float32)
-    weights[f"{layer.reader}/bias"] = (weights[f"{layer.reader}/bias"] + shift).astype(np.float32)
 
 
 def _moved_up(name: str, position: int) -> str:

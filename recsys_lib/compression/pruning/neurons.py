@@ -28,6 +28,7 @@ from recsys_lib.models import RatingModelConfig
 
 METHODS = ("magnitude", "activation", "taylor")
 Removed = dict[HiddenLayer, NDArray[np.int64]]
+Importance = dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -97,35 +98,27 @@ class NeuronPruning(Pruning):
             smaller = refit_readers(model, smaller, removed, users, items)
         return as_compressed("neuron pruning", self, model, smaller)
 
-    def _least_important(
-        self, shape: RatingModelConfig, importance: Mapping[str, NDArray[np.float32]]
-    ) -> Removed:
-        orders: Removed = {}
-        costs: list[NDArray[np.float64]] = []  # of the neurons of each width, in order of removal
+    def _least_important(self, shape: RatingModelConfig, importance: Importance) -> Removed:
         groups = _by_position(shape)
+        rated = []  # for each width, the neurons of each of the layers that have it
         for layers in groups:
             values = [importance[layer.name].astype(np.float64) for layer in layers]
             if self.scope == "global" and self.method != "taylor":
                 values = [v / max(float(np.sqrt(np.mean(v**2))), 1e-30) for v in values]
             if layers[0].reader is None:
                 values = [np.sum(values, axis=0)] * len(layers)
-            orders |= {
-                layer: np.argsort(v, kind="stable") for layer, v in zip(layers, values, strict=True)
-            }
-            costs.append(np.mean([np.sort(v) for v in values], axis=0))
-        counts = self._counts(groups, costs)
+            rated.append(values)
         return {
-            layer: np.sort(orders[layer][:count])
-            for layers, count in zip(groups, counts, strict=True)
-            for layer in layers
+            layer: np.sort(np.argsort(v, kind="stable")[:count])
+            for layers, values, count in zip(
+                groups, rated, self._counts(groups, rated), strict=True
+            )
+            for layer, v in zip(layers, values, strict=True)
         }
 
-    def _counts(
-        self, groups: list[list[HiddenLayer]], costs: list[NDArray[np.float64]]
-    ) -> list[int]:
+    def _counts(self, groups: list[list[HiddenLayer]], rated: list[list[Any]]) -> list[int]:
         """Decide how many neurons each width loses."""
-        widths = [len(cost) for cost in costs]
-        asked = self.sparsity
+        widths, asked = [len(values[0]) for values in rated], self.sparsity
         if isinstance(asked, Mapping):
             check_names("sparsity", asked, [x.name for layers in groups for x in layers])
             fractions = [{asked.get(layer.name, 0.0) for layer in layers} for layers in groups]
@@ -133,6 +126,7 @@ class NeuronPruning(Pruning):
                 raise ValueError("sparsity differs between towers: expected the same for both")
             shares = [found.pop() for found in fractions]
         elif self.scope == "global":
+            costs = [np.mean([np.sort(v) for v in values], axis=0) for values in rated]
             allowed = np.concatenate([cost[:-1] for cost in costs])  # the most important one stays
             group = np.repeat(np.arange(len(widths)), np.array(widths) - 1)
             chosen = np.argsort(allowed, kind="stable")[: round(asked * sum(widths))]
@@ -143,11 +137,8 @@ class NeuronPruning(Pruning):
 
 
 def neuron_importance(
-    model: Any,
-    method: str = "taylor",
-    interactions: Interactions | None = None,
-    **options: Any,
-) -> dict[str, NDArray[np.float32]]:
+    model: Any, method: str = "taylor", interactions: Interactions | None = None, **options: Any
+) -> Importance:
     """Return how much each neuron of each hidden layer matters; the lowest are the first to go.
 
     With z the output of a neuron (after its activation) and L the cross-entropy of one pair, both

@@ -148,10 +148,16 @@ def fit_pruned(
         >>> float(np.mean(weights["dense_0/kernel"] == 0)), pruned.sparsities
         (0.75, (0.75, 0.75))
     """
+    import keras
+
     check_type("config", config, (WeightPruning,))
     schedule = schedule or (lambda step, final_sparsity: final_sparsity)
     options = _training_options(model, options, frequency)
-    inner = _trainable_copy(model)
+    inner = model if isinstance(model, Factors) else keras_model(model)
+    if not isinstance(inner, keras.Model):
+        found = f"{type(inner).__module__.split('.')[0]} {type(inner).__name__}"
+        raise TypeError(f"model is a {found}: expected a Keras 3 model (see prune, and tfmot)")
+    inner = with_weights(inner, {})
     final = config.final_sparsities(named_weights(inner))
     epochs = options.get("epochs", 10)
     last_draw = epochs - 1
@@ -165,7 +171,11 @@ def fit_pruned(
                 f" expected {sparsity}, so an end_step of at most {last_draw} or more epochs"
             )
     masks: dict[str, Mask] = {}
-    holders = _constrain(inner, list(final))
+    variables = dict(zip(named_weights(inner), inner.weights, strict=True))
+    for name in final:
+        if not variables[name].trainable:
+            raise ValueError(f"{name} is not trainable: expected weights that training changes")
+    holders = {name: _MaskConstraint(variables[name]) for name in final}
     course: list[float] = []
     drawn: list[dict[str, float]] = [{}]
 
@@ -202,24 +212,6 @@ def fit_pruned(
     # A fresh clone takes the weights, so that no constraint is left on the result.
     stored = store_weights("weight pruning in training", config, model, tensors)
     return PrunedModel(stored.tensors, stored.model, stored.report, masks, history, tuple(course))
-
-
-def _trainable_copy(model: Any) -> Any:
-    import keras
-
-    inner = model if isinstance(model, Factors) else keras_model(model)
-    if not isinstance(inner, keras.Model):
-        found = f"{type(inner).__module__.split('.')[0]} {type(inner).__name__}"
-        raise TypeError(f"model is a {found}: expected a Keras 3 model (see prune, and tfmot)")
-    return with_weights(inner, {})
-
-
-def _constrain(model: Any, names: list[str]) -> dict[str, _MaskConstraint]:
-    variables = dict(zip(named_weights(model), model.weights, strict=True))
-    for name in names:
-        if not variables[name].trainable:
-            raise ValueError(f"{name} is not trainable: expected weights that training changes")
-    return {name: _MaskConstraint(variables[name]) for name in names}
 
 
 def _training_options(model: Any, options: dict[str, Any], frequency: int | None) -> dict[str, Any]:

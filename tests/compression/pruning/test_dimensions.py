@@ -16,7 +16,6 @@ from recsys_lib.compression.pruning.rating_models import read_config
 from recsys_lib.data import Interactions
 from recsys_lib.models import ALS, IALS, Popularity, RatingModelConfig, build_rating_model
 from recsys_lib.models.factors import Factors, FoldIn
-from recsys_lib.training import KerasRecommender
 
 RANDOM = np.random.default_rng(0)
 DATA = Interactions(
@@ -157,33 +156,6 @@ def test_a_new_user_can_still_be_folded_in() -> None:
     assert np.corrcoef(before, after)[0, 1] > 0.95
     smaller = prune(model, DimensionReduction(2)).model
     assert smaller.fold_in([[1, 2]]).shape == (1, 2)
-
-
-def test_a_twin_and_a_recommender_stay_what_they_are(tmp_path: Any) -> None:
-    import tf_keras
-
-    twin = prune(built("neumf", keras=tf_keras), DimensionReduction(3)).model
-    assert isinstance(twin, tf_keras.Model)
-    other = prune(built("neumf"), DimensionReduction(3)).model
-    np.testing.assert_allclose(scores(twin), scores(other), atol=1e-5)
-    config = RatingModelConfig("matrix_factorization", 40, 30, 8)
-    trained = KerasRecommender(config, objective="squared_error", epochs=1, progress=False).fit(
-        DATA
-    )
-    smaller = prune(trained, DimensionReduction(8)).model
-    np.testing.assert_allclose(
-        smaller.score(USERS, ITEMS), trained.score(USERS, ITEMS), rtol=1e-4, atol=1e-5
-    )
-    smaller.save(tmp_path / "smaller.npz")
-    again = KerasRecommender.load(tmp_path / "smaller.npz")
-    np.testing.assert_array_equal(again.score(USERS, ITEMS), smaller.score(USERS, ITEMS))
-
-
-def test_a_table_of_zeros_is_no_special_case() -> None:
-    model = built("dot_product")
-    zero = with_weights(model, {"item_embedding/embeddings": np.zeros((30, 8), np.float32)})
-    for axes in ("principal", "given"):
-        assert not scores(prune(zero, DimensionReduction(2, axes)).model).any()
 
 
 def test_biases_stay() -> None:

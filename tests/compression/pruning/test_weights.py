@@ -1,15 +1,218 @@
-"""Pruning models: budgets, bytes, and models that stay as they were."""
+"""Weights: masks by magnitude as TFMOT has them, and models that are pruned by them."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from recsys_lib.compression import named_weights, with_weights
 from recsys_lib.compression.pruning import WeightPruning, magnitude_mask, prune
+from recsys_lib.compression.pruning.weights import GRANULARITIES, num_kept
 from recsys_lib.data import Interactions
 from recsys_lib.models import IALS, RatingModelConfig, build_rating_model
 from recsys_lib.training import KerasRecommender
+
+SPARSITIES = [0.0, 0.1, 0.25, 0.3333, 0.5, 0.55, 0.7, 0.75, 0.8, 0.9, 0.95, 0.99, 0.999]
+SHAPES = [(16, 16), (64, 32), (12, 8), (128, 20)]
+
+# Runs in a process of its own: importing TFMOT switches tf.keras to Keras 2 for the whole process.
+TFMOT = """
+import json, sys
+import numpy as np
+import tensorflow as tf
+import tensorflow_model_optimization as tfmot
+from tensorflow_model_optimization.python.core.sparsity.keras import pruning_impl, pruning_utils
+
+def mask(weights, sparsity, block_size, pooling):
+    schedule = lambda step: (True, tf.constant(sparsity, tf.float32))
+    variable = tf.Variable(weights)
+    pruning = pruning_impl.Pruning(lambda: 0, [(variable, None, None)], schedule, block_size,
+                                   pooling)
+    return pruning._maybe_update_block_mask(variable)[1].numpy()
+
+def n_of_m(weights, zeros, group):
+    variable = tf.Variable(weights)
+    pruning = pruning_impl.Pruning(lambda: 0, [(variable, None, None)], None, (1, 1), "AVG",
+                                   sparsity_m_by_n=(zeros, group))
+    mask = pruning._maybe_update_block_mask(variable)[1].numpy()
+    if group == 4 and zeros == 2:
+        assert pruning_utils.is_pruned_m_by_n(tf.constant(weights * mask), (2, 4))
+    return mask
+
+jobs = json.load(sys.stdin)
+results = []
+for job in jobs:
+    weights = np.float32(job["weights"])
+    if "zeros" in job:
+        result = n_of_m(weights, job["zeros"], job["group"])
+    else:
+        result = mask(weights, job["sparsity"], job["block_size"], job["pooling"])
+    results.append(result.astype(int).tolist())
+print("MASKS" + json.dumps(results))
+"""
+
+
+def tfmot_masks(jobs: list[dict[str, object]]) -> list[np.ndarray]:
+    done = subprocess.run(
+        [sys.executable, "-c", TFMOT],
+        input=json.dumps(jobs),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [np.array(m, bool) for m in json.loads(done.stdout.split("MASKS")[1])]
+
+
+def matrix(shape: tuple[int, int], seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.slow
+def test_masks_are_those_of_tfmot() -> None:
+    jobs, ours = [], []
+    for seed, shape in enumerate(SHAPES):
+        weights = matrix(shape, seed)
+        for sparsity in SPARSITIES:
+            job = {"weights": weights.tolist(), "sparsity": sparsity}
+            jobs.append(job | {"block_size": (1, 1), "pooling": "AVG"})
+            ours.append(magnitude_mask(weights, sparsity))
+            for block, pooling in (((4, 4), "mean"), ((2, 4), "max"), ((4, 1), "mean")):
+                name = {"mean": "AVG", "max": "MAX"}[pooling]
+                jobs.append(job | {"block_size": block, "pooling": name})
+                options = {"block_size": block, "pooling": pooling}
+                ours.append(magnitude_mask(weights, sparsity, "block", **options))
+    for shape in ((8, 3), (16, 16), (6, 5), (7, 4), (3, 2)):  # groups that fit, and that do not
+        for zeros, group in ((2, 4), (1, 4), (3, 4), (1, 2), (4, 8)):
+            for weights in (matrix(shape), np.round(matrix(shape))):  # rounded: with many ties
+                jobs.append({"weights": weights.tolist(), "zeros": zeros, "group": group})
+                ours.append(magnitude_mask(weights, zeros / group, "n_of_m", group_size=group))
+    for job, theirs, mine in zip(jobs, tfmot_masks(jobs), ours, strict=True):
+        np.testing.assert_array_equal(mine, theirs, err_msg=str(job)[-120:])
+
+
+@pytest.mark.slow
+def test_where_tfmot_differs() -> None:
+    ties = np.float32([[3, 1, 1, 1], [2, 1, 1, 1]])
+    uneven = np.full((5, 8), 0.1, np.float32)
+    uneven[3] = 1.0
+    jobs = [
+        {"weights": ties.tolist(), "sparsity": 0.5, "block_size": (1, 1), "pooling": "AVG"},
+        {"weights": uneven.tolist(), "sparsity": 0.5, "block_size": (4, 4), "pooling": "MAX"},
+    ]
+    theirs = tfmot_masks(jobs)
+    assert theirs[0].sum() == 8  # asked for 4, keeps all that are equal to the fourth
+    mask = magnitude_mask(ties, 0.5)
+    assert mask.sum() == 4
+    assert not (mask & ~theirs[0]).any()
+    # Blocks of 4 and 1 rows. TFMOT pads at both ends, so it measures rows 0-2 and 3-4, and removes
+    # the row with the largest weights together with rows 0-2.
+    assert theirs[1].all(axis=1).tolist() == [False] * 4 + [True]
+    mask = magnitude_mask(uneven, 0.5, "block", pooling="max")
+    assert mask.all(axis=1).tolist() == [True] * 4 + [False]
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 10, 33, 1000, 65536])
+def test_exactly_as_many_are_kept_as_documented(size: int) -> None:
+    for values in (matrix((1, size))[0], np.ones(size, np.float32), np.zeros(size, np.float32)):
+        for sparsity in SPARSITIES:
+            assert magnitude_mask(values, sparsity).sum() == num_kept(size, sparsity)
+
+
+def test_of_equal_weights_the_first_are_kept() -> None:
+    kept = magnitude_mask(np.float32([[1, -1, 1], [1, 2, 1]]), 0.5)
+    assert kept.tolist() == [[True, True, False], [False, True, False]]
+    kept = magnitude_mask(np.ones((8, 1), np.float32), 0.5, "n_of_m")
+    assert kept.ravel().tolist() == [True, True, False, False] * 2
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    weights=arrays(np.float32, (7, 6), elements=st.sampled_from([0, 0.5, -0.5, 1, -2, 3])),
+    sparsities=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)),
+    granularity=st.sampled_from(GRANULARITIES),
+)
+def test_masks_are_nested(
+    weights: np.ndarray, sparsities: tuple[float, float], granularity: str
+) -> None:
+    less, more = (magnitude_mask(weights, s, granularity) for s in sorted(sparsities))
+    assert not (more & ~less).any()
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    weights=arrays(np.float32, (9, 5), elements=st.floats(-8, 8, width=32)),
+    sparsity=st.floats(0, 0.999),
+)
+def test_nothing_that_is_removed_is_larger_than_what_is_kept(
+    weights: np.ndarray, sparsity: float
+) -> None:
+    mask = magnitude_mask(weights, sparsity)
+    if not mask.all():
+        assert np.abs(weights[~mask]).max() <= np.abs(weights[mask]).min()
+    # Pruning again what was pruned removes nothing more.
+    np.testing.assert_array_equal(
+        magnitude_mask(weights * mask, sparsity) & (weights != 0), mask & (weights != 0)
+    )
+
+
+def test_blocks_at_the_border_are_measured_by_what_is_there() -> None:
+    weights = np.full((5, 3), 0.5, np.float32)
+    weights[4, 2] = 0.75  # a block of one
+    mask = magnitude_mask(weights, 0.75, "block", block_size=(2, 2))
+    assert mask[4, 2]
+    assert mask.sum() == 1 + 4  # of 3 x 2 blocks, 1.5 rounds to 2: the small one, then the first
+    assert mask[:2, :2].all()
+
+
+def test_rows_and_blocks_go_as_a_whole() -> None:
+    weights = matrix((12, 8))
+    rows = magnitude_mask(weights, 0.5, "row")
+    assert set(rows.sum(axis=1)) == {0, 8}
+    assert rows.all(axis=1).sum() == 6
+    blocks = magnitude_mask(weights, 0.5, "block").reshape(3, 4, 2, 4).sum(axis=(1, 3))
+    assert sorted(set(blocks.ravel())) == [0, 16]
+    assert (blocks == 16).sum() == 3
+    three = magnitude_mask(matrix((6, 8)).reshape(6, 4, 2), 0.5, "row")
+    assert three.all(axis=(1, 2)).sum() == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "weights", "options"),
+    [
+        (
+            ValueError,
+            r"sparsity is 1\.0",
+            np.ones(4),
+            {"sparsity": 1.0},
+        ),
+        (ValueError, "sparsity is nan", np.ones(4), {"sparsity": float("nan")}),
+        (ValueError, "weights holds 4 NaN", np.full((2, 2), np.nan), {}),
+        (ValueError, r"weights has shape \(0, 4\)", np.ones((0, 4)), {}),
+        (ValueError, r"\(4,\): expected a matrix for 'row'", np.ones(4), {"granularity": "row"}),
+        (ValueError, "expected a matrix", np.ones((2, 2, 2)), {"granularity": "block"}),
+        (ValueError, "expected a matrix", np.ones(4), {"granularity": "n_of_m"}),
+        (ValueError, "granularity is '2:4'", np.ones(4), {"granularity": "2:4"}),
+        (ValueError, r"block_size\[0\] is 0", np.ones(4), {"block_size": (0, 4)}),
+        (ValueError, "pooling is 'sum'", np.ones(4), {"pooling": "sum"}),
+        (ValueError, "group_size is 1", np.ones(4), {"group_size": 1}),
+        (TypeError, "weights is of type int64", [[1, 2]], {}),
+        (TypeError, "block_size is 4", np.ones(4), {"block_size": 4}),
+    ],
+)
+def test_errors_of_masks(
+    error: type[Exception], message: str, weights: object, options: dict
+) -> None:
+    with pytest.raises(error, match=message):
+        magnitude_mask(weights, **({"sparsity": 0.5} | options))
+
 
 CONFIG = RatingModelConfig("mlp_ranker", 200, 150, embedding_dim=16, hidden_units=(32, 16))
 DATA = Interactions(np.arange(200), np.arange(200) % 150, num_users=200, num_items=150)
@@ -61,27 +264,6 @@ def test_a_global_budget_is_kept_in_all_and_differs_by_layer() -> None:
     np.testing.assert_array_equal(
         weights["user_embedding/embeddings"], named_weights(model)["user_embedding/embeddings"]
     )
-
-
-@pytest.mark.parametrize("granularity", ["row", "block", "n_of_m"])
-def test_patterns(granularity: str) -> None:
-    names = ("dense_0/kernel", "dense_1/kernel")
-    pruned = prune(ranker(), WeightPruning(0.5, granularity, names=names))
-    for name in names:
-        zeros = named_weights(pruned.model)[name] == 0
-        assert zeros.mean() == 0.5
-        if granularity == "row":
-            assert set(zeros.mean(axis=1)) == {0, 1}
-        if granularity == "n_of_m":
-            assert (zeros.reshape(-1, 4, zeros.shape[1]).sum(axis=1) == 2).all()
-
-
-def test_layouts() -> None:
-    kinds = {}
-    for layout in ("csr", "bitmap", "dense", "smallest"):
-        pruned = prune(ranker(), WeightPruning(0.5, layout=layout))
-        kinds[layout] = pruned.tensors["user_embedding/embeddings"].kind
-    assert kinds == {"csr": "csr", "bitmap": "bitmap", "dense": "dense", "smallest": "bitmap"}
 
 
 @pytest.mark.parametrize(
