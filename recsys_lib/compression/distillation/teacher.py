@@ -135,8 +135,8 @@ class TeacherScores:
                 yield users, self._all[users]
                 continue
             rows = np.asarray(self._rows(users), np.float32)
-            check_shape("the teacher's scores of some users", rows, (len(users), self.num_items))
-            yield users, check_weights("the teacher's scores", rows)
+            check_shape("teacher's answer", rows, (len(users), self.num_items))
+            yield users, check_weights("teacher's answer", rows)
 
 
 def _rows_of(
@@ -165,7 +165,7 @@ def _rows_of(
     def rows(users: NDArray[np.int64]) -> NDArray[Any]:
         pairs = np.repeat(users, num_items), np.tile(np.arange(num_items), len(users))
         scores = np.asarray(score(*pairs))
-        check_shape("the teacher's scores of some pairs", scores, pairs[0].shape)
+        check_shape("teacher's answer", scores, pairs[0].shape)
         return scores.reshape(len(users), num_items)
 
     return rows

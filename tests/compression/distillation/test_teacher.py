@@ -76,7 +76,7 @@ def test_other_shapes_and_other_things_are_refused():
         TeacherScores(EXPECTED.T, 30, 20)
     with pytest.raises(ValueError, match=r"teacher counts 30 users and 20 items"):
         TeacherScores(MODEL, 30, 21)
-    with pytest.raises(ValueError, match=r"scores .*\(600, 1\)"):
+    with pytest.raises(ValueError, match=r"teacher.*\(600, 1\)"):
         TeacherScores(lambda u, i: EXPECTED[u, i][:, None], 30, 20).all_scores()
     with pytest.raises(TypeError, match="teacher is of type str"):
         TeacherScores("iALS", 30, 20)
