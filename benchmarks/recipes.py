@@ -33,7 +33,7 @@ from teachers import model_and_ease
 
 from recsys_lib.compression import save_compressed
 from recsys_lib.compression.distillation import Ensemble
-from recsys_lib.compression.embedding_tables import LowRank, MixedDimension, compress_tables
+from recsys_lib.compression.embedding_tables import LowRank, MixedDimension
 from recsys_lib.compression.pruning import RowRemoval, WeightPruning, prune
 from recsys_lib.compression.quantization import (
     CodebookQuantization,
@@ -43,7 +43,7 @@ from recsys_lib.compression.quantization import (
     TransformCoding,
     UniformQuantization,
     frequency_groups,
-    quantize_mixed,
+    quantize,
 )
 from recsys_lib.data import Split, load_split
 from recsys_lib.evaluation import evaluate_leave_one_out
@@ -159,14 +159,14 @@ def mixed_precision(model: IALS, split: Split, seed: int) -> Iterator[Found]:
                          ((2, 3, 2, 2), (4, 3, 2, 0))):  # fmt: skip
         bits = {f"user_vectors[{n}]": width for n, width in enumerate(users)}
         bits |= {f"item_vectors[{n}]": width for n, width in enumerate(items)}
-        mixed = quantize_mixed(model, MixedPrecision(bits, groups, base))
+        mixed = quantize(model, MixedPrecision(bits, groups, base))
         yield "mixed precision", f"{users} {items}", mixed
 
 
 def mixed_dimensions(model: IALS, split: Split, seed: int) -> Iterator[Found]:
     """Give frequent rows more dimensions than rare ones."""
     for temperature in (0.3, 0.6):
-        mixed = compress_tables(model, MixedDimension(4, temperature), counts=counts_of(split))
+        mixed = quantize(model, MixedDimension(4, temperature), counts=counts_of(split))
         yield "mixed dimension", f"4 lengths, temperature {temperature}", mixed
 
 

@@ -191,11 +191,16 @@ class CompressedModel:
 
     @cached_property
     def _scorer(self) -> Any:
-        if isinstance(self.model, Recommender):
-            return self.model
-        from recsys_lib.training import KerasScorer
+        return scorer_of(self.model)
 
-        return KerasScorer(self.model)
+
+def scorer_of(model: Any) -> Any:
+    """Return the model, or what scores pairs with it for a plain Keras model."""
+    if hasattr(model, "score"):
+        return model
+    from recsys_lib.training import KerasScorer
+
+    return KerasScorer(model)
 
 
 def store_weights(

@@ -297,7 +297,7 @@ def to_twin(model: Any) -> Any:
     twin.set_weights(list(named_weights(inner).values()))
     ids = [np.arange(64, dtype=np.int32) * 7 % n for n in (config.num_users, config.num_items)]
     scores = [np.asarray(either(ids, training=False)) for either in (inner, twin)]
-    if scores[0].shape != scores[1].shape or not np.allclose(*scores, 1e-4, 1e-5):
+    if scores[0].shape != scores[1].shape or not np.allclose(scores[0], scores[1], 1e-4, 1e-5):
         raise ValueError("model gives other scores than what build_rating_model builds")
     return twin
 

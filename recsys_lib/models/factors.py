@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -18,9 +17,6 @@ from recsys_lib.models.least_squares import one_blas_thread
 
 if TYPE_CHECKING:
     import scipy.sparse
-
-_CACHED = ("_axes",)
-_ROWS_PER_BATCH = 8192
 
 
 @dataclass(frozen=True)
@@ -83,6 +79,7 @@ class Factors(Recommender):
     how_to_fold_in: FoldIn | None = None
     embedding_dim: int
     _settings: ClassVar[tuple[str, ...]] = ()  # of a subclass that learns
+    _turned: tuple[Any, Any] | None = None  # item vectors, and what was computed from them
 
     def __init__(
         self,
@@ -96,22 +93,21 @@ class Factors(Recommender):
     ) -> None:
         items = check_weights("item_vectors", item_vectors, ndim=2)
         self.item_vectors, self.how_to_fold_in = items, fold_in
-        self.num_users, (self.num_items, self.embedding_dim) = 0, items.shape
+        self.num_items, self.embedding_dim = items.shape
+        self.num_users = 0 if user_vectors is None else len(np.asarray(user_vectors))
         self.global_mean = check_number("global_mean", global_mean, -np.inf)
-        if user_vectors is not None:
-            self.user_vectors = check_weights("user_vectors", user_vectors, ndim=2)
-            self.num_users = len(self.user_vectors)
-            check_shape("user_vectors", self.user_vectors, (self.num_users, self.embedding_dim))
-        elif fold_in is None:
+        if user_vectors is None and fold_in is None:
             raise ValueError("user_vectors and fold_in are None: expected one of them")
         if fold_in is not None and not (user_biases is None and item_biases is None):
             raise ValueError("fold_in and biases are given: expected one of them")
-        if user_biases is not None:
-            self.user_biases = check_weights("user_biases", user_biases, ndim=1)
-            check_shape("user_biases", self.user_biases, (self.num_users,))
-        if item_biases is not None:
-            self.item_biases = check_weights("item_biases", item_biases, ndim=1)
-            check_shape("item_biases", self.item_biases, (self.num_items,))
+        for name, values, shape in (
+            ("user_vectors", user_vectors, (self.num_users, self.embedding_dim)),
+            ("user_biases", user_biases, (self.num_users,)),
+            ("item_biases", item_biases, (self.num_items,)),
+        ):
+            if values is not None:
+                setattr(self, name, check_weights(name, values))
+                check_shape(name, getattr(self, name), shape)
 
     def __repr__(self) -> str:
         if self.num_items is None:
@@ -119,12 +115,6 @@ class Factors(Recommender):
         users = "items only" if self.user_vectors is None else f"{self.num_users:,} users"
         name = type(self).__name__
         return f"{name}({users}, {self.num_items:,} items, d = {self.embedding_dim})"
-
-    def __copy__(self) -> Self:
-        """Return a copy without what was computed from the tables: it may get other ones."""
-        result = type(self).__new__(type(self))
-        vars(result).update({key: v for key, v in vars(self).items() if key not in _CACHED})
-        return result
 
     def _fit(self, interactions: Interactions) -> None:
         raise TypeError("Factors are made from tables: expected IALS or another model to fit")
@@ -192,14 +182,16 @@ class Factors(Recommender):
             raise TypeError("the model holds items only: expected the user's history, not an id")
         return self.user_vectors
 
-    @cached_property
     def _axes(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """Item vectors in axes in which their weighted Gram matrix is diagonal; it; the axes."""
         assert self.how_to_fold_in is not None
-        items = self.item_vectors.astype(np.float64)
-        values, axes = np.linalg.eigh(self.how_to_fold_in.unobserved_weight * items.T @ items)
-        turned = np.ascontiguousarray(items @ axes, np.float32)
-        return turned, np.maximum(values, 0).astype(np.float32), axes.astype(np.float32)
+        if self._turned is None or self._turned[0] is not self.item_vectors:
+            items = self.item_vectors.astype(np.float64)
+            values, axes = np.linalg.eigh(self.how_to_fold_in.unobserved_weight * items.T @ items)
+            turned = np.ascontiguousarray(items @ axes, np.float32)
+            gram = np.maximum(values, 0).astype(np.float32)
+            self._turned = self.item_vectors, (turned, gram, axes.astype(np.float32))
+        return self._turned[1]
 
     def _solve_rows(self, matrix: scipy.sparse.csr_matrix) -> NDArray[np.float32]:
         """Fold in each row of a sparse 0/1 matrix, (rows, d); zeros for a row without entries."""
@@ -221,7 +213,7 @@ class Factors(Recommender):
         """
         how = self.how_to_fold_in
         assert how is not None
-        turned, gram, axes = self._axes
+        turned, gram, axes = self._axes()
         features = turned.take(met, axis=0)  # (n, d)
         frequency = len(met) + how.unobserved_weight * len(turned)
         diagonal = gram + np.float32(how.l2 * frequency)
@@ -335,11 +327,7 @@ def _tower(layers: dict[str, Any], side: str) -> NDArray[np.float32]:
     vectors = layers[f"{side}_embedding"].get_weights()[0]
     position = 0
     while (dense := layers.get(f"{side}_dense_{position}")) is not None:
-        parts = [
-            np.asarray(dense(vectors[start : start + _ROWS_PER_BATCH]))
-            for start in range(0, len(vectors), _ROWS_PER_BATCH)
-        ]
-        vectors = np.concatenate(parts)
+        vectors = np.asarray(dense(vectors))
         position += 1
     return vectors
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 
 import numpy as np
@@ -203,6 +204,17 @@ def test_ials_fold_in_is_the_user_step(dim):
     np.testing.assert_allclose(folded, solved, rtol=1e-3, atol=1e-4)
     scores = folded @ model.item_vectors.T
     np.testing.assert_allclose(model.score_histories([history]), scores, rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_that_was_fitted_again_folds_in_with_its_new_items():
+    model, fresh = IALS(embedding_dim=3), IALS(embedding_dim=3).fit(random_data(5))
+    model.fit(random_data(4)).fold_in([[1, 2]])
+    np.testing.assert_array_equal(
+        model.fit(random_data(5)).fold_in([[1, 2]]), fresh.fold_in([[1, 2]])
+    )
+    changed = copy.copy(model)
+    changed.item_vectors = 2 * model.item_vectors
+    assert np.abs(changed.fold_in([[1, 2]]) - model.fold_in([[1, 2]])).max() > 1e-3
 
 
 @pytest.mark.parametrize("kind", [IALS, ALS])

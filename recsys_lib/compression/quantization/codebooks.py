@@ -95,9 +95,6 @@ class CodebookTensor(EncodedTensor):
         bits: of a code.
         columns_per_codebook: None for all.
 
-    Raises:
-        ValueError: a code without a value, or other shapes than these.
-
     Example:
         >>> tensor = CodebookTensor(np.array([[0, 1], [1, 1]]), np.float32([[0.5, 2]]), bits=1)
         >>> tensor.decode().tolist()
@@ -113,10 +110,6 @@ class CodebookTensor(EncodedTensor):
         bits: int,
         columns_per_codebook: int | None = None,
     ) -> None:
-        check_weights("codebooks", codebooks, ndim=2)
-        size = min(codebooks.shape[1], 1 << bits)
-        if codes.size == 0 or codes.min() < 0 or codes.max() >= size:
-            raise ValueError(f"codes: expected integers from 0 to {size - 1}, at least one")
         columns = columns_per_codebook or (codes.shape[-1] if codes.ndim else 1)
         super().__init__(
             {"bits": bits, "shape": list(codes.shape), "columns_per_codebook": columns},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -168,20 +169,18 @@ def quantize_dynamic(model: Any) -> CompressedModel:
         raise TypeError(f"model is of type {type(inner)}: expected a Keras 3 model")
     weights = named_weights(model)
     dense = {layer.name for layer in inner.layers if type(layer) is keras.layers.Dense}
+    by_row = UniformQuantization(8, symmetric=True, scale_dtype="float32")
+    by_column = replace(by_row, granularity="column")
     tensors: dict[str, EncodedTensor] = {}
     for name, values in weights.items():
-        if values.ndim < 2:
-            tensors[name] = DenseTensor(values)
-            continue
-        by = "column" if name.split("/")[0] in dense else "row"
-        config = UniformQuantization(8, by, symmetric=True, scale_dtype="float32")
-        tensors[name] = config.encode(values)
+        config = by_column if name.split("/")[0] in dense else by_row
+        tensors[name] = config.encode(values) if values.ndim > 1 else DenseTensor(values)
 
-    def replace(layer: Any) -> Any:
+    def clone(layer: Any) -> Any:
         kind = DynamicDense if layer.name in dense else type(layer)
         return kind.from_config(layer.get_config())
 
-    new = keras.models.clone_model(inner, clone_function=replace)
+    new = keras.models.clone_model(inner, clone_function=clone)
     for layer in new.layers:
         names = [name for name in tensors if name.split("/")[0] == layer.name]
         if layer.name in dense:

@@ -78,12 +78,8 @@ def nudged_grid(
     least, most = np.asarray(minimum, np.float32), np.asarray(maximum, np.float32)
     if least.shape != most.shape:
         raise ValueError(f"minimum has shape {least.shape}, maximum {most.shape}: expected one")
-    if not (np.isfinite(least).all() and np.isfinite(most).all()):
-        raise ValueError("minimum and maximum hold NaN or infinity: expected finite numbers")
-    if (least > 0).any() or (most < 0).any():
-        raise ValueError(
-            f"the range is {least.min()} to {most.max()}: expected minimum <= 0 <= maximum"
-        )
+    if not ((least <= 0) & (most >= 0) & np.isfinite(most - least)).all():
+        raise ValueError(f"range {least.min()} to {most.max()}: expected finite minimum <= 0 <= it")
     scale = (most - least) / np.float32(high - low)
     scale = np.where(scale > _TINY, scale, np.float32(1))
     from_lowest = np.clip(np.floor(-least / scale + np.float32(0.5)), 0, high - low)

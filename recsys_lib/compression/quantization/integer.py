@@ -40,9 +40,6 @@ class IntegerDense:
         requantization: how sums are scaled: "single", "double" or "float"; see
             :func:`requantize`.
 
-    Raises:
-        ValueError: shapes that do not fit, an unknown requantization.
-
     Source:
         Jacob et al., *Quantization and Training of Neural Networks for Efficient
         Integer-Arithmetic-Only Inference*, CVPR 2018, equations 4 to 8.
@@ -62,11 +59,6 @@ class IntegerDense:
     output_grid: Grid | None = None
     relu: bool = False
     requantization: str = "single"
-
-    def __post_init__(self) -> None:
-        check_choice("requantization", self.requantization, REQUANTIZATIONS)
-        check_shape("bias", self.bias, (self.kernel.shape[1],))
-        check_shape("kernel_scale", self.kernel_scale, (self.kernel_scale.size,))
 
     def sums(self, codes: NDArray[Any]) -> NDArray[np.int32]:
         """Return the 32-bit sums of products, with bias and relu: (n, inputs) to (n, outputs).
@@ -88,8 +80,7 @@ class IntegerDense:
         """
         if self.output_grid is None:
             raise ValueError("output_grid is None: expected a grid to round the sums to")
-        if codes.ndim != 2 or codes.shape[1] != len(self.kernel):
-            raise ValueError(f"codes has shape {codes.shape}: expected (n, {len(self.kernel)})")
+        check_shape("codes", codes, (len(codes), len(self.kernel)))
         return to_grid(self.sums(codes), self.unit_scale, self.output_grid, self.requantization)
 
     @property
@@ -151,9 +142,6 @@ def requantize(accumulator: ArrayLike, multiplier: ArrayLike, method: str = "sin
     Returns:
         int64 of the broadcast shape, not clipped to any range.
 
-    Raises:
-        ValueError: an unknown method.
-
     Source:
         Jacob et al., *Quantization and Training of Neural Networks for Efficient
         Integer-Arithmetic-Only Inference*, CVPR 2018, equations 5 and 6.
@@ -164,7 +152,6 @@ def requantize(accumulator: ArrayLike, multiplier: ArrayLike, method: str = "sin
         >>> [requantize(2 * [2**29 - 1], 2.0**-30, method)[0] for method in REQUANTIZATIONS]
         [np.int64(0), np.int64(1), np.int64(0)]
     """
-    check_choice("method", method, REQUANTIZATIONS)
     if method == "float":
         real = np.asarray(accumulator, np.float32) * np.asarray(multiplier, np.float32)
         return np.rint(real).astype(np.int64)
@@ -232,6 +219,7 @@ def read_litert_dense(
     """
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+    check_choice("requantization", requantization, REQUANTIZATIONS)
     content = source if isinstance(source, bytes) else Path(source).read_bytes()
     interpreter = Interpreter(
         model_content=content, experimental_op_resolver_type=OpResolverType.BUILTIN_REF

@@ -62,9 +62,7 @@ class IntegerModel(CompressedModel):
 
     def run(self, inputs: Sequence[ArrayLike]) -> dict[str, Value]:
         """Return what each layer gives, by name: (codes, scale), or float32 numbers."""
-        values: dict[str, Value] = {
-            name: np.asarray(array) for name, array in zip(self.input_names, inputs, strict=True)
-        }
+        values: dict[str, Value] = dict(zip(self.input_names, map(np.asarray, inputs), strict=True))
         for step in self.steps:
             values[step.name] = step.operation(*(values[name] for name in step.inputs))
         return values
@@ -103,12 +101,7 @@ def operation_of(layer: Any) -> Operation:
         return lambda value: _reshape(value, layer.output.shape[1:])
     if kind == "ReLU" or (kind == "Activation" and layer.activation.__name__ == "relu"):
         return relu
-    known: dict[str, Operation] = {
-        "Concatenate": concatenate,
-        "Multiply": multiply,
-        "Dot": dot,
-        "Add": add,
-    }
+    known = {"Concatenate": concatenate, "Multiply": multiply, "Dot": dot, "Add": add}
     return known.get(kind, lambda value: value)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_names, check_number, check_shape, check_type, check_weights
+from recsys_lib.checks import check_names, check_number, check_type, check_weights
 from recsys_lib.compression.compressed import CompressedModel, store_weights
 from recsys_lib.compression.quantization.uniform import (
     UniformQuantization,
@@ -196,9 +196,6 @@ class GroupedTensor(EncodedTensor):
         groups: which rows or columns belong together.
         parts: the stored form of each group, in the order of their numbers.
 
-    Raises:
-        ValueError: another number of parts than groups, or a part of another shape.
-
     Example:
         >>> parts = [DenseTensor(np.ones((2, 1))), ZeroTensor((2, 2))]
         >>> GroupedTensor(WeightGroups(1, [1, 0, 1]), parts).decode().tolist()
@@ -209,8 +206,6 @@ class GroupedTensor(EncodedTensor):
 
     def __init__(self, groups: WeightGroups, parts: Sequence[EncodedTensor]) -> None:
         other = parts[0].shape[1 - groups.axis]
-        for part, size in zip(parts, np.bincount(groups.labels).tolist(), strict=True):
-            check_shape("parts", part, (other, size) if groups.axis else (size, other))
         self.groups, self.parts = groups, tuple(parts)
         shape = [other, len(groups.labels)] if groups.axis else [len(groups.labels), other]
         kinds = [[part.kind, part.header()] for part in parts]
@@ -249,24 +244,18 @@ def stored_bits(compressed: CompressedModel) -> pd.DataFrame:
     """
     import pandas as pd
 
-    rows: list[tuple[str, EncodedTensor | None, int]] = []
+    rows: list[tuple[Any, ...]] = []
     for name, tensor in compressed.tensors.items():
         if isinstance(tensor, GroupedTensor):
             sizes = [part_bytes(part) for part in tensor.parts]
             pieces = piece_names(name, tensor.groups)
-            rows += list(zip(pieces, tensor.parts, sizes, strict=True))
-            rows.append((f"{name}[index]", None, tensor.nbytes - sum(sizes)))
+            for piece, part, size in zip(pieces, tensor.parts, sizes, strict=True):
+                rows.append((piece, part.kind, _bits(part), int(np.prod(part.shape)), size))
+            rows.append((f"{name}[index]", "index", 0, 0, tensor.nbytes - sum(sizes)))
         else:
-            rows.append((name, tensor, tensor.nbytes))
-    frame = pd.DataFrame(
-        {
-            "piece": [piece for piece, _, _ in rows],
-            "stored_as": ["index" if tensor is None else tensor.kind for _, tensor, _ in rows],
-            "bits": [_bits(tensor) for _, tensor, _ in rows],
-            "numbers": [0 if t is None else int(np.prod(t.shape)) for _, t, _ in rows],
-            "bytes": [size for _, _, size in rows],
-        }
-    )
+            size = int(np.prod(tensor.shape))
+            rows.append((name, tensor.kind, _bits(tensor), size, tensor.nbytes))
+    frame = pd.DataFrame(rows, columns=["piece", "stored_as", "bits", "numbers", "bytes"])
     return frame.assign(bits_in_all=8 * frame.bytes / frame.numbers.where(frame.numbers > 0))
 
 
@@ -340,8 +329,6 @@ def _label_bits(num_groups: int) -> int:
     return max(1, (num_groups - 1).bit_length())
 
 
-def _bits(tensor: EncodedTensor | None) -> int:
-    if tensor is None or isinstance(tensor, ZeroTensor):
-        return 0
+def _bits(tensor: EncodedTensor) -> int:
     header = tensor.header()
-    return int(header["bits"] if "bits" in header else header["dtype"].removeprefix("float"))
+    return int(header.get("bits") or header.get("dtype", "float0").removeprefix("float"))

@@ -20,8 +20,6 @@ from recsys_lib.compression.quantization.uniform import (
 from recsys_lib.compression.tensors import EncodedTensor
 
 Floats = NDArray[np.float32]
-_ROTATIONS = ("none", "principal", "learned")
-_ROUNDS = 20  # of alternation between codebooks and rotation
 _SMALLEST_SHARE = 1e-6  # of the largest eigenvalue: below, a direction counts as that much
 
 
@@ -39,9 +37,9 @@ class ProductQuantization:
         num_subspaces: pieces of a row, all of the same length; must divide the columns. A row then
             takes ``num_subspaces * bits / 8`` bytes.
         bits: of the code of a piece, from 1 to 8: each piece has ``2 ** bits`` centroids.
-        rotation: of the rows before they are cut: "none"; "principal" (principal axes, dealt out
-            to the pieces such that all have much the same to say); or "learned" (from there on,
-            rotation and codebooks fitted in turns). A rotation is stored, ``columns ** 2`` numbers.
+        rotation: of the rows before they are cut: "none" or "principal" (principal axes, dealt out
+            to the pieces such that all have much the same to say). A rotation is stored,
+            ``columns ** 2`` numbers.
         dtype: in which centroids and rotation are stored, "float16" or "float32"; what float16 has
             no number for is stored in float32.
         iterations: of k-means, at most.
@@ -52,7 +50,7 @@ class ProductQuantization:
 
     Source:
         Jégou, Douze & Schmid, *Product Quantization for Nearest Neighbor Search*, 2011; rotations:
-        Ge, He, Ke & Sun, *Optimized Product Quantization*, CVPR 2013, sections 3.1 and 3.2.
+        Ge, He, Ke & Sun, *Optimized Product Quantization*, CVPR 2013, section 3.2.
 
     Example:
         >>> ProductQuantization(num_subspaces=0)
@@ -71,7 +69,7 @@ class ProductQuantization:
         store(self, bits=check_bits(self.bits, low=1))
         for name, low in (("num_subspaces", 1), ("iterations", 1), ("seed", 0)):
             store(self, **{name: check_number(name, getattr(self, name), low, integer=True)})
-        check_choice("rotation", self.rotation, _ROTATIONS)
+        check_choice("rotation", self.rotation, ("none", "principal"))
         check_choice("dtype", self.dtype, FLOAT_DTYPES)
 
     def encode(
@@ -113,9 +111,7 @@ class ProductQuantization:
             scale = np.sqrt(np.maximum(energy, floor) / energy.mean())
         points = array * scale
         rotation = _rotation(points, self, weights)
-        codes, books = _fit_pieces(
-            np.asarray(points @ rotation, np.float32), self, weights, self.iterations
-        )
+        codes, books = _fit_pieces(np.asarray(points @ rotation, np.float32), self, weights)
         back = None
         if self.rotation == "none":
             books = books / scale.reshape(self.num_subspaces, 1, -1)
@@ -135,9 +131,6 @@ class ProductTensor(EncodedTensor):
         bits: of a code.
         back: (columns, columns) by which rows of centroids are multiplied, or None.
 
-    Raises:
-        ValueError: a code without a centroid, or other shapes than these.
-
     Example:
         >>> books = np.float32([[[1], [2]], [[5], [9]]])
         >>> ProductTensor(np.array([[0, 1], [1, 1]]), books, bits=1).decode().tolist()
@@ -153,10 +146,7 @@ class ProductTensor(EncodedTensor):
         bits: int,
         back: NDArray[Any] | None = None,
     ) -> None:
-        pieces, size, width = codebooks.shape
-        check_shape("codes", codes, (len(codes), pieces))
-        if codes.size == 0 or codes.min() < 0 or codes.max() >= min(size, 1 << bits):
-            raise ValueError(f"codes: expected one or more rows of integers from 0 to {size - 1}")
+        pieces, _, width = codebooks.shape
         stored = {"codes": pack_bits(codes, bits), "codebooks": codebooks}
         header = {"bits": bits, "shape": [len(codes), pieces * width]}
         super().__init__(header, stored if back is None else stored | {"back": back})
@@ -196,17 +186,7 @@ def _rotation(points: Floats, config: ProductQuantization, weights: Floats | Non
     weighted = points * mass[:, None]
     mean = weighted.sum(axis=0) / mass.sum()
     variances, axes = np.linalg.eigh(points.T @ weighted / mass.sum() - np.outer(mean, mean))
-    rotation = axes[:, deal_out(variances, config.num_subspaces)].astype(np.float32)
-    if config.rotation == "principal":
-        return rotation
-    books = None
-    for _ in range(_ROUNDS):
-        turned = points @ rotation
-        codes, books = _fit_pieces(turned, config, weights, 4 if books is None else 1, books)
-        pieces = books[np.arange(config.num_subspaces), codes].reshape(points.shape)
-        left, _, right = np.linalg.svd(weighted.T @ pieces)  # Procrustes
-        rotation = left @ right
-    return rotation
+    return axes[:, deal_out(variances, config.num_subspaces)].astype(np.float32)
 
 
 def deal_out(variances: NDArray[np.floating], num_subspaces: int) -> NDArray[np.int64]:
@@ -231,23 +211,12 @@ def deal_out(variances: NDArray[np.floating], num_subspaces: int) -> NDArray[np.
 
 
 def _fit_pieces(
-    points: Floats,
-    config: ProductQuantization,
-    weights: Floats | None,
-    iterations: int,
-    start: Floats | None = None,
+    points: Floats, config: ProductQuantization, weights: Floats | None
 ) -> tuple[NDArray[np.int64], Floats]:
     """Fit and apply the codebook of each piece: codes (rows, m) and centroids (m, k, d)."""
-    codes, books = [], []
-    for number, piece in enumerate(np.split(points, config.num_subspaces, axis=1)):
-        centroids, code = kmeans(
-            np.ascontiguousarray(piece),
-            1 << config.bits,
-            weights=weights,
-            start=None if start is None else start[number],
-            iterations=iterations,
-            seed=config.seed + number,
-        )
-        codes.append(code)
-        books.append(centroids)
-    return np.stack(codes, axis=1), np.stack(books)
+    options: dict[str, Any] = {"weights": weights, "iterations": config.iterations}
+    found = [
+        kmeans(np.ascontiguousarray(piece), 1 << config.bits, seed=config.seed + number, **options)
+        for number, piece in enumerate(np.split(points, config.num_subspaces, axis=1))
+    ]
+    return np.stack([codes for _, codes in found], axis=1), np.stack([books for books, _ in found])

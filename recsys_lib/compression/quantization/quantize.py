@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from recsys_lib.checks import check_choice, check_names
 from recsys_lib.compression.compressed import CompressedModel, store_weights
-from recsys_lib.compression.pruning.tables import rotate_to_principal_axes
+from recsys_lib.compression.pruning import rotate_to_principal_axes
 from recsys_lib.compression.quantization.codebooks import CodebookQuantization
 from recsys_lib.compression.quantization.product import ProductQuantization, deal_out
 from recsys_lib.compression.quantization.rate_distortion import RateDistortion
@@ -99,11 +99,8 @@ def quantize(
         check_names("config", config, weights)
         chosen = {name: choice for name, choice in config.items() if choice is not None}
     else:
-        every = plain or isinstance(config, _ANY_MATRIX)
-        names = [
-            n for n, w in weights.items() if plain or (w.ndim > 1 if every else _is_table(n, w))
-        ]
-        chosen = dict.fromkeys(names, config)
+        fits = _is_matrix if isinstance(config, _ANY_MATRIX) else _is_table
+        chosen = {name: config for name, w in weights.items() if plain or fits(name, w)}
     check_names("counts", dict(counts or {}), chosen)
     energy = None
     if weighting == "scores":
@@ -121,8 +118,7 @@ def _is_matrix(name: str, values: NDArray[Any]) -> bool:
 
 
 def _is_table(name: str, values: NDArray[Any]) -> bool:
-    is_table = name.endswith(("_vectors", "/embeddings"))
-    return is_table and values.ndim == 2 and values.shape[1] > 1
+    return name.endswith(("_vectors", "/embeddings")) and values.ndim == 2 and values.shape[1] > 1
 
 
 def _encode(name: str, values: Any, config: Any, counts: Any, energy: Any = None) -> EncodedTensor:
@@ -130,27 +126,25 @@ def _encode(name: str, values: Any, config: Any, counts: Any, energy: Any = None
         return DenseTensor(values, "float16")
     if not hasattr(config, "encode") or isinstance(config, str):
         raise TypeError(
-            f"config is {config!r} for {name}: expected a quantization such as UniformQuantization"
+            f"config is {config!r} for {name}: expected one such as UniformQuantization"
         )
     if isinstance(config, _ANY_MATRIX):
         return config.encode(values)
     rows = None if counts is None or name not in counts else np.asarray(counts[name])
-    if energy is None:
-        return config.encode(values, rows)
-    return config.encode(values, rows, column_weights=energy)
+    more = {} if energy is None else {"column_weights": energy}
+    return config.encode(values, rows, **more)
 
 
-def _turn(model: Any, configs: list[Any]) -> tuple[Factors, NDArray[np.float64]]:
+def _turn(model: Any, configs: list[Any]) -> tuple[Factors, NDArray[np.floating]]:
     """Write a model in principal axes, dealt out to subspaces; return the energy of each column."""
     pieces = {c.num_subspaces for c in configs if isinstance(c, ProductQuantization)}
     if not isinstance(model, Factors) or len(pieces) != 1:
         raise ValueError(
-            "weighting is 'scores': expected a factor model, whose scores are products, and "
-            "ProductQuantization with the same num_subspaces for its tables"
+            "weighting is 'scores': expected a factor model and ProductQuantization of one "
+            "num_subspaces"
         )
     turned = rotate_to_principal_axes(model._users(), model.item_vectors)
     energy = np.maximum(turned.singular_values, 1e-9 * turned.singular_values[0] + 1e-30)
     order = deal_out(energy.astype(np.float64) ** 2, pieces.pop())
-    new = {"user_vectors": turned.user_vectors, "item_vectors": turned.item_vectors}
-    new = {name: table[:, order] for name, table in new.items()}
-    return with_weights(model, new), energy[order].astype(np.float64)
+    users, items = turned.user_vectors[:, order], turned.item_vectors[:, order]
+    return with_weights(model, {"user_vectors": users, "item_vectors": items}), energy[order]

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import check_choice, check_number, check_type
+from recsys_lib.checks import check_number, check_type
 from recsys_lib.compression.compressed import CompressedModel, compare_weights
 from recsys_lib.compression.pruning import rotate_to_principal_axes
 from recsys_lib.compression.quantization.entropy import EntropyCoding, fit_spread
 from recsys_lib.compression.quantization.transform import SteppedTensor
 from recsys_lib.compression.quantization.uniform import check_flag, store
-from recsys_lib.compression.tensors import DenseTensor, EncodedTensor
+from recsys_lib.compression.tensors import EncodedTensor
 from recsys_lib.compression.weights import named_weights
 from recsys_lib.data import Interactions
 from recsys_lib.models.checks import check_interactions
@@ -61,8 +61,6 @@ class RateDistortion:
         epochs: passes over the users.
         learning_rate: of Adam, in steps of the item table, four times as large for users; falls to
             0 in the second half.
-        users: "coded" stores both tables; "float" leaves user vectors in float32 and optimises the
-            items alone, for a service that folds its users in.
         seed: of the order of users.
         progress: show a progress bar.
 
@@ -92,7 +90,6 @@ class RateDistortion:
     sharpness: float = 0.8
     epochs: int = 60
     learning_rate: float = 0.02
-    users: str = "coded"
     seed: int = 0
     progress: bool = False
 
@@ -102,7 +99,6 @@ class RateDistortion:
             store(self, **{name: value})
         for name, low in (("embedding_dim", 1), ("epochs", 1), ("seed", 0)):
             store(self, **{name: check_number(name, getattr(self, name), low, integer=True)})
-        check_choice("users", self.users, ("coded", "float"))
         store(self, progress=check_flag("progress", self.progress))
 
     def compress(self, model: Factors, train: Interactions, teacher: Any = None) -> CompressedModel:
@@ -148,9 +144,7 @@ class RateDistortion:
         with one_blas_thread():
             tables = _optimise(start, wanted, own, self, train)
         tensors: dict[str, EncodedTensor] = {
-            "user_vectors": _code(tables.users, tables.user_steps)
-            if self.users == "coded"
-            else DenseTensor(tables.users * tables.user_steps),
+            "user_vectors": _code(tables.users, tables.user_steps),
             "item_vectors": _code(tables.items, tables.item_steps),
         }
         smaller = Factors(
@@ -209,10 +203,8 @@ def check_teacher(teacher: Any, counts: tuple[int, int]) -> None:
 def _scores_of(teacher: Any, counts: tuple[int, int]) -> Floats:
     """Ask a teacher once for all scores, (users, items) = ``counts``."""
     check_teacher(teacher, counts)
-    scores = np.empty(counts, np.float32)
-    for first in range(0, counts[0], _BATCH):
-        users = np.arange(first, min(first + _BATCH, counts[0]))
-        scores[users] = teacher.score_all_items(users)
+    batches = np.array_split(np.arange(counts[0]), -(-counts[0] // _BATCH))
+    scores = np.concatenate([teacher.score_all_items(batch) for batch in batches], dtype=np.float32)
     if not np.isfinite(scores).all():
         raise ValueError("teacher gives scores that are NaN or infinite: expected finite ones")
     return scores
@@ -234,15 +226,15 @@ def _optimise(
         student[batch] = np.log(_temper(own(batch), unseen, config.sharpness))  # of b
     moves = [(_adam(len(b)), _adam((len(b), len(first)))) for b in batches]
     move_items, move_logs = _adam(items.shape), _adam(len(first))
-    coded, total, step = config.users == "coded", config.epochs * len(batches), 0
+    total, step = config.epochs * len(batches), 0
     for _ in epochs_with_progress(config.epochs, "rate-distortion", config.progress):
-        user_price = config.rate_weight * _bits_per_step(users, by_row=False) if coded else None
+        user_price = config.rate_weight * _bits_per_step(users, by_row=False)
         item_price = config.rate_weight * _bits_per_step(items, by_row=True)
         for number in rng.permutation(len(batches)):
             batch, (move_student, move_users) = batches[number], moves[number]
             late = max(2 * step / total - 1, 0.0)  # 0 in the first half, then up to 1
             rate, step = config.learning_rate * (1 + np.cos(np.pi * late)) / 2, step + 1
-            n, m = np.rint(users[batch]) if coded else users[batch], np.rint(items)
+            n, m = np.rint(users[batch]), np.rint(items)
             scaled, b = n * np.exp(logs), np.exp(student[batch])[:, None]
             unseen = seen[batch].toarray() == 0
             target = _softmax(wanted(batch) * teacher[batch][:, None], unseen)
@@ -252,8 +244,7 @@ def _optimise(
             by_log = np.exp(logs) * (by_user * n).sum(axis=0)
             student[batch] -= move_student(np.einsum("ui,ui->u", error, scores), rate)
             by_user *= np.exp(logs)
-            if user_price is not None:
-                by_user += user_price[batch] * np.clip(2 * users[batch], -1, 1)
+            by_user += user_price[batch] * np.clip(2 * users[batch], -1, 1)
             by_item += len(batch) / len(users) * item_price * np.clip(2 * items, -1, 1)
             users[batch] -= move_users(by_user, _USER_SPEED * rate)
             items -= move_items(by_item, rate)

@@ -9,19 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_names, check_number, check_shape, check_type
+from recsys_lib.checks import check_names, check_number, check_type
+from recsys_lib.compression.compressed import scorer_of
 from recsys_lib.compression.quantization.mixed import (
-    GroupedTensor,
     MixedPrecision,
     WeightGroups,
-    ZeroTensor,
     check_width,
     encode_width,
     part_bytes,
     weight_pieces,
 )
 from recsys_lib.compression.quantization.uniform import UniformQuantization
-from recsys_lib.compression.tensors import DenseTensor
 from recsys_lib.compression.weights import keras_model, named_weights, with_weights
 from recsys_lib.models.factors import Factors
 
@@ -53,13 +51,6 @@ class SensitivityCurve:
     fixed_bytes: int
     groups: Mapping[str, WeightGroups]
     base: UniformQuantization
-
-    def __post_init__(self) -> None:
-        for name in ("loss", "nbytes"):
-            values = np.asarray(getattr(self, name))
-            check_shape(name, values, (len(self.pieces), len(self.bits)))
-            if not np.isfinite(values).all():
-                raise ValueError(f"{name} holds NaN or infinity: expected finite numbers")
 
     @property
     def increase(self) -> NDArray[np.float64]:
@@ -133,8 +124,8 @@ def sensitivity(
             changed[index] = stored.decode()
             _assign(trial, weights | {name: changed})
             losses[row, column] = _loss(loss, trial, f"{piece} in {width} bits")
-    fixed = sum(DenseTensor(values).nbytes for n, values in weights.items() if n not in chosen)
-    fixed += sum(_index_bytes(weights[name], group) for name, group in groups.items())
+    whole = MixedPrecision(dict.fromkeys(pieces, widths[0]), groups, base).compress(model)
+    fixed = whole.nbytes - int(nbytes[:, 0].sum())
     return SensitivityCurve(tuple(pieces), widths, losses, nbytes, reference, fixed, groups, base)
 
 
@@ -172,7 +163,7 @@ def score_error(model: Any, user_ids: ArrayLike, item_ids: ArrayLike) -> Loss:
 
     def centred(other: Any) -> NDArray[np.float64]:
         if last[0] is not other:  # a Keras model is compiled once, and follows its weights
-            last[:] = [other, _scorer(other)]
+            last[:] = [other, scorer_of(other)]
         scores = np.asarray(last[1].score(*pairs), np.float64).reshape(len(users), len(items))
         return scores - scores.mean(axis=1, keepdims=True)
 
@@ -185,14 +176,6 @@ def score_error(model: Any, user_ids: ArrayLike, item_ids: ArrayLike) -> Loss:
         return float(((centred(other) - target) ** 2).sum()) / spread
 
     return loss
-
-
-def _scorer(model: Any) -> Any:
-    if hasattr(model, "score"):
-        return model
-    from recsys_lib.training import KerasScorer
-
-    return KerasScorer(model)
 
 
 def _loss(loss: Loss, model: Any, what: str) -> float:
@@ -209,11 +192,6 @@ def _assign(trial: Any, weights: Mapping[str, NDArray[np.float32]]) -> None:
             setattr(trial, name, values)
     else:
         keras_model(trial).set_weights(list(weights.values()))
-
-
-def _index_bytes(values: NDArray[np.float32], group: WeightGroups) -> int:
-    parts = [ZeroTensor(values[group.index(number)].shape) for number in range(group.num_groups)]
-    return GroupedTensor(group, parts).nbytes - sum(part_bytes(part) for part in parts)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_bits, check_choice, check_number, check_weights
+from recsys_lib.checks import check_bits, check_choice, check_weights
 from recsys_lib.compression.tensors import EncodedTensor
 from recsys_lib.files import known_settings
 
@@ -42,12 +42,11 @@ class UniformQuantization:
         granularity: what shares a scale: "tensor" (everything), "row" (first axis: an embedding),
             or "column" (last axis: an output of a dense kernel).
         symmetric: see above.
-        scale_search: "minmax" (the whole range), "percentile" or "mse" (clip it where the squared
-            error is smallest), see :func:`find_range`.
+        scale_search: "minmax" (the whole range), "percentile" (99.9 % of it) or "mse" (clip it
+            where the squared error is smallest), see :func:`find_range`.
         scale_dtype: "float16" or "float32", in which scales and offsets are stored; what float16
             has no number for is stored in float32.
         exact_zero: see above; where padding or masks must stay zero, or integer arithmetic follows.
-        percentile: for that search, above 50 and up to 100.
 
     Raises:
         TypeError, ValueError: an argument out of range.
@@ -71,12 +70,9 @@ class UniformQuantization:
     scale_search: str = "minmax"
     scale_dtype: str = "float16"
     exact_zero: bool = False
-    percentile: float = 99.9
 
     def __post_init__(self) -> None:
         store(self, bits=check_bits(self.bits))
-        percentile = check_number("percentile", self.percentile, 50, 100, include_low=False)
-        store(self, percentile=percentile)
         check_choice("granularity", self.granularity, GRANULARITIES)
         for name in ("symmetric", "exact_zero"):
             store(self, **{name: check_flag(name, getattr(self, name))})
@@ -114,13 +110,7 @@ class UniformQuantization:
         if not array.ndim:
             raise ValueError("values has shape (): expected one or more dimensions")
         groups, shape = _groups(array, self.granularity)
-        ends = find_range(
-            groups,
-            self.bits,
-            symmetric=self.symmetric,
-            search=self.scale_search,
-            percentile=self.percentile,
-        )
+        ends = find_range(groups, self.bits, symmetric=self.symmetric, search=self.scale_search)
         low, high = (end.astype(np.float64).reshape(shape) for end in ends)
         offset: NDArray[Any] | None = None
         if self.symmetric:

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_lib.compression import named_weights, read_tensor
+from recsys_lib.compression import named_weights
 from recsys_lib.compression.pruning import RowRemoval, prune
 from recsys_lib.compression.pruning.rating_models import read_config
 from recsys_lib.compression.pruning.tables import RowMap
+from recsys_lib.compression.tensors import read_tensor
 from recsys_lib.data import Interactions
 from recsys_lib.models import ALS, IALS, RatingModelConfig, build_rating_model
 from recsys_lib.models.factors import Factors

@@ -151,8 +151,8 @@ def test_scales_of_rows_and_columns():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((0.5, 2.0, 8), "expected minimum <= 0"),
-        ((-1.0, float("nan"), 8), "NaN or infinity"),
+        ((0.5, 2.0, 8), "expected finite minimum <= 0"),
+        ((-1.0, float("nan"), 8), "expected finite"),
         (([-1.0], [[1.0]], 8), "expected one"),
         ((-1.0, 1.0, 9), "bits is 9"),
     ],

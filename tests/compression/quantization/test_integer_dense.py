@@ -159,19 +159,6 @@ def test_relu_and_ranges():
     assert to_grid(np.array([10**6]), np.float32(1), layer.output_grid).tolist() == [127]
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("requantization", "half"),
-        ("bias", np.zeros(3, np.int32)),
-        ("kernel_scale", np.ones((1, 2), np.float32)),
-    ],
-)
-def test_bad_layers(name, value):
-    with pytest.raises(ValueError, match=name):
-        IntegerDense(**layer_parts(**{name: value}))
-
-
 def test_bad_codes():
     with pytest.raises(ValueError, match="codes has shape"):
         IntegerDense(**layer_parts())(np.zeros((3, 5), np.int8))

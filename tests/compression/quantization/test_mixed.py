@@ -317,10 +317,6 @@ def test_groups() -> None:
     ):
         with pytest.raises(error, match=message):
             WeightGroups(axis, np.array(labels))
-    groups, part = WeightGroups(0, np.array([0, 1])), ZeroTensor((1, 2))
-    for parts in ([part], [part, ZeroTensor((2, 2))]):
-        with pytest.raises(ValueError):
-            GroupedTensor(groups, parts)
 
 
 def test_errors_of_the_config(ials: IALS) -> None:
@@ -364,7 +360,3 @@ def test_errors_of_the_measurement(ials: IALS) -> None:
         sensitivity(ials, loss, names=[])
     with pytest.raises(RuntimeError, match="fit"):
         sensitivity(IALS(), loss)
-    with pytest.raises(ValueError, match="nbytes has shape"):
-        curve([[1, 2]], [[1, 2, 3]])
-    with pytest.raises(ValueError, match="nbytes holds NaN"):
-        curve([[1, 2]], [[1, np.inf]])

@@ -7,7 +7,6 @@ import pytest
 
 from recsys_lib.compression import CompressedModel
 from recsys_lib.compression.quantization import ProductQuantization, quantize
-from recsys_lib.compression.quantization.product import ProductTensor
 from recsys_lib.compression.tensors import read_tensor
 from recsys_lib.models import Factors
 
@@ -39,7 +38,7 @@ def test_error_no_larger_than_that_of_faiss(pieces: int, bits: int) -> None:
     assert np.mean(ours) <= 1.02 * reference  # both start at random
 
 
-def test_learned_rotation_no_worse_than_the_one_of_faiss() -> None:
+def test_the_rotation_gains_as_much_as_the_one_that_faiss_learns() -> None:
     table = correlated(800)
     pieces, bits = 8, 4
     matrix = faiss.OPQMatrix(16, pieces)
@@ -49,18 +48,13 @@ def test_learned_rotation_no_worse_than_the_one_of_faiss() -> None:
     turned = matrix.apply(table)
     quantizer.train(turned)
     decoded = quantizer.decode(quantizer.compute_codes(turned))
-    reference = ((decoded - turned) ** 2).sum() / (table**2).sum()
-    assert error(table, ProductQuantization(pieces, bits, "learned", "float32")) <= reference
-
-
-def test_rotations_gain_where_columns_go_together() -> None:
-    table = correlated()
-    plain, principal, learned = (
-        error(table, ProductQuantization(8, 4, rotation))
-        for rotation in ("none", "principal", "learned")
+    learned = ((decoded - turned) ** 2).sum() / (table**2).sum()
+    plain, principal = (
+        error(table, ProductQuantization(pieces, bits, rotation, "float32"))
+        for rotation in ("none", "principal")
     )
     assert principal < 0.8 * plain
-    assert learned <= 1.01 * principal
+    assert principal < 1.05 * learned
 
 
 def test_score_weights_gain_what_they_promise() -> None:
@@ -88,7 +82,7 @@ def test_rows_that_count_more_are_met_better() -> None:
     assert weighted < 0.7 * plain
 
 
-@pytest.mark.parametrize("rotation", ["none", "principal", "learned"])
+@pytest.mark.parametrize("rotation", ["none", "principal"])
 @pytest.mark.parametrize("bits", [1, 3, 8])
 def test_parts_make_the_same_tensor_again(rotation: str, bits: int) -> None:
     table = correlated(50, 6)
@@ -118,7 +112,7 @@ def test_seeds_decide() -> None:
 
 def test_rows_of_zeros_and_constant_tables() -> None:
     zeros = np.zeros((30, 4), np.float32)
-    for rotation in ("none", "principal", "learned"):
+    for rotation in ("none", "principal"):
         stored = quantize(zeros, ProductQuantization(2, 2, rotation))
         assert (stored.decode() == 0).all()
 
@@ -139,5 +133,3 @@ def test_bad_input_is_named() -> None:
             quantize(table, config, counts=counts)
     with pytest.raises(ValueError, match="weighting is 'scores'"):
         quantize(Factors(table, table), "float16", weighting="scores")
-    with pytest.raises(ValueError, match="codes: expected one or more rows"):
-        ProductTensor(np.full((2, 2), 3), np.zeros((2, 2, 1), np.float32), 1)

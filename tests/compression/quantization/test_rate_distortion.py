@@ -107,16 +107,6 @@ def test_same_seed_same_tables(model: IALS) -> None:
     np.testing.assert_array_equal(one.model.item_vectors, two.model.item_vectors)
 
 
-def test_float_users_leave_items_alone_to_be_coded(model: IALS) -> None:
-    both = quantize(model, RateDistortion(2e-3, epochs=20), train=TRAIN)
-    items = quantize(model, RateDistortion(2e-3, epochs=20, users="float"), train=TRAIN)
-    assert items.tensors["user_vectors"].kind == "dense"
-    assert agreement(model, items) > agreement(model, both)
-    histories = [np.flatnonzero(row) for row in SEEN[:5]]
-    vectors = items.model.fold_in(histories)
-    assert vectors.shape == (5, items.model.embedding_dim)
-
-
 def test_other_factor_models_and_users_and_items_without_data() -> None:
     pairs = TRAIN.take(np.arange(2000))
     data = Interactions(pairs.user_ids, pairs.item_ids, num_users=610, num_items=310)
@@ -163,8 +153,6 @@ def test_item_biases_are_part_of_what_is_imitated() -> None:
 def test_bad_input_is_named(model: IALS) -> None:
     with pytest.raises(ValueError, match="rate_weight is 0"):
         RateDistortion(0)
-    with pytest.raises(ValueError, match="users is 'none'"):
-        RateDistortion(users="none")
     with pytest.raises(TypeError, match=r"embedding_dim is 1\.5"):
         RateDistortion(embedding_dim=1.5)  # type: ignore[arg-type]
     config = RateDistortion(epochs=1)

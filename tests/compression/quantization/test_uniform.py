@@ -186,8 +186,6 @@ def test_tables_beyond_float16_keep_their_precision(size: float, form: dict) -> 
         ({"scale_search": "best"}, ValueError, "scale_search is 'best'"),
         ({"scale_dtype": "int8"}, ValueError, "scale_dtype is 'int8'"),
         ({"symmetric": 1}, TypeError, "symmetric is 1"),
-        ({"percentile": 101}, ValueError, "percentile is 101"),
-        ({"percentile": 50}, ValueError, "percentile is 50"),
     ],
 )
 def test_a_wrong_config_is_refused(options: dict, error: type, message: str) -> None:
@@ -196,10 +194,10 @@ def test_a_wrong_config_is_refused(options: dict, error: type, message: str) -> 
 
 
 def test_numpy_scalars_become_pythons() -> None:
-    config = UniformQuantization(np.int64(4), symmetric=np.True_, percentile=np.float32(99))
+    config = UniformQuantization(np.int64(4), symmetric=np.True_)
     stored = quantize(np.ones((2, 3), np.float32), config)
     assert json.loads(json.dumps(stored.header())) == stored.header()
-    assert config == UniformQuantization(4, symmetric=True, percentile=99.0)
+    assert config == UniformQuantization(4, symmetric=True)
 
 
 @pytest.mark.parametrize(
