@@ -54,26 +54,15 @@ class Latency:
     busy_cores: float
     hardware: str
 
-    @property
-    def p50_us(self) -> float:  # noqa: D102 (described in the class)
-        return float(np.percentile(self.times_us, 50))
+    p50_us = property(lambda self: float(np.percentile(self.times_us, 50)))
+    p90_us = property(lambda self: float(np.percentile(self.times_us, 90)))
+    p99_us = property(lambda self: float(np.percentile(self.times_us, 99)))
+    throughput = property(lambda self: self.items_per_call / self.p50_us * 1e6)
 
     @property
-    def p90_us(self) -> float:  # noqa: D102
-        return float(np.percentile(self.times_us, 90))
-
-    @property
-    def p99_us(self) -> float:  # noqa: D102
-        return float(np.percentile(self.times_us, 99))
-
-    @property
-    def spread(self) -> float:  # noqa: D102
+    def spread(self) -> float:  # noqa: D102 (described in the class)
         low, middle, high = np.percentile(self.times_us, [10, 50, 90])
         return float((high - low) / middle)
-
-    @property
-    def throughput(self) -> float:  # noqa: D102
-        return self.items_per_call / self.p50_us * 1e6
 
     def __repr__(self) -> str:
         return (

@@ -59,14 +59,10 @@ class Roofline:
     """The least time a job takes: reading its bytes or doing its arithmetic, whichever is longer.
 
     Args:
-        num_bytes: read.
-        num_flops: done; a multiplication and an addition are two.
         memory_s: for the bytes.
         compute_s: for the arithmetic.
     """
 
-    num_bytes: float
-    num_flops: float
     memory_s: float
     compute_s: float
 
@@ -160,8 +156,7 @@ def roofline(
     check_number("num_bytes", num_bytes, 0)
     check_number("num_flops", num_flops, 0)
     machine = measure_machine() if machine is None else machine
-    memory, compute = num_bytes / machine.read_bytes_per_s, num_flops / machine.flops_per_s
-    return Roofline(num_bytes, num_flops, memory, compute)
+    return Roofline(num_bytes / machine.read_bytes_per_s, num_flops / machine.flops_per_s)
 
 
 def hardware_line() -> str:

@@ -10,7 +10,7 @@ with a scale for each output. Sums of products are exact in 32-bit integers, the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,24 +27,9 @@ _zeros, _load, _splat, _dot4, _store = (
 )  # fmt: skip
 
 
-class PackedLayers(NamedTuple):
-    """Dense layers as the compiled code reads them; see :func:`pack_layers`.
-
-    Args:
-        shapes: (num_layers, 2) int64, inputs and outputs of each layer after padding.
-        weights: int8; for 32 outputs after 32 outputs, for 4 inputs after 4 inputs, for each
-            output the 4 weights.
-        scales: float32, one for each output of each layer.
-        biases: float32, likewise.
-    """
-
-    shapes: NDArray[np.int64]
-    weights: NDArray[np.int8]
-    scales: Floats
-    biases: Floats
-
-
-def pack_layers(layers: Sequence[tuple[Floats, Floats]]) -> PackedLayers:
+def pack_layers(
+    layers: Sequence[tuple[Floats, Floats]],
+) -> tuple[NDArray[np.int64], NDArray[np.int8], Floats, Floats]:
     """Return the kernels of ReLU layers in 8 bits, laid out for :func:`add_scores`.
 
     Zeros pad inputs and outputs to multiples of 32, which changes no score.
@@ -52,13 +37,19 @@ def pack_layers(layers: Sequence[tuple[Floats, Floats]]) -> PackedLayers:
     Args:
         layers: (kernel (inputs, outputs), bias (outputs,)) of each.
 
+    Returns:
+        ``(shapes, weights, scales, biases)``: (num_layers, 2) inputs and outputs of each layer;
+        int8, for 32 outputs after 32 outputs, for 4 inputs after 4 inputs, for each output the 4
+        weights; one float32 scale, and one bias, for each output of each layer.
+
     Example:
-        >>> packed = pack_layers([(np.eye(60, 3), np.zeros(3))])
-        >>> packed.shapes.tolist(), packed.weights.dtype, packed.weights.shape
+        >>> shapes, weights, _, _ = pack_layers([(np.eye(60, 3), np.zeros(3))])
+        >>> shapes.tolist(), weights.dtype, weights.shape
         ([[64, 32]], dtype('int8'), (2048,))
     """
     shapes = np.array([[_padded(size) for size in k.shape] for k, _ in layers], np.int64)
-    weights, scales, biases = [np.zeros(0, np.int8)], [np.zeros(0, np.float32)], []
+    weights, nothing = [np.zeros(0, np.int8)], np.zeros(0, np.float32)
+    scales, biases = [nothing], [nothing]
     for (kernel, bias), (inputs, outputs) in zip(layers, shapes, strict=True):
         padded = np.zeros((inputs, outputs), np.float32)
         padded[: kernel.shape[0], : kernel.shape[1]] = kernel
@@ -67,12 +58,8 @@ def pack_layers(layers: Sequence[tuple[Floats, Floats]]) -> PackedLayers:
         blocks = codes.reshape(inputs // 4, 4, outputs // _COLUMNS, _COLUMNS)
         weights.append(blocks.transpose(2, 0, 3, 1).ravel())
         biases.append(np.pad(bias, (0, outputs - len(bias))).astype(np.float32))
-    return PackedLayers(
-        shapes.reshape(-1, 2),
-        _aligned(np.concatenate(weights)),
-        np.concatenate(scales),
-        np.concatenate([*biases, np.zeros(0, np.float32)]),
-    )
+    numbers = np.concatenate(scales), np.concatenate(biases)
+    return shapes.reshape(-1, 2), _aligned(np.concatenate(weights)), *numbers
 
 
 def _padded(size: int) -> int:

@@ -27,7 +27,6 @@ _TINY = 1e-32  # products below the range of float32 may be lost, up to 1e-37 ea
 
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
-Found = tuple[Ids, Floats, Ids]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,14 +95,15 @@ class TopKIndex:
         lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
         self._row_ids = np.argsort(-lengths, kind="stable")  # longest first
         self._rows = np.ascontiguousarray(vectors[self._row_ids])
-        self._longest = float(lengths.max(initial=0.0))
-        self._scanner: Callable[..., None] | None = None
+        longest = float(lengths.max(initial=0.0))
+        self._multiply = partial(_search_float, self._rows, self._row_ids, longest)
+        self._scan: Callable[..., None] | None = None
         self._scanned_bytes = self._rows.nbytes
         if precision == "int8" and _has_numba():
             from recsys_lib.serving.scan import encode_items, scan
 
             codes = encode_items(self._rows)
-            self._scanner = partial(scan, *codes, self._rows, self._row_ids)
+            self._scan = partial(scan, *codes, self._rows, self._row_ids)
             self._scanned_bytes = codes.blocks.nbytes + codes.bounds.nbytes
 
     def __repr__(self) -> str:
@@ -140,40 +140,24 @@ class TopKIndex:
                 f"user_vectors has dimension {queries.shape[1]}: "
                 f"expected {self.embedding_dim}, as the item vectors"
             )
-        banned = _check_exclude(exclude, len(queries), self.num_items)
-        width = min(k, self.num_items)
-        if self._scanner is None or width > _LARGEST_SCAN_K:
-            table = (self._rows, self._row_ids, self._longest)
-            ids, scores, rescored = _search_float(*table, queries, width, *banned)
-        else:
-            ids, scores, rescored = self._scan(self._scanner, queries, width, *banned)
-        if width < k:
-            missing = ((0, 0), (0, k - width))
-            ids = np.pad(ids, missing, constant_values=-1)
-            scores = np.pad(scores, missing, constant_values=-np.inf)
-        return SearchResult(ids, scores, rescored)
-
-    def _scan(
-        self, scanner: Callable[..., None], queries: Floats, k: int, excluded: Ids, starts: Ids
-    ) -> Found:
-        num_users = len(queries)
-        ids = np.empty((num_users, k), np.int64)
-        scores = np.empty((num_users, k), np.float32)
-        rescored = np.empty(num_users, np.int64)
+        excluded, starts = _check_exclude(exclude, len(queries), self.num_items)
+        ids = np.empty((len(queries), k), np.int64)
+        scores = np.empty((len(queries), k), np.float32)
+        rescored = np.empty(len(queries), np.int64)
+        find = self._multiply if self._scan is None or k > _LARGEST_SCAN_K else self._scan
 
         def take(first: int, last: int) -> None:
-            part = slice(first, last)
-            own = starts[first : last + 1]
-            scanner(queries[part], excluded, own, scores[part], ids[part], rescored[part])
+            part, own = slice(first, last), starts[first : last + 1]
+            find(queries[part], excluded, own, scores[part], ids[part], rescored[part])
 
-        threads = min(self.num_threads, num_users)
+        threads = min(self.num_threads, len(queries)) if find is self._scan else 1
         if threads < 2:
-            take(0, num_users)
+            take(0, len(queries))
         else:
-            cuts = np.linspace(0, num_users, threads + 1).astype(int).tolist()
+            cuts = np.linspace(0, len(queries), threads + 1).astype(int).tolist()
             with ThreadPoolExecutor(threads) as pool:
                 list(pool.map(take, cuts[:-1], cuts[1:]))
-        return ids, scores, rescored
+        return SearchResult(ids, scores, rescored)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the vectors and settings to one file: whole, or not at all.
@@ -261,22 +245,19 @@ def _check_exclude(
 
 
 def _search_float(
-    rows: Floats, row_ids: Ids, longest: float, queries: Floats, k: int, excluded: Ids, starts: Ids
-) -> Found:
-    """Find the best k rows for each query.
+    rows: Floats, row_ids: Ids, longest: float, queries: Floats, excluded: Ids, starts: Ids,
+    scores: Floats, ids: Ids, rescored: Ids,
+) -> None:  # fmt: skip
+    """Fill (b, k) ``scores`` and ``ids``, -inf and -1 where none is left; count ``rescored``.
 
     The float32 product may be off by ``(d + 2) * 2**-23 * |x| |q|``, in an order of summing that
     depends on the machine. So every row within twice that of the k-th score is scored again, in
     float64, and those scores are ordered: the answer is the same on all machines.
-
-    Returns ids and scores, -1 and -inf where nothing is left, and how many were scored again.
     """
-    num_users, num_rows = len(queries), len(rows)
-    ids = np.full((num_users, k), -1, np.int64)
-    scores = np.full((num_users, k), -np.inf, np.float32)
-    rescored = np.zeros(num_users, np.int64)
+    num_users, num_rows, k = len(queries), len(rows), min(ids.shape[1], len(rows))
+    scores[:], ids[:], rescored[:] = -np.inf, -1, 0
     if num_rows == 0:
-        return ids, scores, rescored
+        return
     place_of = np.argsort(row_ids) if len(excluded) else row_ids
     lengths = np.sqrt(np.einsum("bd,bd->b", queries, queries, dtype=np.float64))
     slack = (rows.shape[1] + 2) * 2.0**-22 * longest * lengths + _TINY
@@ -294,7 +275,6 @@ def _search_float(
             ids[user, : len(best)] = row_ids[keep[best]]
             scores[user, : len(best)] = exact[best]
             rescored[user] = len(keep)
-    return ids, scores, rescored
 
 
 def _lower_bound(scores: Floats, k: int) -> np.float32:
