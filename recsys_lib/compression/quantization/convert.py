@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from recsys_lib.checks import check_choice
 from recsys_lib.compression.compressed import CompressedModel, compare_weights
 from recsys_lib.compression.quantization.fake_quant import Grid, quantize_to_grid
-from recsys_lib.compression.quantization.graph import Calibration, num_rows, quantizable, sources
 from recsys_lib.compression.quantization.integer import REQUANTIZATIONS, IntegerDense
 from recsys_lib.compression.quantization.integer_model import (
     Codes,
@@ -22,7 +21,14 @@ from recsys_lib.compression.quantization.integer_model import (
     apply_dense,
     operation_of,
 )
-from recsys_lib.compression.quantization.qat import IntegerQuantization, quantization_aware
+from recsys_lib.compression.quantization.qat import (
+    Calibration,
+    IntegerQuantization,
+    num_rows,
+    quantizable,
+    quantization_aware,
+    sources,
+)
 from recsys_lib.compression.quantization.uniform import UniformQuantization, UniformTensor
 from recsys_lib.compression.tensors import DenseTensor, EncodedTensor
 from recsys_lib.compression.weights import keras_model, named_weights, replace_keras_model

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_names, check_number, check_type
+from recsys_lib.checks import check_number, check_type
 from recsys_lib.compression.compressed import scorer_of
 from recsys_lib.compression.quantization.mixed import (
     MixedPrecision,
@@ -64,21 +64,19 @@ def sensitivity(
     bits: Sequence[int] = (2, 3, 4, 5, 6, 8, 16),
     *,
     groups: Mapping[str, WeightGroups] | None = None,
-    names: Collection[str] | None = None,
     base: UniformQuantization | None = None,
 ) -> SensitivityCurve:
     """Measure what each weight loses by itself: one at a time is quantized, the rest is exact.
 
     Args:
-        model: factor model, Keras model or KerasRecommender; it stays as it is.
+        model: factor model, Keras model or KerasRecommender; it stays as it is. Its weights of two
+            or more dimensions are measured; vectors such as biases are a few bytes.
         loss: takes a model of the same kind and gives a number, lower is better: minus the NDCG of
             *validation* users (never of those that judge the result), or :func:`score_error`. It
             is called once for each piece and number of bits, always with the same private copy,
             whose weights change in between.
         bits: to try, ascending: 2 to 8, 16, 32 (float16, float32), and 0 (zeros, nothing stored).
         groups: by name of weight, rows or columns to be treated as pieces of their own.
-        names: weights to quantize; default all of two or more dimensions. Vectors such as biases
-            are a few bytes and stay float32.
         base: all other choices; default ``UniformQuantization()``.
 
     Returns:
@@ -107,11 +105,8 @@ def sensitivity(
     base = UniformQuantization() if base is None else base
     check_type("base", base, (UniformQuantization,))
     weights, groups = named_weights(model), dict(groups or {})
-    check_names("names", names or (), weights)
-    chosen = [n for n in weights if (weights[n].ndim > 1 if names is None else n in names)]
-    if not chosen:
-        raise ValueError("names is empty: expected at least one weight to quantize")
-    pieces = weight_pieces({name: weights[name] for name in chosen}, groups)
+    matrices = {name: values for name, values in weights.items() if values.ndim > 1}
+    pieces = weight_pieces(matrices, groups)
     trial = with_weights(model, {})
     reference = _loss(loss, trial, "the model as it is")
     losses = np.zeros((len(pieces), len(widths)))

@@ -354,9 +354,5 @@ def test_errors_of_the_measurement(ials: IALS) -> None:
             sensitivity(ials, loss, bits)
     with pytest.raises(ValueError, match="groups names 'items'"):
         sensitivity(ials, loss, groups={"items": halves(16)})
-    with pytest.raises(ValueError, match="names names 'items'"):
-        sensitivity(ials, loss, names=["items"])
-    with pytest.raises(ValueError, match="names is empty"):
-        sensitivity(ials, loss, names=[])
     with pytest.raises(RuntimeError, match="fit"):
         sensitivity(IALS(), loss)
