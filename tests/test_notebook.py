@@ -29,7 +29,7 @@ def test_claim_fails_on_real_data_alone(capsys: pytest.CaptureFixture[str]) -> N
     notebook.claim(False, "EASE wins", _data(is_synthetic=True))
     assert capsys.readouterr().out == "Not checked on synthetic data: EASE wins\n"
     notebook.claim(np.float64(2) > 1, "two is more than one", _data(is_synthetic=False))
-    with pytest.raises(TypeError, match="condition is ndarray"):
+    with pytest.raises(TypeError, match="condition is of type ndarray"):
         notebook.claim(np.array([True]), "an array", _data(is_synthetic=False))  # type: ignore[arg-type]
 
 
@@ -38,14 +38,12 @@ def test_takeaway_is_one_block_quote(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notebook, "_display_markdown", shown.append)
     notebook.takeaway("EASE finds\n   **72%** of the films.")
     assert shown == ["> **Takeaway.** EASE finds **72%** of the films."]
-    with pytest.raises(ValueError, match="text is ' '"):
-        notebook.takeaway(" ")
 
 
 def test_glue_takes_formatted_text_also_without_the_tools_of_the_book(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pytest.raises(TypeError, match="text is float64"):
+    with pytest.raises(TypeError, match="text is of type float64"):
         notebook.glue("key", np.float64(0.7))  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "myst_nb", None)
     notebook.glue("key", "0.7")
