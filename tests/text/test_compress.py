@@ -1,7 +1,5 @@
 """A smaller encoder: blocks, neurons and files give the vectors they should; nothing is shared."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
