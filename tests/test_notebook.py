@@ -23,7 +23,7 @@ def test_claim_fails_on_real_data_alone(capsys: pytest.CaptureFixture[str]) -> N
     notebook.claim(False, "EASE wins", synthetic)
     assert capsys.readouterr().out == "Not checked on synthetic data: EASE wins\n"
     notebook.claim(np.float64(2) > 1, "two is more than one", real)
-    with pytest.raises(TypeError, match="condition is ndarray"):
+    with pytest.raises(TypeError, match="condition is"):
         notebook.claim(np.array([True]), "an array", real)  # type: ignore[arg-type]
 
 
@@ -37,7 +37,7 @@ def test_takeaway_is_one_block_quote(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_glue_takes_text_also_without_the_book(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(TypeError, match="text is float64"):
+    with pytest.raises(TypeError, match="text is"):
         notebook.glue("key", np.float64(0.7))  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "myst_nb", None)
     notebook.glue("key", "0.7")
