@@ -1,7 +1,7 @@
 # Every target sets up what it needs: Python 3.11 to 3.13 is all that has to be there.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup book test check lint types unit nbval notebooks lab bench clean
+.PHONY: help setup book test check lint types nbval notebooks lab bench clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -44,11 +44,11 @@ book: $(STAMP)
 	@echo "Built. Open in a browser: file://$(CURDIR)/_build/html/index.html"
 
 test: lint types $(TORCH)
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python tools/run_tests.py
 	@$(MAKE) --no-print-directory nbval
 
 check: lint types
-	@$(BIN)/python -m pytest -q -m "not slow"
+	@$(BIN)/python tools/run_tests.py -m "not slow"
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .
@@ -58,7 +58,7 @@ types: $(STAMP)
 	@$(BIN)/mypy
 
 nbval: $(STAMP)
-	@$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=900 notebooks
+	@$(BIN)/python tools/run_tests.py --notebooks
 
 notebooks: $(STAMP)
 	@$(BIN)/python tools/run_notebooks.py $(if $(ALLOW_SYNTHETIC),--allow-synthetic) $(ONLY)

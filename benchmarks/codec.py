@@ -41,12 +41,8 @@ from machine import machine_line
 from teachers import model_and_ease
 
 from recsys_lib.compression import CompressedModel
-from recsys_lib.compression.quantization.rate_distortion import (
-    RateDistortion,
-    rate_distortion_tables,
-)
-from recsys_lib.compression.quantization.transform import TransformCoding, transform_code
-from recsys_lib.data import Interactions, Split, load_dataset, sample_negatives
+from recsys_lib.compression.quantization import RateDistortion, TransformCoding, quantize
+from recsys_lib.data import Interactions, Split, load_split, sample_negatives
 from recsys_lib.evaluation import evaluate_leave_one_out
 from recsys_lib.models import IALS
 
@@ -76,7 +72,7 @@ class Vectors:
 
 def splits_of(part: str, seed: int) -> list[Split]:
     """Give the same training and test part with one or several draws of negatives."""
-    split = load_dataset("ncf-ml-1m")
+    split = load_split("ncf-ml-1m")
     if part == "test":
         return [split]
     train, held = split.train.split_leave_one_out(seed=seed)
@@ -132,7 +128,7 @@ def measure(part: str, seed: int) -> pd.DataFrame:
     alone = Vectors(fold_in(copy.copy(model), train), model.item_vectors)
     note("items only", "float32", 4 * model.item_vectors.size, alone)
     for error in ERRORS:
-        note_both("transform", transform_code(model, TransformCoding(error)), setting=error)
+        note_both("transform", quantize(model, TransformCoding(error)), setting=error)
     both = model_and_ease(model, train)
     note("self-contained", "float32, iALS and EASE", whole + 4 * train.num_items**2, both)
     tries: list[dict[str, Any]] = [{"rate_weight": weight} for weight in WEIGHTS]
@@ -144,7 +140,7 @@ def measure(part: str, seed: int) -> pd.DataFrame:
         teacher = settings.pop("teacher", None)
         config = RateDistortion(seed=seed, **settings)
         started = time.perf_counter()
-        stored = rate_distortion_tables(model, config, train, teacher)
+        stored = quantize(model, config, train=train, teacher=teacher)
         names = ("rate_weight", "embedding_dim", "sharpness", "users")
         more = {name: getattr(config, name) for name in names}
         way = "rate-distortion" if teacher is None else "rate-distortion, taught"

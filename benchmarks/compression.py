@@ -38,9 +38,9 @@ Row = tuple[str, int, Any, Run]  # name, stored bytes, what has score(users, ite
 
 
 def load_split() -> Any:
-    from recsys_lib.data import load_dataset
+    from recsys_lib.data import load_split
 
-    return load_dataset("ncf-ml-1m")
+    return load_split("ncf-ml-1m")
 
 
 def base(folder: Path) -> Any:
@@ -76,18 +76,17 @@ def train(folder: Path) -> None:
 def make_ours(folder: Path) -> None:
     import keras
 
-    from recsys_lib.compression import named_weights, store_weights
+    from recsys_lib.compression import named_weights
     from recsys_lib.compression.pruning import PolynomialSchedule, WeightPruning, fit_pruned
-    from recsys_lib.compression.quantization import UniformQuantization, quantize
-    from recsys_lib.compression.quantization.codebooks import (
+    from recsys_lib.compression.quantization import (
         CodebookQuantization,
-        quantize_codebook,
+        UniformQuantization,
+        quantize,
     )
 
     model, train_data = base(folder), load_split().train
     options = {"epochs": EPOCHS, "optimizer": keras.optimizers.Adam(RATE), "progress": False}
-    weights = {name: w for name, w in named_weights(model).items() if w.ndim > 1}
-    codebooks = {n: quantize_codebook(w, CodebookQuantization(4)) for n, w in weights.items()}
+    weights = [name for name, values in named_weights(model).items() if values.ndim > 1]
     updates = EPOCHS * -(-len(train_data) // model.options["batch_size"])
     made = {
         "ours, trained on": lambda: fit_pruned(model, train_data, WeightPruning(0.0), **options),
@@ -101,7 +100,7 @@ def make_ours(folder: Path) -> None:
         ),
         "ours, 8-bit rows": lambda: quantize(model, UniformQuantization(8)),
         "ours, 4-bit rows": lambda: quantize(model, UniformQuantization(4, scale_search="mse")),
-        "ours, codebook 16": lambda: store_weights("codebooks", None, model, codebooks),
+        "ours, codebook 16": lambda: quantize(model, CodebookQuantization(4)),
     }
     for name, make in made.items():
         if not (folder / f"{name}.json").exists():
@@ -112,8 +111,11 @@ def make_ours(folder: Path) -> None:
 def make_qat(folder: Path) -> None:
     import keras
 
-    from recsys_lib.compression.quantization.convert import convert
-    from recsys_lib.compression.quantization.qat import IntegerQuantization, quantization_aware
+    from recsys_lib.compression.quantization import (
+        IntegerQuantization,
+        convert,
+        quantization_aware,
+    )
     from recsys_lib.training import fit
 
     model, train_data = base(folder), load_split().train
@@ -131,7 +133,7 @@ def make_tfmot(folder: Path) -> None:
     import tensorflow as tf
 
     from recsys_lib.compression import named_weights, tfmot
-    from recsys_lib.serving.exported_files import append_facts, make_facts
+    from recsys_lib.serving.export import append_facts
 
     model, train_data = base(folder), load_split().train
     training = tfmot.TwinTraining(epochs=EPOCHS, learning_rate=RATE)
@@ -153,12 +155,12 @@ def make_tfmot(folder: Path) -> None:
         converter = tf.lite.TFLiteConverter.from_keras_model(twin)
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         content = converter.convert()
-    facts = make_facts(model.keras_model, runtime="litert")
-    append_facts(content, facts, folder / "TFMOT, QAT int8.tflite")
+    path = folder / "TFMOT, QAT int8.tflite"
+    path.write_bytes(append_facts(content, model.keras_model))
 
 
 def export(folder: Path) -> None:
-    from recsys_lib.serving.export import export_litert, export_onnx
+    from recsys_lib.serving import export_litert, export_onnx
 
     model, train_data = base(folder).keras_model, load_split().train
     for quantization in (None, "float16", "dynamic", "int8", "int16x8"):
@@ -202,13 +204,13 @@ def made_models(folder: Path) -> dict[str, Any]:
 def tables(folder: Path) -> None:
     """Measure what becomes of two tables of vectors: name, bytes, NDCG@10."""
     from recsys_lib.compression import named_weights, store_weights, with_weights
-    from recsys_lib.compression.quantization import UniformQuantization, quantize_uniform
-    from recsys_lib.compression.quantization.codebooks import (
+    from recsys_lib.compression.quantization import (
         CodebookQuantization,
-        quantize_codebook,
+        EntropyCoding,
+        ProductQuantization,
+        UniformQuantization,
+        quantize,
     )
-    from recsys_lib.compression.quantization.entropy import EntropyCodedTensor
-    from recsys_lib.compression.quantization.product import ProductQuantization, quantize_product
     from recsys_lib.evaluation import evaluate_leave_one_out
     from recsys_lib.models import IALS
 
@@ -216,20 +218,20 @@ def tables(folder: Path) -> None:
     weights, path = named_weights(model), folder / "tables.txt"
 
     def uniform(bits: int) -> Callable[[np.ndarray], Any]:
-        return lambda table: quantize_uniform(table, UniformQuantization(bits, scale_search="mse"))
+        return lambda table: quantize(table, UniformQuantization(bits, scale_search="mse"))
 
     def entropy(inner: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], Any]:
-        return lambda table: EntropyCodedTensor(inner(table))
+        return lambda table: EntropyCoding().encode(inner(table))
 
     def product(pieces: int) -> Callable[[np.ndarray], Any]:
-        return lambda table: quantize_product(table, ProductQuantization(pieces))
+        return lambda table: quantize(table, ProductQuantization(pieces))
 
     ours = {f"ours, {bits}-bit rows": uniform(bits) for bits in (8, 4, 3, 2)}
     ours |= {
         f"{n} + entropy": entropy(uniform(bits))
         for n, bits in zip(list(ours), (8, 4, 3, 2), strict=True)
     }
-    ours["ours, codebook 16"] = lambda t: quantize_codebook(t, CodebookQuantization(4))
+    ours["ours, codebook 16"] = lambda t: quantize(t, CodebookQuantization(4))
     ours |= {f"ours, product {pieces} x 8": product(pieces) for pieces in (48, 24)}
 
     def float32() -> tuple[int, Any]:
@@ -307,7 +309,7 @@ def compiled(model: Any) -> Run:
 
 def file_rows(suffix: str) -> Callable[[Path, int], Iterator[Row]]:
     def rows(folder: Path, threads: int) -> Iterator[Row]:
-        from recsys_lib.serving.export import load_scorer
+        from recsys_lib.serving import load_scorer
 
         for path in sorted(folder.glob(f"*.{suffix}")):
             scorer = load_scorer(path, threads)
@@ -321,7 +323,7 @@ def file_rows(suffix: str) -> Callable[[Path, int], Iterator[Row]]:
 
 
 def our_rows(folder: Path, threads: int) -> Iterator[Row]:
-    from recsys_lib.serving.candidates import CandidateScorer
+    from recsys_lib.serving import CandidateScorer
 
     original = base(folder).keras_model
     nbytes = 4 * sum(w.size for w in original.get_weights())

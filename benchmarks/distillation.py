@@ -46,7 +46,7 @@ from recsys_lib.compression.distillation import (
     distill,
     start_from_teacher,
 )
-from recsys_lib.data import Interactions, Split, load_dataset, sample_negatives
+from recsys_lib.data import Interactions, Split, load_split, sample_negatives
 from recsys_lib.evaluation import evaluate_leave_one_out
 from recsys_lib.models import IALS, RatingModelConfig
 from recsys_lib.training import KerasRecommender
@@ -98,7 +98,7 @@ def cosine(
 
 def citeulike(seed: int) -> list[dict[str, Any]]:
     """Train the teacher and each student; one row for each."""
-    split = load_dataset("citeulike-derrd")
+    split = load_split("citeulike-derrd")
     train = split.train
     validation, test = protocol(split)
     counts = train.num_users, train.num_items
@@ -145,7 +145,7 @@ def citeulike(seed: int) -> list[dict[str, Any]]:
 
 def movielens(seed: int) -> list[dict[str, Any]]:
     """Train students of 16 dimensions with and without a teacher; one row for each."""
-    split = load_dataset("ncf-ml-1m")
+    split = load_split("ncf-ml-1m")
     train = split.train
     counts = train.num_users, train.num_items
     teacher = IALS(192, seed=seed, progress=False).fit(train)

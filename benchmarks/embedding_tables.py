@@ -43,9 +43,8 @@ from recsys_lib.compression.embedding_tables import (
     compress_embeddings,
     store_embeddings,
 )
-from recsys_lib.compression.quantization.transform import TransformCoding, transform_code
-from recsys_lib.compression.quantization.uniform import UniformQuantization, quantize_uniform
-from recsys_lib.data import Split, load_dataset, sample_negatives
+from recsys_lib.compression.quantization import TransformCoding, UniformQuantization, quantize
+from recsys_lib.data import Split, load_dataset, load_split, sample_negatives
 from recsys_lib.evaluation import evaluate_full_ranking, evaluate_leave_one_out
 from recsys_lib.models import IALS, RatingModelConfig, build_rating_model, inner_product_vectors
 from recsys_lib.training import fit
@@ -91,7 +90,7 @@ def hold_out(split: Split, seed: int) -> Split:
 
 def measure_settings(seed: int) -> pd.DataFrame:
     """Give a row for each setting: its bytes as a share of float32, and NDCG@10."""
-    split = hold_out(load_dataset("ncf-ml-1m"), seed)
+    split = hold_out(load_split("ncf-ml-1m"), seed)
     model = IALS(embedding_dim=192, seed=seed).fit(split.train)
     tables = (model.user_vectors, model.item_vectors)
     whole = sum(table.nbytes for table in tables)
@@ -106,12 +105,12 @@ def measure_settings(seed: int) -> pd.DataFrame:
     note("float32", "", 0, whole, *tables)
     for search in ("minmax", "mse"):
         rows_of = UniformQuantization(4, granularity="row", scale_search=search)
-        stored = [quantize_uniform(table, rows_of) for table in tables]
+        stored = [quantize(table, rows_of) for table in tables]
         note("ranges", search, 0, sum(t.nbytes for t in stored), *[t.decode() for t in stored])
     for up, power in itertools.product(ROUND_UP_FROM, USER_EXPONENT):
         for error in ERRORS:
             config = TransformCoding(error, round_up_from=up, user_exponent=power)
-            coded = transform_code(model, config)
+            coded = quantize(model, config)
             vectors = (coded.model.user_vectors, coded.model.item_vectors)
             note("transform", f"up from {up}, users {power}", error, coded.nbytes, *vectors)
     return pd.DataFrame(rows)

@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,38 +38,51 @@ import pandas as pd
 from machine import machine_line
 from threadpoolctl import threadpool_limits
 
-from recsys_lib.data import load_dataset
-from recsys_lib.data.cold_items import (
-    ColdItemSplit,
-    item_genres,
-    split_cold_items,
-    texts_without_tags,
-)
-from recsys_lib.evaluation.cold_items import evaluate_cold_items
+from recsys_lib.data import ColdItemSplit, load_dataset, split_cold_items
+from recsys_lib.data.movielens import item_genres, texts_without_tags
+from recsys_lib.evaluation import evaluate_cold_items
 from recsys_lib.serving import compare_latency
 from recsys_lib.text import TextEncoder, load_text_encoder
-from recsys_lib.text.baselines import film_years, tfidf_vectors, year_features
-from recsys_lib.text.blocks import keep_blocks, replace_upper_blocks, upper_blocks
-from recsys_lib.text.export import export_text_encoder, load_exported_encoder
-from recsys_lib.text.fact_text import FactText, fit_fact_text
-from recsys_lib.text.hashed_text import HashedText, fit_hashed_text
-from recsys_lib.text.pruning import prune_text_neurons
-from recsys_lib.text.rating import fit_text_rating, ridge
+from recsys_lib.text.compress import (
+    ExportedEncoder,
+    export_text_encoder,
+    keep_blocks,
+    prune_text_neurons,
+)
+from recsys_lib.text.rating import fit_text_rating, ridge, tfidf_vectors
+from recsys_lib.text.students import HashedText, TextFacts, fit_hashed_text
 from recsys_lib.text.training import (
     CachedTokens,
     TextTraining,
     cache_tokens,
     encode_cached,
     fit_upper_blocks,
+    replace_upper_blocks,
+    upper_blocks,
 )
 
 RESULTS = Path(__file__).parent / "results"
 DIM, L2, FROZEN, MAX_TOKENS = 32, 10.0, 5, 48
 TRAINING = TextTraining(epochs=4)
 RECOVERY = TextTraining(epochs=3, l2=1.0)
+
+
+def read_film(text: str) -> TextFacts:
+    """Take "Heat (1995) Action Crime" apart: title, facts, year."""
+    found = re.search(r"\((\d{4})[^)]*\)", text)
+    if not found:
+        return TextFacts(text)
+    year, words = found[1], text[found.end() :].split()
+    facts = {word: word for word in words} | {year: year[:3]}  # the decade
+    return TextFacts(text[: found.start()], facts, int(year))
+
+
 STUDENT = HashedText(2**14, l2=0.03)
-CROSSED = FactText(HashedText(2**14, l2=1.0, bits=4), word_weight=3.0, embedding_dim=64)
-UNTAUGHT = replace(CROSSED, words=replace(CROSSED.words, l2=3.0))  # better for ratings alone
+CROSSED = HashedText(
+    2**14, l2=1.0, bits=4, read=read_film, centres=range(1900, 2036, 4), word_weight=3.0,
+    embedding_dim=64,
+)  # fmt: skip
+UNTAUGHT = replace(CROSSED, l2=3.0)  # better for ratings alone
 SHARE = 0.65  # of the teacher's scores in the targets of the crossed student; ratings are the rest
 NUM_OTHER = 4000  # unrated texts that the teacher labels too: of films with fewer than five ratings
 QUIET = {"date": datetime.date.today().isoformat(), "machine": machine_line()}
@@ -80,7 +94,7 @@ class Films:
     def __init__(self, fallback: str | None) -> None:
         self.data = load_dataset("ml-latest-small", fallback=fallback)
         loaded = load_text_encoder(progress=False)
-        self.tokenizer = loaded._tokenizer
+        self.tokenizer = loaded.tokenizer
         self.encoder = TextEncoder(loaded.model, self.tokenizer, MAX_TOKENS)
         counts = np.bincount(self.data.item_ids, minlength=self.data.num_items)
         self.items = np.flatnonzero(counts >= 5)
@@ -202,7 +216,7 @@ def one_seed(
                     continue
                 path = Path(folder, f"{name}.{runtime}".replace(" ", "_"))
                 export_text_encoder(model, path, "int8")
-                run = load_exported_encoder(path)
+                run = ExportedEncoder(path)
                 judged = np.concatenate([validation, test])
                 found = np.empty((len(films.short), DIM), np.float32)
                 for row in judged:
@@ -246,7 +260,7 @@ def one_seed(
         ("same crossed words, no teacher", 0.0, UNTAUGHT),
     ):
         targets = share * scores + (1 - share) * ratings
-        crossed = fit_fact_text(list(texts[train]), targets, config)
+        crossed = fit_hashed_text(list(texts[train]), targets, config)
         note(
             name,
             lambda p, s=crossed: s.axes @ s.encode(list(texts[where[p]])).T,
@@ -287,6 +301,16 @@ def untuned(
     note("frozen, cosine to the mean", lambda p, m=means: m @ frozen[where[p]].T)
 
 
+def film_years(data: Any) -> np.ndarray:
+    """Years of release, 0 where a text has none."""
+    return np.array([read_film(text).number or 0 for text in texts_without_tags(data)])
+
+
+def year_features(data: Any) -> np.ndarray:
+    """Nearness to every fourth year, (films, 32): each period may have a weight of its own."""
+    return np.exp(-(((film_years(data)[:, None] - np.arange(1900, 2028, 4)) / 4) ** 2))
+
+
 def baselines(split: ColdItemSplit, note: Callable[[str, Any], None]) -> None:
     parts = {"validation": split.validation, "test": split.test}
     users = split.train.num_users
@@ -324,7 +348,7 @@ def latency(arguments: argparse.Namespace) -> None:
     vectors = encoder.encode(films.short[:300])[:, :DIM].copy()
     student = fit_hashed_text(films.short[:300], vectors, STUDENT)
     targets = np.random.default_rng(0).normal(size=(300, CROSSED.embedding_dim))
-    crossed = fit_fact_text(films.short[:300], targets, CROSSED)
+    crossed = fit_hashed_text(films.short[:300], targets, CROSSED)
     wide_user = targets[0].astype(np.float32)
     table, user = vectors.copy(), vectors[0]
     kernel = np.random.default_rng(0).normal(size=(encoder.embedding_dim, DIM)).astype(np.float32)
@@ -346,7 +370,7 @@ def latency(arguments: argparse.Namespace) -> None:
                     continue
                 path = Path(folder, f"{len(sizes)}.{runtime}")
                 export_text_encoder(part, path, quantization)
-                run = load_exported_encoder(path)
+                run = ExportedEncoder(path)
                 label = {"tflite": "LiteRT", "onnx": "ONNX Runtime"}[runtime]
                 label = f"{name}, {quantization or 'float32'} {label}"
                 sizes[label] = run.nbytes + kernel.nbytes

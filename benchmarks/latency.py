@@ -50,7 +50,7 @@ def pairs(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 def export_all(kind: str, folder: str) -> None:
     """Write what the other processes read."""
-    from recsys_lib.serving.export import export_litert, export_onnx
+    from recsys_lib.serving import export_litert, export_onnx
 
     model, random = build(kind), np.random.default_rng(1)
     calibration = random.integers(0, NUM_USERS, 500), random.integers(0, NUM_ITEMS, 500)
@@ -106,7 +106,7 @@ def keras_rows(kind: str, folder: str, threads: int) -> Iterator[tuple[str, Run]
 
 
 def litert_rows(kind: str, folder: str, threads: int) -> Iterator[tuple[str, Run]]:
-    from recsys_lib.serving.export import load_scorer
+    from recsys_lib.serving import load_scorer
 
     for quantization in (None, "dynamic", "int8", "int16x8"):
         scorer = load_scorer(f"{folder}/{kind}.{quantization}.tflite", threads)
@@ -171,7 +171,7 @@ def numpy_rows(kind: str, folder: str, threads: int) -> Iterator[tuple[str, Run]
 
 
 def our_rows(kind: str, folder: str, threads: int) -> Iterator[tuple[str, Run]]:
-    from recsys_lib.serving.candidates import CandidateScorer
+    from recsys_lib.serving import CandidateScorer
 
     model = build(kind)
     exact = CandidateScorer(model)

@@ -25,7 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 from machine import machine_line
 
-from recsys_lib.data import load_dataset
+from recsys_lib.data import load_split
 from recsys_lib.evaluation import evaluate_leave_one_out
 from recsys_lib.models import RatingModelConfig, build_rating_model
 from recsys_lib.training import History, KerasScorer, fit
@@ -49,7 +49,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.checkpoint.parent.mkdir(exist_ok=True)
 
-    split = load_dataset("ncf-ml-1m")
+    split = load_split("ncf-ml-1m")
     model = build_rating_model(
         RatingModelConfig(
             "matrix_factorization", split.num_users, split.num_items, EMBEDDING_DIM, init_std=0.1
@@ -73,13 +73,14 @@ def main() -> None:
         on_epoch_end=report,
     )
     if history.epochs == EPOCHS:
-        text = result_text(history, str(evaluate_leave_one_out(scorer, split)))
+        rows = len(split.train)
+        text = result_text(history, rows, str(evaluate_leave_one_out(scorer, split)))
         arguments.output.write_text(text)
         arguments.checkpoint.unlink()  # the next start measures anew
         print(text)
 
 
-def result_text(history: History, result: str) -> str:
+def result_text(history: History, rows: int, result: str) -> str:
     return "\n".join(
         [
             f"Matrix factorisation by gradient descent, ncf-ml-1m, {datetime.now(UTC):%Y-%m-%d}",
@@ -87,7 +88,7 @@ def result_text(history: History, result: str) -> str:
             f"settings   d = {EMBEDDING_DIM} and a bias, {NEGATIVES} negatives, l2 {L2}, "
             f"SGD {LEARNING_RATE} x {BATCH_SIZE} (batch {BATCH_SIZE}), {EPOCHS} epochs, seed 0",
             f"time       {sum(history.seconds):,.0f} s of training, "
-            f"{history.interactions_per_second:,.0f} interactions/s "
+            f"{rows * history.epochs / sum(history.seconds):,.0f} interactions/s "
             f"({1 + NEGATIVES} scored pairs each)",
             f"loss       {history.loss[0]:.4f} in epoch 1, {history.loss[-1]:.4f} in the last",
             f"result     {result}",

@@ -33,10 +33,14 @@ import numpy as np
 import pandas as pd
 from machine import machine_line
 
-from recsys_lib.compression.distillation import MeanTeacher, WeightAveraging, start_from_teacher
-from recsys_lib.compression.distillation.ema import WeightAverage
-from recsys_lib.compression.distillation.mean_teacher import Consistency
-from recsys_lib.data import Interactions, Split, load_dataset
+from recsys_lib.compression.distillation import (
+    Consistency,
+    MeanTeacher,
+    WeightAverage,
+    WeightAveraging,
+    start_from_teacher,
+)
+from recsys_lib.data import DATASETS, Interactions, Split, load_dataset, load_split
 from recsys_lib.evaluation import evaluate_full_ranking, evaluate_leave_one_out
 from recsys_lib.models import IALS, RatingModelConfig, build_rating_model, inner_product_vectors
 from recsys_lib.training import fit
@@ -83,8 +87,9 @@ class Vectors:
 
 
 def load(name: str) -> Split:
-    data = load_dataset(name)
-    return data if isinstance(data, Split) else Split(*data.split_random(0.2, seed=0))
+    if DATASETS[name].num_splits == 1:
+        return load_split(name)
+    return Split(*load_dataset(name).split_random(0.2, seed=0))
 
 
 def judge(model: Any, split: Split) -> float:

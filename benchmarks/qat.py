@@ -32,9 +32,12 @@ import pandas as pd
 from machine import machine_line
 
 from recsys_lib.compression import with_weights
-from recsys_lib.compression.quantization.convert import convert
-from recsys_lib.compression.quantization.qat import IntegerQuantization, quantization_aware
-from recsys_lib.data import Split, load_dataset, sample_negatives
+from recsys_lib.compression.quantization import (
+    IntegerQuantization,
+    convert,
+    quantization_aware,
+)
+from recsys_lib.data import Split, load_split, sample_negatives
 from recsys_lib.evaluation import evaluate_leave_one_out
 from recsys_lib.models import RatingModelConfig, build_rating_model
 from recsys_lib.training import KerasScorer, fit
@@ -56,7 +59,7 @@ def hold_out(split: Split) -> Split:
 
 def measure(seed: int, part: str = "test") -> pd.DataFrame:
     """Train, round and train on; one row for each model."""
-    split = load_dataset("ncf-ml-1m")
+    split = load_split("ncf-ml-1m")
     split = hold_out(split) if part == "validation" else split
     train = split.train
     rows: list[dict[str, Any]] = []

@@ -35,7 +35,7 @@ from machine import machine_line
 from threadpoolctl import threadpool_limits
 
 from recsys_lib.compression.quantization import UniformQuantization, quantize
-from recsys_lib.data import Split, load_dataset, sample_negatives
+from recsys_lib.data import Split, load_split, sample_negatives
 from recsys_lib.evaluation import evaluate_leave_one_out
 from recsys_lib.models import IALS, RatingModelConfig, build_rating_model
 from recsys_lib.notebook import quiet
@@ -180,7 +180,7 @@ def main() -> None:
     options = parser.parse_args()
     stored = pd.read_csv(RESULTS) if RESULTS.exists() else pd.DataFrame()
     if not options.summary:
-        rows = pd.DataFrame(PARTS[options.part](load_dataset("ncf-ml-1m"), options.seed))
+        rows = pd.DataFrame(PARTS[options.part](load_split("ncf-ml-1m"), options.seed))
         rows.insert(0, "part", options.part)
         rows.insert(1, "seed", options.seed)
         rows["date"], rows["machine"] = datetime.date.today().isoformat(), machine_line()

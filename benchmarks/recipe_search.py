@@ -42,7 +42,7 @@ from recsys_lib.compression.quantization import (
     TransformCoding,
     UniformQuantization,
 )
-from recsys_lib.data import Split, load_dataset
+from recsys_lib.data import load_split
 from recsys_lib.models import IALS
 from recsys_lib.recipe import (
     CompressionResult,
@@ -69,9 +69,7 @@ families: dict[str, Any] = {
 
 def measure(name: str, seed: int, trained_alone: bool) -> Iterator[dict[str, Any]]:
     """Fit, search and report; one row for each file."""
-    split = load_dataset(name)
-    if not isinstance(split, Split):
-        raise ValueError(f"data is {name!r}: expected a data set with a test part")
+    split = load_split(name)
     model = IALS(embedding_dim=192, seed=seed).fit(split.train)
     path = RESULTS.with_suffix(f".{name}-{seed}.tmp")
     whole = save_compressed(path, model)

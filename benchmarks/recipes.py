@@ -44,9 +44,8 @@ from recsys_lib.compression.quantization import (
     UniformQuantization,
     frequency_groups,
     quantize,
-    quantize_mixed,
 )
-from recsys_lib.data import Split, load_dataset
+from recsys_lib.data import Split, load_split
 from recsys_lib.evaluation import evaluate_leave_one_out
 from recsys_lib.models import IALS, load_model
 from recsys_lib.recipe import (
@@ -160,7 +159,7 @@ def mixed_precision(model: IALS, split: Split, seed: int) -> Iterator[Found]:
                          ((2, 3, 2, 2), (4, 3, 2, 0))):  # fmt: skip
         bits = {f"user_vectors[{n}]": width for n, width in enumerate(users)}
         bits |= {f"item_vectors[{n}]": width for n, width in enumerate(items)}
-        mixed = quantize_mixed(model, MixedPrecision(bits, groups, base))
+        mixed = quantize(model, MixedPrecision(bits, groups, base))
         yield "mixed precision", f"{users} {items}", mixed
 
 
@@ -220,7 +219,7 @@ def main() -> None:
     parser.add_argument("--chapter", help="of the front, such as 09; all without it")
     parser.add_argument("--model", type=Path, help="file of the trained iALS, kept for later runs")
     options = parser.parse_args()
-    split = load_dataset("ncf-ml-1m")
+    split = load_split("ncf-ml-1m")
     started = time.perf_counter()
     if options.model is not None and options.model.exists():
         model: Any = load_model(options.model)

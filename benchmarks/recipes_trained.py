@@ -15,7 +15,6 @@ from recsys_lib.compression.distillation import (
     train_with_average,
 )
 from recsys_lib.compression.quantization import (
-    EntropyCodedTensor,
     EntropyCoding,
     IntegerQuantization,
     UniformQuantization,
@@ -59,7 +58,7 @@ def quantization_aware_tables(model: IALS, split: Split, seed: int) -> Iterator[
         integers = convert(student).tensors
         tables = {name: integers[layer] for name, layer in _TABLES.items()}
         yield "quantization-aware training", f"{bits} bits, 1 epoch", stored_as(model, tables)
-        coded = {name: EntropyCodedTensor(table, EntropyCoding()) for name, table in tables.items()}
+        coded = {name: EntropyCoding().encode(table) for name, table in tables.items()}
         setting = f"{bits} bits, 1 epoch, coded"
         yield "quantization-aware training, coded", setting, stored_as(model, coded)
 
@@ -86,10 +85,7 @@ def model_distillation(model: IALS, split: Split, seed: int) -> Iterator[Found]:
             factors = as_factors(one)
             yield name, f"{dim} dimensions", stored_as(factors, {})
             four = quantize(factors, UniformQuantization(4, scale_search="mse"))
-            coded = {
-                key: EntropyCodedTensor(table, EntropyCoding())
-                for key, table in four.tensors.items()
-            }
+            coded = {key: EntropyCoding().encode(table) for key, table in four.tensors.items()}
             setting = f"{dim} dimensions, 4 bits, coded"
             yield f"{name}, 4 bits", setting, stored_as(factors, coded)
 

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 from machine import machine_line
 
-from recsys_lib.data import DataError, load_dataset
+from recsys_lib.data import DataError, load_split
 from recsys_lib.models import IALS
 from recsys_lib.serving import TopKIndex, hardware_line
 
@@ -54,7 +54,7 @@ ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in LIBRARIES}
 
 def real_vectors() -> Table | None:
     try:
-        train = load_dataset("ncf-ml-1m").train
+        train = load_split("ncf-ml-1m").train
     except DataError as error:
         say(f"real vectors left out: {error}")
         return None

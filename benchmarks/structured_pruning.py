@@ -40,7 +40,7 @@ from recsys_lib.compression.pruning import (
     prune,
     remove_neurons,
 )
-from recsys_lib.data import Split, load_dataset
+from recsys_lib.data import Split, load_split
 from recsys_lib.evaluation import RankingResult, evaluate_leave_one_out
 from recsys_lib.models import IALS, RatingModelConfig, build_rating_model
 from recsys_lib.training import KerasScorer, fit
@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--sparsity", type=float, nargs="+", default=[0.75, 0.875])
     parser.add_argument("--fallback", choices=["synthetic"], default=None)
     arguments = parser.parse_args()
-    split = load_dataset("ncf-ml-1m", fallback=arguments.fallback)
+    split = load_split("ncf-ml-1m", fallback=arguments.fallback)
     results = Results(arguments.part, arguments.seed, store=not split.is_synthetic)
     PARTS[arguments.part](split, arguments.seed, arguments.sparsity, results)
     print(results.frame().groupby(["size", "way"])["ndcg"].agg(["mean", "sem", "count"]).round(4))

@@ -1,18 +1,26 @@
-"""How fast is the compiled epoch loop next to Keras' own fit, on the same job?
+"""How fast is training next to its peers, on the same job?
 
-Job: one epoch of matrix factorisation (d = 64, squared error, Adam) over the first 100,000 ratings
-of the shuffled ncf-ml-1m training part. All trainers have the same model, data, objective and
-optimizer; rounds are interleaved, the first is a warm-up. "ratio" is to ``model.fit`` with batch
-256, round by round. A larger batch makes fewer updates per epoch, so the table shows each trainer
-at both batch sizes; the quality that batches of 8,192 reach is asserted in
-``tests/training/test_training_quality.py``.
+Gradient descent: the compiled epoch loop next to Keras' own fit. Job: one epoch of matrix
+factorisation (d = 64, squared error, Adam) over the first 100,000 ratings of the shuffled
+ncf-ml-1m training part. All trainers have the same model, data, objective and optimizer; rounds are
+interleaved, the first is a warm-up. "ratio" is to ``model.fit`` with batch 256, round by round. A
+larger batch makes fewer updates per epoch, so the table shows each trainer at both batch sizes; the
+quality that batches of 8,192 reach is asserted in ``tests/training/test_training_quality.py``.
 
-Run: ``python benchmarks/training.py``. It prints one table, in about three minutes.
+Least squares: iALS next to ``implicit``, where that is installed (``pip install implicit``). Job:
+twelve rounds over ncf-ml-1m, both by three steps of conjugate gradients, in alternating rounds.
+implicit has one penalty for all rows, which was tried at 10, 30, 50, 80 and 120 for each dimension;
+the table has its best. "ratio" is to implicit, round by round. Below it, ALS on a random 90 % of
+the ratings with both solvers, judged by the RMSE on the rest.
+
+Run: ``python benchmarks/training.py``. It prints two tables, in about four minutes; ``--job`` asks
+for one of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import time
 from collections.abc import Callable
@@ -24,13 +32,15 @@ import numpy as np
 import tensorflow as tf
 from machine import machine_line
 
-from recsys_lib.data import Interactions, load_dataset
-from recsys_lib.models import RatingModelConfig, build_rating_model
+from recsys_lib.data import Interactions, Split, load_split
+from recsys_lib.evaluation import evaluate_leave_one_out, evaluate_ratings
+from recsys_lib.models import ALS, IALS, Factors, RatingModelConfig, build_rating_model
 from recsys_lib.training.checks import own_optimizer
 from recsys_lib.training.loop import compile_epoch
 from recsys_lib.training.sampling import epoch_order
 
 BASELINE = "model.fit, batch 256"
+PENALTIES = {64: 30.0, 192: 50.0}  # the best for implicit
 
 
 def compiled_loop(
@@ -78,15 +88,73 @@ def new_model(data: Interactions) -> keras.Model:
     )
 
 
+def implicit_als(split: Split, dim: int) -> Factors:
+    from implicit.als import AlternatingLeastSquares
+
+    model = AlternatingLeastSquares(
+        dim, regularization=PENALTIES[dim], alpha=1.0, iterations=12, random_state=0
+    )
+    matrix = split.train.to_csr()
+    matrix.data[:] = 1 + 1 / 0.3  # implicit counts an empty cell as 1, IALS as .3
+    model.fit(matrix, show_progress=False)
+    return Factors(model.item_factors, model.user_factors)
+
+
+def least_squares(split: Split, rounds: int) -> None:
+    """Print the table of iALS."""
+    solvers: dict[str, Callable[[int], Factors]] = {
+        "recsys_lib, conjugate gradients": lambda dim: IALS(dim).fit(split.train)
+    }
+    if importlib.util.find_spec("implicit") is not None:
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # what implicit asks for
+        solvers["implicit, conjugate gradients"] = lambda dim: implicit_als(split, dim)
+    print(f"iALS, {len(split.train):,} pairs, 12 epochs, {rounds} rounds")
+    print(f"{'solver':40} {'d':>4} {'median s':>9} {'HR@10':>7} {'NDCG@10':>8} {'ratio':>6}")
+    for dim in PENALTIES:
+        seconds: dict[str, list[float]] = {name: [] for name in solvers}
+        results = {}
+        for number in range(rounds + 1):  # the first is a warm-up
+            for name, solve in solvers.items():
+                start = time.perf_counter()
+                model = solve(dim)
+                seconds[name].append(time.perf_counter() - start)
+                if number == 0:
+                    results[name] = evaluate_leave_one_out(model, split)
+        last = np.array(list(seconds.values())[-1][1:])
+        for name, values in seconds.items():
+            taken, result = np.array(values[1:]), results[name]
+            print(
+                f"{name:40} {dim:4} {np.median(taken):9.2f} {result.hit_rate:7.4f} "
+                f"{result.ndcg:8.4f} {np.median(taken / last):6.2f}"
+            )
+
+    train, test = split.train.split_random(0.1)
+    for solver in ("conjugate_gradient", "cholesky"):
+        start = time.perf_counter()
+        als = ALS(32, solver=solver).fit(train)
+        taken = time.perf_counter() - start
+        print(f"ALS, {solver}, d = 32: {taken:.2f} s, RMSE {evaluate_ratings(als, test).rmse:.4f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--fallback", choices=["synthetic"], default=None)
+    parser.add_argument("--job", choices=["gradient", "least_squares", "both"], default="both")
     arguments = parser.parse_args()
-    split = load_dataset("ncf-ml-1m", fallback=arguments.fallback)
+    split = load_split("ncf-ml-1m", fallback=arguments.fallback)
+    print(machine_line())
+    if arguments.job != "least_squares":
+        gradient(split, arguments.rounds, arguments.rows)
+    if arguments.job != "gradient":
+        least_squares(split, max(1, arguments.rounds // 4))
+
+
+def gradient(split: Split, rounds: int, rows: int) -> None:
+    """Print the table of epochs by gradient descent."""
     shuffled = np.random.default_rng(0).permutation(len(split.train))
-    data = split.train.take(shuffled[: arguments.rows])
+    data = split.train.take(shuffled[:rows])
     trainers = {
         BASELINE: keras_fit(data, 256),
         "model.fit, batch 256, with XLA": keras_fit(data, 256, jit_compile=True),
@@ -97,14 +165,13 @@ def main() -> None:
         "recsys_lib, batch 8192": compiled_loop(data, 8192),
     }
     seconds: dict[str, list[float]] = {name: [] for name in trainers}
-    for number in range(arguments.rounds + 1):
+    for number in range(rounds + 1):
         for name, epoch in trainers.items():
             start = time.perf_counter()
             epoch(number)
             seconds[name].append(time.perf_counter() - start)
     threads = tf.config.threading.get_intra_op_parallelism_threads() or "all"
-    print(machine_line() + f"; threads: {threads}")
-    print(f"{len(data):,} ratings, {arguments.rounds} rounds; seconds an epoch; ratio with spread")
+    print(f"{len(data):,} ratings, {rounds} rounds, threads: {threads}; seconds an epoch")
     print(f"{'trainer':46} {'median':>8} {'p99':>8} {'M ratings/s':>12} {'ratio':>7}  (p10 - p90)")
     baseline = np.array(seconds[BASELINE][1:])
     for name, values in seconds.items():

@@ -10,11 +10,24 @@ import pytest
 
 from recsys_lib.notebook import ran_on_synthetic_data
 
-_SECONDS = pytest.StashKey[dict[str, float]]()
+_SECONDS = pytest.StashKey[dict[Path, float]]()
+
+
+class _TimeLines:
+    """Print the line of each notebook; it may come from another process."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.plugins = config.pluginmanager
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for line in [text for name, text in report.user_properties if name == "notebook"]:
+            self.plugins.get_plugin("terminalreporter").write_line(str(line))
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_SECONDS] = {}
+    if not hasattr(config, "workerinput"):  # no worker of pytest-xdist
+        config.pluginmanager.register(_TimeLines(config))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -40,23 +53,15 @@ def _synthetic(cells: list[Any]) -> bool:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: Any, nextitem: pytest.Item | None) -> Any:
-    """After the last cell of a notebook, say how long it took and on what it ran."""
-    result = yield
-    if hasattr(item, "compare_outputs") and (nextitem is None or nextitem.path != item.path):
-        cells = [cell for cell in item.session.items if cell.path == item.path]
-        seconds = item.config.stash[_SECONDS].get(item.nodeid.split("::")[0], 0.0)
-        data = "  on SYNTHETIC data: outputs not compared" if _synthetic(cells) else ""
-        reporter = item.config.pluginmanager.get_plugin("terminalreporter")
-        reporter.write_line(f"  {item.path.stem}: {len(cells)} cells, {seconds:.0f} s{data}")
-    return result
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
-    """Add up the seconds of each notebook."""
+def pytest_runtest_makereport(item: Any, call: pytest.CallInfo[None]) -> Any:
+    """Add up the seconds of a notebook; after its last cell, note on what it ran."""
     report = yield
     seconds = item.config.stash[_SECONDS]
-    notebook = item.nodeid.split("::")[0]
-    seconds[notebook] = seconds.get(notebook, 0.0) + call.duration
+    seconds[item.path] = seconds.get(item.path, 0.0) + call.duration
+    if hasattr(item, "compare_outputs") and report.when == "teardown":
+        cells = [cell for cell in item.session.items if cell.path == item.path]
+        if cells[-1] is item:
+            data = "  on SYNTHETIC data: outputs not compared" if _synthetic(cells) else ""
+            line = f"  {item.path.stem}: {len(cells)} cells, {seconds[item.path]:.0f} s{data}"
+            report.user_properties.append(("notebook", line))
     return report

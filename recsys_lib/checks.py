@@ -188,6 +188,23 @@ def check_weights(name: str, values: ArrayLike, *, ndim: int | None = None) -> N
     return np.asarray(array, np.float32)
 
 
+def check_counts(name: str, data: Any, expected: tuple[int, int]) -> None:
+    """Raise ValueError unless data or a model has so many users and items.
+
+    Example:
+        >>> from recsys_lib.data import Interactions
+        >>> check_counts("test", Interactions([0], [1]), (5, 2))
+        Traceback (most recent call last):
+        ValueError: test counts 1 users and 2 items: expected 5 and 2
+    """
+    counts = data.num_users, data.num_items
+    if counts != expected:
+        raise ValueError(
+            f"{name} counts {counts[0]} users and {counts[1]} items: "
+            f"expected {expected[0]} and {expected[1]}"
+        )
+
+
 def check_shape(name: str, array: Any, shape: tuple[int, ...]) -> None:
     """Raise ValueError unless the array has this shape.
 

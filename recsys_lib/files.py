@@ -46,6 +46,7 @@ def write_file(
     Raises:
         FileNotFoundError: the folder does not exist.
         TypeError: settings hold what JSON cannot, or an array holds no numbers.
+        ValueError: an array with a name that sorts behind ``~sha256``.
 
     Example:
         >>> import tempfile
@@ -66,6 +67,8 @@ def write_file(
         array = np.asarray(array)
         if array.dtype.kind not in "iuf" or array.dtype.itemsize > 8:
             raise TypeError(f"arrays[{name!r}] is of type {array.dtype}: expected numbers")
+        if name >= _DIGEST:
+            raise ValueError(f"arrays has the name {name!r}: expected one before {_DIGEST!r}")
         stored[name] = np.ascontiguousarray(array).reshape(array.shape)
     content = save(stored | {_DIGEST: np.zeros(32, np.uint8)}, {"recsys_lib": text})
     content = content[:-32] + hashlib.sha256(content[:-32]).digest()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 import warnings
@@ -14,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recsys_lib import notebook, serving
-from recsys_lib.data import Interactions, load_dataset
+from recsys_lib import notebook
+from recsys_lib.data import Interactions, load_split
 
 
 def _data(is_synthetic: bool) -> Interactions:
@@ -24,19 +23,13 @@ def _data(is_synthetic: bool) -> Interactions:
     )
 
 
-def test_claim_fails_on_real_data_with_name_and_claim() -> None:
-    with pytest.raises(AssertionError, match="no longer true on two rows: EASE wins"):
+def test_claim_fails_on_real_data_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(AssertionError, match="two rows: EASE wins"):
         notebook.claim(False, "EASE wins", _data(is_synthetic=False))
-
-
-def test_claim_says_that_synthetic_data_prove_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     notebook.claim(False, "EASE wins", _data(is_synthetic=True))
     assert capsys.readouterr().out == "Not checked on synthetic data: EASE wins\n"
-
-
-def test_claim_takes_a_numpy_truth_value_and_nothing_else() -> None:
     notebook.claim(np.float64(2) > 1, "two is more than one", _data(is_synthetic=False))
-    with pytest.raises(TypeError, match="condition is ndarray, expected one truth value"):
+    with pytest.raises(TypeError, match="condition is ndarray"):
         notebook.claim(np.array([True]), "an array", _data(is_synthetic=False))  # type: ignore[arg-type]
 
 
@@ -45,28 +38,24 @@ def test_takeaway_is_one_block_quote(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notebook, "_display_markdown", shown.append)
     notebook.takeaway("EASE finds\n   **72%** of the films.")
     assert shown == ["> **Takeaway.** EASE finds **72%** of the films."]
-    with pytest.raises(ValueError, match="text is ' ', expected a sentence"):
+    with pytest.raises(ValueError, match="text is ' '"):
         notebook.takeaway(" ")
 
 
-def test_glue_takes_formatted_text_only() -> None:
-    with pytest.raises(TypeError, match="text is float64, expected a formatted str"):
+def test_glue_takes_formatted_text_also_without_the_tools_of_the_book(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(TypeError, match="text is float64"):
         notebook.glue("key", np.float64(0.7))  # type: ignore[arg-type]
-
-
-def test_glue_without_the_tools_of_the_book(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "myst_nb", None)
     notebook.glue("key", "0.7")
-
-
-def test_style_names_the_techniques_it_knows() -> None:
-    with pytest.raises(KeyError, match="technique is 'magic', expected one of baseline"):
-        notebook.style("magic")
 
 
 def test_no_two_techniques_look_alike() -> None:
     looks = [(s["color"], s["marker"]) for s in map(notebook.style, notebook.COLORS)]
     assert len(set(looks)) == len(looks) - 1  # popularity is a baseline, and looks like one
+    with pytest.raises(KeyError, match="technique is 'magic'"):
+        notebook.style("magic")
 
 
 @pytest.mark.parametrize("color", sorted(set(notebook.COLORS.values())))
@@ -116,11 +105,6 @@ def test_setup_holds_back_the_messages_of_tensorflow() -> None:
     assert done.stderr == "after\n"
 
 
-def test_hardware_line_is_the_one_of_serving() -> None:
-    assert notebook.hardware_line is serving.hardware_line
-    assert re.search(r", \d+ cores?", notebook.hardware_line())
-
-
 def test_quiet_drops_what_goes_past_python(capfd: pytest.CaptureFixture[str]) -> None:
     with notebook.quiet():
         os.write(2, b"dropped")
@@ -154,7 +138,7 @@ def test_the_notice_of_the_fallback_is_recognised(
     """`make test` and `make notebooks` go by this notice."""
     monkeypatch.setenv("RECSYS_DATA_MIRROR", "http://127.0.0.1:9")
     with pytest.warns(UserWarning) as caught:
-        split = load_dataset("ncf-ml-1m", data_home=tmp_path, fallback="synthetic", progress=False)
+        split = load_split("ncf-ml-1m", data_home=tmp_path, fallback="synthetic", progress=False)
     assert split.is_synthetic
     outputs: list[dict[str, Any]] = [
         {"output_type": "stream", "name": "stderr", "text": f"UserWarning: {caught[0].message}"}

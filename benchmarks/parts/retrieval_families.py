@@ -43,20 +43,8 @@ def family_recsys_lib(items: Vectors) -> Iterator[tuple[str, Search]]:
 
     from recsys_lib.serving import TopKIndex
 
-    for precision in ("int8", "int4"):
-        index = TopKIndex(items, precision)
-        yield (
-            f"TopKIndex {precision} (exact)",
-            lambda user, k, index=index: index.search(user, k).item_ids[0],
-        )
-
-
-def _peers(items: Vectors, names: list[str]) -> Iterator[tuple[str, Search]]:
-    from recsys_lib.serving import PeerIndex
-
-    for name in names:
-        index = PeerIndex(name, items)
-        yield name, lambda user, k, index=index: index.search(user, k).item_ids[0]
+    index = TopKIndex(items, "int8")
+    yield "TopKIndex int8 (exact)", lambda user, k: index.search(user, k).item_ids[0]
 
 
 def _turned(find: Search, holder: Any, knob: str, value: int) -> Search:
@@ -72,10 +60,11 @@ def _turned(find: Search, holder: Any, knob: str, value: int) -> Search:
 def family_faiss(items: Vectors) -> Iterator[tuple[str, Search]]:
     import faiss
 
-    yield from _peers(items, ["faiss_flat", "faiss_sq8"])
     lists = max(1, min(int(len(items) ** 0.5), len(items) // 39))
     bits = min(8, max(4, int(np.log2(max(len(items) // 39, 16)))))
-    kinds = {
+    kinds: dict[str, tuple[str, str, tuple[int, ...]]] = {
+        "Flat": ("Flat", "", ()),
+        "SQ8": ("SQ8", "", ()),
         "IVF": (f"IVF{lists},Flat", "nprobe", (4, 16, 64, 256, 512)),
         "PQ": (f"IVF{lists},PQ16x{bits}np", "nprobe", (16, 64)),
         "HNSW": ("HNSW16", "efSearch", (16, 64, 256, 1024)),
@@ -93,14 +82,28 @@ def family_faiss(items: Vectors) -> Iterator[tuple[str, Search]]:
         def find(user: Vectors, k: int, index: Any = index) -> Any:
             return index.search(user, k)[1][0]
 
+        if not knob:
+            yield f"faiss {name}", find
         for value in values:
             if knob == "efSearch" or value < lists:
                 yield f"faiss {name}, {knob} {value}", _turned(find, holder, knob, value)
 
 
 def family_hnswlib(items: Vectors) -> Iterator[tuple[str, Search]]:
-    if len(items) <= _graph_limit:
-        yield from _peers(items, ["hnswlib"])
+    import hnswlib
+
+    if len(items) > _graph_limit:
+        return
+    index = hnswlib.Index(space="ip", dim=items.shape[1])
+    index.init_index(len(items), M=16, ef_construction=100, random_seed=0)
+    index.set_num_threads(1)
+    index.add_items(items)
+
+    def find(user: Vectors, k: int) -> Any:
+        index.set_ef(max(64, k))
+        return index.knn_query(user, k)[0][0].astype(np.int64)
+
+    yield "hnswlib, ef 64", find
 
 
 def family_scann(items: Vectors) -> Iterator[tuple[str, Search]]:
@@ -108,7 +111,9 @@ def family_scann(items: Vectors) -> Iterator[tuple[str, Search]]:
     sys.modules["tensorflow"] = None  # type: ignore[assignment]
     from scann import scann_ops_pybind
 
-    yield from _peers(items, ["scann_brute"])
+    brute = scann_ops_pybind.builder(items, 10, "dot_product").set_n_training_threads(1)
+    brute = brute.score_brute_force(quantize=True).build()
+    yield "ScaNN brute, 8 bits", lambda user, k: brute.search(user[0], k)[0]
     leaves = int(len(items) ** 0.5)
     builder = scann_ops_pybind.builder(items, 10, "dot_product").set_n_training_threads(1)
     builder = builder.tree(leaves, min(16, leaves), training_sample_size=100_000)

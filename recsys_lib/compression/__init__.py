@@ -3,21 +3,17 @@
 Nothing here imports TensorFlow until a function needs it.
 """
 
-from recsys_lib.compression.compressed import CompressedModel, store_weights
+from recsys_lib.compression.compressed import CompressedModel, CompressionReport, store_weights
 from recsys_lib.compression.files import load_compressed, save_compressed
-from recsys_lib.compression.report import CompressionReport, TensorReport
-from recsys_lib.compression.tensors import DenseTensor, EncodedTensor, read_tensor
+from recsys_lib.compression.tensors import EncodedTensor
 from recsys_lib.compression.weights import named_weights, with_weights
 
 __all__ = [
     "CompressedModel",
     "CompressionReport",
-    "DenseTensor",
     "EncodedTensor",
-    "TensorReport",
     "load_compressed",
     "named_weights",
-    "read_tensor",
     "save_compressed",
     "store_weights",
     "with_weights",

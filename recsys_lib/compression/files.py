@@ -94,7 +94,7 @@ def load_compressed(path: str | os.PathLike[str]) -> Factors:
         parts = {key.split(".", 1)[1]: a for key, a in arrays.items() if key.split(".")[0] == name}
         try:
             tables[name] = read_tensor(kind, header, parts).decode()
-        except (KeyError, TypeError, ValueError) as error:
+        except (IndexError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} cannot be read: {name}: {error}") from error
     how = settings["fold_in"]
     fold_in = None if how is None else FoldIn(**how)

@@ -16,9 +16,13 @@ from recsys_lib.checks import check_choice, check_weights
 class EncodedTensor(ABC):
     """A float32 array, stored in another form: frozen, decoded on request.
 
-    A subclass has a class attribute ``kind``, unique in the library, and the four methods below.
     A JSON header and plain arrays are all that it consists of, so that it can be written to a file
-    and read back without running code.
+    and read back without running code. A subclass has a class attribute ``kind``, unique in the
+    library, and :meth:`decode`.
+
+    Args:
+        header: settings that JSON can hold, with ``shape``.
+        arrays: what is stored, in the types in which it is stored (packed, where packed).
 
     Attributes:
         shape: of the decoded array.
@@ -35,27 +39,33 @@ class EncodedTensor(ABC):
     shape: tuple[int, ...]
     _kinds: ClassVar[dict[str, type[EncodedTensor]]] = {}
 
+    def __init__(self, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
+        self._header, self._arrays = header, arrays
+        self.shape = tuple(header["shape"])
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "kind" in vars(cls) and cls.__module__.startswith("recsys_lib."):
             EncodedTensor._kinds[cls.kind] = cls
 
-    @abstractmethod
     def header(self) -> dict[str, Any]:
-        """Give the settings that JSON can hold, with ``shape``."""
+        """Return the settings that JSON can hold, with ``shape``."""
+        return self._header
 
-    @abstractmethod
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Give what is stored, in the types in which it is stored (packed, where packed)."""
+        """Return what is stored, in the types in which it is stored (packed, where packed)."""
+        return self._arrays
 
     @classmethod
-    @abstractmethod
     def from_parts(cls, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
-        """Put header and arrays together again; ValueError where they do not fit."""
+        """Put header and arrays together again; where they do not fit, ``decode`` fails."""
+        tensor = cls.__new__(cls)
+        EncodedTensor.__init__(tensor, header, arrays)
+        return tensor
 
     @abstractmethod
     def decode(self) -> NDArray[np.float32]:
-        """Give the array."""
+        """Return the array."""
 
     @property
     def nbytes(self) -> int:
@@ -70,10 +80,11 @@ class EncodedTensor(ABC):
 def read_tensor(
     kind: str, header: dict[str, Any], arrays: dict[str, NDArray[Any]]
 ) -> EncodedTensor:
-    """Make the stored form of a kind again from its parts.
+    """Return the stored form of a kind, made again from its parts.
 
     Raises:
-        ValueError: an unknown kind, or parts that do not fit together.
+        ValueError: an unknown kind, parts that do not fit together, or a setting that only a newer
+            version knows.
     """
     for room in ("embedding_tables", "pruning", "quantization"):  # they define the kinds
         importlib.import_module(f"recsys_lib.compression.{room}")
@@ -98,26 +109,13 @@ class DenseTensor(EncodedTensor):
         check_choice("dtype", dtype, ("float32", "float16"))
         checked = check_weights("values", values)
         with np.errstate(over="ignore"):
-            self._values = np.array(checked, dtype)
-        if not np.isfinite(self._values).all():
+            stored = np.array(checked, dtype)
+        if not np.isfinite(stored).all():
             raise ValueError(
                 f"values reach {np.abs(checked).max():.3g}: expected at most 65504 for float16"
             )
-        self.shape = self._values.shape
-
-    def header(self) -> dict[str, Any]:
-        """Give dtype and shape."""
-        return {"dtype": str(self._values.dtype), "shape": list(self.shape)}
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Give the values."""
-        return {"values": self._values}
-
-    @classmethod
-    def from_parts(cls, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
-        """Put header and arrays together again."""
-        return cls(arrays["values"].reshape(header["shape"]), header["dtype"])
+        super().__init__({"dtype": dtype, "shape": list(stored.shape)}, {"values": stored})
 
     def decode(self) -> NDArray[np.float32]:
-        """Give the array in float32."""
-        return self._values.astype(np.float32)
+        """Return the array in float32."""
+        return self._arrays["values"].astype(np.float32).reshape(self.shape)

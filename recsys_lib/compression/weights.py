@@ -17,7 +17,7 @@ TABLES = ("user_vectors", "item_vectors", "user_biases", "item_biases")
 
 
 def named_weights(model: Any) -> dict[str, NDArray[np.float32]]:
-    """Give a model's weights by name, as copies.
+    """Return a model's weights by name, as copies.
 
     Args:
         model: a fitted factor model (IALS, ALS), whose weights are ``user_vectors`` and
@@ -52,7 +52,7 @@ def named_weights(model: Any) -> dict[str, NDArray[np.float32]]:
 
 
 def with_weights(model: Any, weights: Mapping[str, NDArray[Any]]) -> Any:
-    """Give a new model with other weights; ``model`` stays as it is.
+    """Return a new model with other weights; ``model`` stays as it is.
 
     Args:
         model: as for :func:`named_weights`.
@@ -89,7 +89,7 @@ def with_weights(model: Any, weights: Mapping[str, NDArray[Any]]) -> Any:
 
 
 def keras_model(model: Any) -> Any:
-    """Give the built Keras model in a KerasRecommender, or the model itself.
+    """Return the built Keras model in a KerasRecommender, or the model itself.
 
     Raises:
         TypeError: neither.
@@ -110,7 +110,7 @@ def keras_model(model: Any) -> Any:
 
 
 def replace_keras_model(recommender: Any, inner: Any) -> Any:
-    """Give a copy of a KerasRecommender around another Keras model with the same inputs."""
+    """Return a copy of a KerasRecommender around another Keras model with the same inputs."""
     result = copy.copy(recommender)
     result._use(recommender._fitted_config, inner)
     return result

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import http.client
 import os
-import ssl
+import re
 import stat
-import tempfile
-import urllib.error
-import urllib.request
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO
+from typing import Any
 from urllib.parse import urlsplit
 
-from recsys_lib.data.errors import DownloadError
+from recsys_lib.data.files import DownloadError
 
 MIRROR_VARIABLE = "RECSYS_DATA_MIRROR"
-_CHUNK_BYTES = 1 << 18
 
 # Hosts that did not answer in this process, and why: a second wait would not help.
 _unreachable: dict[str, str] = {}
@@ -35,11 +28,12 @@ def fetch(
     progress: bool = True,
     timeout_s: float = 10.0,
 ) -> Path:
-    """Download ``url`` to ``target``; the file appears there only when it is whole and right.
+    """Download ``url`` to ``target``, unless a file is there already.
 
-    The bytes go to a temporary file in the same folder, which is moved when length and checksum
-    agree and removed otherwise. A host that cannot be reached is remembered for as long as the
-    process lives, so that later calls fail at once. TLS certificates are always verified.
+    The bytes go to a temporary file in the same folder, which is moved when they are right and
+    removed otherwise. A transfer that breaks off is tried once more. A host that cannot be reached
+    is remembered for as long as the process lives, so that later calls fail at once. TLS
+    certificates are always verified.
 
     Args:
         url: http or https address.
@@ -56,155 +50,112 @@ def fetch(
         DownloadError: no network, a bad certificate, an HTTP error, a truncated or empty file, a
             wrong checksum, no space, or a folder that cannot be written.
     """
-    target = Path(target)
-    host = urlsplit(url).netloc
+    import pooch
+    from requests.exceptions import ChunkedEncodingError, RequestException
+
+    target, host = Path(target), urlsplit(url).netloc
     if host in _unreachable:
         raise DownloadError(f"{url}: {_unreachable[host]} (tried before in this process)")
-    with atomic_file(target) as file:
+    certificates = os.environ.get("SSL_CERT_FILE") or True
+    http = pooch.HTTPDownloader(progressbar=progress, timeout=timeout_s, verify=certificates)
+
+    def download(address: str, file: str, _: Any) -> None:
         try:
-            request = urllib.request.Request(url, headers={"User-Agent": "recsys_lib"})
-            with urllib.request.urlopen(request, timeout=timeout_s) as response:
-                length = response.headers.get("Content-Length")
-                received = _copy(response, file, length, target.name, progress)
-        except urllib.error.HTTPError as error:
-            message = f"{url}: the server answers {error.code} {error.reason}"
-            raise DownloadError(message, status=error.code) from error
-        except urllib.error.URLError as error:
-            raise _connection_error(url, host, error.reason) from error
-        except TimeoutError as error:
-            raise _connection_error(url, host, f"no answer for {timeout_s:g} s") from error
-        except (http.client.HTTPException, ssl.SSLError, ConnectionError) as error:
-            raise DownloadError(f"{url}: the transfer broke off ({error!r}); try again") from error
-        if length is not None and received != int(length):
-            raise DownloadError(
-                f"{url}: truncated, {received:,} bytes came: expected {int(length):,}; try again"
-            )
-        if received == 0:
-            raise DownloadError(f"{url}: the file is empty")
-        file.flush()
-        verify(Path(file.name).read_bytes(), checksum, url)
+            http(address, file, None)
+        except ChunkedEncodingError:
+            raise  # broke off: pooch tries again
+        except RequestException as error:
+            raise _refused(url, host, error) from error
+        verify(Path(file).read_bytes(), checksum, url)
+
+    pooch.get_logger().setLevel("WARNING")
+    registry = {"registry": {target.name: None}, "urls": {target.name: url}}
+    store = pooch.create(path=target.parent, base_url="", retry_if_failed=1, **registry)
+    try:
+        store.fetch(target.name, downloader=download)
+        target.chmod(0o644)
+    except RequestException as error:
+        raise DownloadError(f"{url}: the transfer broke off ({error}); try again") from error
+    except OSError as error:
+        raise not_stored(target, error) from error
     return target
+
+
+def not_stored(target: Path, error: OSError) -> DownloadError:
+    """Return the error that says why a file or folder cannot be written, and what to do."""
+    return DownloadError(
+        f"{target} cannot be stored: {error.strerror or error}; RECSYS_DATA_HOME names another "
+        "folder to use"
+    )
 
 
 def verify(content: bytes, checksum: str | Sequence[str], label: str) -> None:
     """Raise :class:`DownloadError` unless one of the checksums agrees (or none is given)."""
+    if not content:
+        raise DownloadError(f"{label}: the file is empty")
     wanted = [checksum] if isinstance(checksum, str) else list(checksum)
-    if not wanted:
-        return
-    for entry in wanted:
-        algorithm, _, digest = entry.partition(":")
-        if _digest(content, algorithm) == digest:
-            return
-    found = _digest(content, wanted[0].partition(":")[0])
-    raise DownloadError(
-        f"{label}: wrong checksum, {found} came: expected {' or '.join(wanted)} "
-        f"({len(content):,} bytes). The file was changed or damaged on its way"
-    )
+    found = [_digest(content, entry.partition(":")[0]) for entry in wanted]
+    if wanted and not set(found) & set(wanted):
+        raise DownloadError(
+            f"{label}: wrong checksum, {found[0]} came: expected {' or '.join(wanted)} "
+            f"({len(content):,} bytes). The file was changed or damaged on its way"
+        )
 
 
-def extract(archive: Path, members: Mapping[str, Path]) -> None:
-    """Take files out of a zip, after a look at every member's name.
+def extract(archive: Path, files: Sequence[str], folder: Path) -> None:
+    """Take files out of a zip, from whatever folder in it, after a look at every member's name.
 
     Args:
         archive: the zip file.
-        members: from the name inside the zip to where the file shall be.
+        files: names without folders.
+        folder: where the files shall be; has to be there.
 
     Raises:
-        DownloadError: no zip, a member that is missing, or any member with an absolute path, a
+        DownloadError: no zip, a file that is missing, or any member with an absolute path, a
             ``..`` or a symbolic link; then nothing is written at all.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
+            members = {}
             for info in opened.infolist():
-                _check_member(archive, info)
-            names = set(opened.namelist())
-            for name in members:
-                if name not in names:
-                    raise DownloadError(f"{archive.name} has no member {name}: expected it there")
-            for name, target in members.items():
-                with opened.open(name) as source, atomic_file(target) as file:
-                    while chunk := source.read(_CHUNK_BYTES):
-                        file.write(chunk)
+                path = PurePosixPath(info.filename.replace("\\", "/"))
+                is_link = stat.S_ISLNK(info.external_attr >> 16)
+                leaves = path.is_absolute() or ".." in path.parts
+                if is_link or leaves or PureWindowsPath(info.filename).drive:
+                    raise DownloadError(
+                        f"{archive.name} is refused: its member {info.filename!r} points out of "
+                        "the folder or is a symbolic link"
+                    )
+                members[path.name] = info
+            for missing in sorted(set(files) - set(members)):
+                raise DownloadError(f"{archive.name} has no {missing}: expected it there")
+            for file in files:
+                (folder / file).write_bytes(opened.read(members[file]))
     except (zipfile.BadZipFile, EOFError) as error:
         raise DownloadError(f"{archive.name} is no whole zip file: {error}") from error
 
 
-@contextmanager
-def atomic_file(target: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file next to ``target``; move it there on success, else remove it.
+def _refused(url: str, host: str, error: Exception) -> DownloadError:
+    """Return what a failed request means for the reader."""
+    from requests.exceptions import ConnectionError, HTTPError, SSLError, Timeout
 
-    Raises:
-        DownloadError: the folder cannot be written, or there is no space.
-    """
-    temporary: Path | None = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=target.parent, prefix=f".{target.name}.", suffix=".part", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            yield file
-        temporary.chmod(0o644)
-        temporary.replace(target)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            reason = "no space left on the disk"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            reason = f"the folder cannot be written ({error.strerror})"
-        else:
-            reason = f"{error.strerror or error}"
-        raise DownloadError(
-            f"{target} cannot be stored: {reason}; RECSYS_DATA_HOME names another folder to use"
-        ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-
-
-def _copy(
-    response: http.client.HTTPResponse,
-    file: IO[bytes],
-    length: str | None,
-    label: str,
-    progress: bool,
-) -> int:
-    from tqdm import tqdm
-
-    total = None if length is None else int(length)
-    received = 0
-    with tqdm(
-        total=total, desc=label, unit="B", unit_scale=True, unit_divisor=1024, disable=not progress
-    ) as bar:
-        while chunk := response.read(_CHUNK_BYTES):
-            file.write(chunk)
-            received += len(chunk)
-            bar.update(len(chunk))
-    return received
-
-
-def _connection_error(url: str, host: str, reason: object) -> DownloadError:
-    if isinstance(reason, ssl.SSLCertVerificationError):
+    certificate = re.search(r"certificate verify failed: ([^(]*)", str(error))
+    if isinstance(error, SSLError) and certificate:
         return DownloadError(
-            f"{url}: the server's TLS certificate is not valid ({reason.verify_message}). It is "
+            f"{url}: the server's TLS certificate is not valid ({certificate[1].strip()}). It is "
             "not skipped: nobody could tell whose file it is. Wait until the server is repaired, "
             f"or set {MIRROR_VARIABLE} to the address of a mirror that holds <data set>/<file>"
         )
-    _unreachable[host] = f"{host} cannot be reached ({reason}): is there a network?"
-    return DownloadError(f"{url}: {_unreachable[host]}")
-
-
-def _check_member(archive: Path, info: zipfile.ZipInfo) -> None:
-    name = info.filename
-    parts = PurePosixPath(name.replace("\\", "/"))
-    if parts.is_absolute() or PureWindowsPath(name).drive or ".." in parts.parts:
-        raise DownloadError(
-            f"{archive.name} is refused: its member {name!r} points out of the folder"
-        )
-    if stat.S_ISLNK(info.external_attr >> 16):
-        raise DownloadError(f"{archive.name} is refused: its member {name!r} is a symbolic link")
+    if isinstance(error, HTTPError) and error.response is not None:
+        status, reason = error.response.status_code, error.response.reason
+        return DownloadError(f"{url}: the server answers {status} {reason}", status=status)
+    if isinstance(error, ConnectionError | Timeout):
+        _unreachable[host] = f"{host} cannot be reached ({error}): is there a network?"
+        return DownloadError(f"{url}: {_unreachable[host]}")
+    return DownloadError(f"{url}: {error}")
 
 
 def _digest(content: bytes, algorithm: str) -> str:
     if algorithm == "git":
-        return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-    return hashlib.new(algorithm, content).hexdigest()
+        return "git:" + hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    return f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"

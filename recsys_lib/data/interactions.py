@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_range
+from recsys_lib.checks import check_choice, check_number, check_range
+from recsys_lib.data import frames, splits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,51 +63,53 @@ class Interactions:
     is_synthetic: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        user_ids, item_ids = _ids("user_ids", self.user_ids), _ids("item_ids", self.item_ids)
-        if len(user_ids) == 0:
+        columns = {
+            "user_ids": _column("user_ids", self.user_ids, "iu", np.int64),
+            "item_ids": _column("item_ids", self.item_ids, "iu", np.int64),
+        }
+        num_rows = len(columns["user_ids"])
+        if num_rows == 0:
             raise ValueError("user_ids is empty: expected at least one interaction")
-        columns: dict[str, Any] = {"user_ids": user_ids, "item_ids": item_ids}
         if self.ratings is not None:
-            columns["ratings"] = _ratings(self.ratings)
-        if self.timestamps is not None:
-            columns["timestamps"] = _ids("timestamps", self.timestamps)
-        for column, values in columns.items():
-            if len(values) != len(user_ids):
+            columns["ratings"] = _column("ratings", self.ratings, "iufb", np.float32)
+            if not np.isfinite(columns["ratings"]).all():
+                bad = int(np.flatnonzero(~np.isfinite(columns["ratings"]))[0])
                 raise ValueError(
-                    f"{column} has {len(values)} rows, user_ids has {len(user_ids)}: "
-                    "expected equal lengths"
+                    f"ratings[{bad}] is {columns['ratings'][bad]}: expected finite numbers"
                 )
-            values.flags.writeable = False
-            object.__setattr__(self, column, values)
-        for count, ids in (("num_users", user_ids), ("num_items", item_ids)):
-            object.__setattr__(self, count, _count(count, getattr(self, count), ids))
-        for column, count in (
+        if self.timestamps is not None:
+            columns["timestamps"] = _column("timestamps", self.timestamps, "iu", np.int64)
+        for name, values in columns.items():
+            if len(values) != num_rows:
+                raise ValueError(f"{name} has {len(values)} rows: expected {num_rows}, as user_ids")
+            self._set(name, values)
+        for count, ids in (("num_users", "user_ids"), ("num_items", "item_ids")):
+            given = check_number(count, getattr(self, count), 0, integer=True)
+            self._set(count, given or int(columns[ids].max()) + 1)
+            check_range(ids, columns[ids], getattr(self, count))
+        for name, count in (
             ("user_vocabulary", "num_users"),
             ("item_vocabulary", "num_items"),
             ("item_names", "num_items"),
             ("item_texts", "num_items"),
         ):
-            values = getattr(self, column)
+            values = getattr(self, name)
             if values is None:
                 continue
             if len(values) != getattr(self, count):
                 raise ValueError(
-                    f"{column} has {len(values)} entries, {count} is {getattr(self, count)}: "
+                    f"{name} has {len(values)} entries, {count} is {getattr(self, count)}: "
                     "expected one entry per id"
                 )
-            if column.endswith("vocabulary"):
-                values = np.array(values)
-                values.flags.writeable = False
-            else:
-                values = tuple(str(value) for value in values)
-            object.__setattr__(self, column, values)
+            is_vocabulary = name.endswith("vocabulary")
+            self._set(name, np.array(values) if is_vocabulary else tuple(map(str, values)))
+
+    def _set(self, name: str, value: Any) -> None:
+        if isinstance(value, np.ndarray):
+            value.flags.writeable = False
+        object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
-        return len(self.user_ids)
-
-    @property
-    def num_interactions(self) -> int:
-        """Number of rows."""
         return len(self.user_ids)
 
     @property
@@ -164,34 +166,49 @@ class Interactions:
             >>> mine.user_ids.tolist(), mine.user_vocabulary.tolist()
             ([1, 0, 1], ['a', 'b'])
         """
-        from recsys_lib.data.frames import interactions_from_frame
-
-        return interactions_from_frame(
-            frame,
-            user=user,
-            item=item,
-            rating=rating,
-            time=time,
-            item_name=item_name,
-            item_text=item_text,
+        columns = {"user": user, "item": item, "rating": rating, "time": time}
+        frames.check_columns(frame, columns | {"item_name": item_name, "item_text": item_text})
+        user_ids, user_vocabulary = frames.dense_ids(frame, user, "user")
+        item_ids, item_vocabulary = frames.dense_ids(frame, item, "item")
+        firsts = np.unique(item_ids, return_index=True)[1]
+        return cls(
+            user_ids=user_ids,
+            item_ids=item_ids,
+            ratings=None if rating is None else frames.numbers(frame, rating),
+            timestamps=None if time is None else frames.seconds(frame, time),
+            num_users=len(user_vocabulary),
+            num_items=len(item_vocabulary),
+            user_vocabulary=user_vocabulary,
+            item_vocabulary=item_vocabulary,
+            item_names=None if item_name is None else frames.texts(frame[item_name].iloc[firsts]),
+            item_texts=None if item_text is None else frames.texts(frame[item_text].iloc[firsts]),
             name=name,
         )
 
     def to_frame(self) -> pd.DataFrame:
-        """Give the rows as a data frame with the original ids where they are known.
+        """Return the rows as a data frame with the original ids where they are known.
 
         Example:
             >>> Interactions(user_ids=[0, 1], item_ids=[1, 0], ratings=[4, 2]).to_frame().shape
             (2, 3)
         """
-        from recsys_lib.data.frames import interactions_to_frame
+        import pandas as pd
 
-        return interactions_to_frame(self)
+        columns: dict[str, Any] = {"user": self.user_ids, "item": self.item_ids}
+        if self.user_vocabulary is not None:
+            columns["user"] = self.user_vocabulary[self.user_ids]
+        if self.item_vocabulary is not None:
+            columns["item"] = self.item_vocabulary[self.item_ids]
+        if self.ratings is not None:
+            columns["rating"] = self.ratings
+        if self.timestamps is not None:
+            columns["time"] = pd.to_datetime(self.timestamps, unit="s")
+        return pd.DataFrame(columns)
 
     def to_csr(
         self, values: Literal["binary", "ratings", "count"] = "binary"
     ) -> scipy.sparse.csr_matrix:
-        """Give the (num_users, num_items) sparse matrix of float32.
+        """Return the (num_users, num_items) sparse matrix of float32.
 
         Args:
             values: what a cell holds: 1 ("binary"), the rating of the last row of the pair
@@ -202,8 +219,7 @@ class Interactions:
         """
         import scipy.sparse
 
-        if values not in ("binary", "ratings", "count"):
-            raise ValueError(f"values is {values!r}: expected 'binary', 'ratings' or 'count'")
+        check_choice("values", values, ("binary", "ratings", "count"))
         if values == "ratings" and self.ratings is None:
             raise ValueError("values is 'ratings', but these interactions have no ratings")
         shape = (self.num_users, self.num_items)
@@ -213,7 +229,7 @@ class Interactions:
         return scipy.sparse.coo_matrix((data, (rows.user_ids, rows.item_ids)), shape).tocsr()
 
     def take(self, rows: ArrayLike) -> Interactions:
-        """Keep some rows, with the same users, items and vocabularies.
+        """Return some of the rows, with the same users, items and vocabularies.
 
         Args:
             rows: row numbers, or a boolean mask of (n,).
@@ -239,7 +255,7 @@ class Interactions:
         )
 
     def items_by_user(self) -> list[NDArray[np.int64]]:
-        """List each user's item ids, in row order; an empty array for a user without rows.
+        """Return each user's item ids, in row order; an empty array for a user without rows.
 
         Example:
             >>> [list(map(int, ids)) for ids in Interactions([1, 0, 1], [2, 0, 1]).items_by_user()]
@@ -249,75 +265,21 @@ class Interactions:
         ends = np.cumsum(np.bincount(self.user_ids, minlength=self.num_users))
         return np.split(self.item_ids[order], ends[:-1])
 
-    def split_leave_one_out(self, seed: int = 0) -> tuple[Interactions, Interactions]:
-        """Hold out each user's last item; see :func:`recsys_lib.data.splits.leave_one_out`."""
-        from recsys_lib.data.splits import leave_one_out
-
-        return leave_one_out(self, seed=seed)
-
-    def split_random(
-        self, test_fraction: float = 0.2, seed: int = 0
-    ) -> tuple[Interactions, Interactions]:
-        """Hold out random rows; see :func:`recsys_lib.data.splits.random_split`."""
-        from recsys_lib.data.splits import random_split
-
-        return random_split(self, test_fraction=test_fraction, seed=seed)
-
-    def split_by_time(self, test_fraction: float = 0.2) -> tuple[Interactions, Interactions]:
-        """Hold out the newest rows; see :func:`recsys_lib.data.splits.by_time`."""
-        from recsys_lib.data.splits import by_time
-
-        return by_time(self, test_fraction=test_fraction)
-
-    def split_stratified(
-        self, test_fraction: float = 0.25, seed: int = 0
-    ) -> tuple[Interactions, Interactions]:
-        """Hold out a share of each user's rows; see :func:`recsys_lib.data.splits.stratified`."""
-        from recsys_lib.data.splits import stratified
-
-        return stratified(self, test_fraction=test_fraction, seed=seed)
-
-    def split_folds(
-        self, num_folds: int = 5, seed: int = 0
-    ) -> Iterator[tuple[Interactions, Interactions]]:
-        """Cross-validate; see :func:`recsys_lib.data.splits.folds`."""
-        from recsys_lib.data.splits import folds
-
-        return folds(self, num_folds=num_folds, seed=seed)
+    split_leave_one_out = splits.leave_one_out
+    split_random = splits.random_split
+    split_by_time = splits.by_time
+    split_stratified = splits.stratified
+    split_folds = splits.folds
 
 
-def _ids(name: str, values: ArrayLike | Sequence[int]) -> NDArray[np.int64]:
+def _column(name: str, values: ArrayLike, kinds: str, dtype: type) -> NDArray[Any]:
     array = np.array(values)
     if array.ndim != 1:
         raise ValueError(f"{name} has shape {array.shape}: expected one dimension, (n,)")
-    if array.size and array.dtype.kind not in "iu":
-        raise TypeError(
-            f"{name} is of type {array.dtype}: expected integers "
-            "(Interactions.from_frame maps any other ids to integers)"
-        )
-    return array.astype(np.int64)
-
-
-def _ratings(values: ArrayLike) -> NDArray[np.float32]:
-    array = np.array(values)
-    if array.ndim != 1:
-        raise ValueError(f"ratings has shape {array.shape}: expected one dimension, (n,)")
-    if array.dtype.kind not in "iufb":
-        raise TypeError(f"ratings is of type {array.dtype}: expected numbers")
-    array = array.astype(np.float32)
-    bad = np.flatnonzero(~np.isfinite(array))
-    if len(bad):
-        raise ValueError(f"ratings[{bad[0]}] is {array[bad[0]]}: expected finite numbers")
-    return array
-
-
-def _count(name: str, given: int, ids: NDArray[np.int64]) -> int:
-    singular = {"num_users": "user_ids", "num_items": "item_ids"}[name]
-    if isinstance(given, bool) or not isinstance(given, int | np.integer):
-        raise TypeError(f"{name} is {given!r}: expected an integer")
-    count = int(given) or int(ids.max()) + 1
-    check_range(singular, ids, count)
-    return count
+    if array.size and array.dtype.kind not in kinds:
+        expected = "integers (Interactions.from_frame makes them)" if kinds == "iu" else "numbers"
+        raise TypeError(f"{name} is of type {array.dtype}: expected {expected}")
+    return array.astype(dtype)
 
 
 def _last_of_each_pair(data: Interactions) -> NDArray[np.int64]:

@@ -2,80 +2,44 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from recsys_lib.data import movielens, readers, retail
-from recsys_lib.data.errors import DownloadError
+import numpy as np
+
+from recsys_lib.checks import check_choice, check_number
+from recsys_lib.data import movielens, readers
+from recsys_lib.data.catalogue import DATASETS, DatasetInfo
+from recsys_lib.data.files import DownloadError, find_file
 from recsys_lib.data.files import data_home as home_of
-from recsys_lib.data.files import find_file
-from recsys_lib.data.info import DATASETS, DatasetInfo
 from recsys_lib.data.interactions import Interactions
 from recsys_lib.data.sources import obtain
-from recsys_lib.data.splits import Split
-from recsys_lib.data.standins import stand_in, stand_in_folds, stand_in_frame
-from recsys_lib.data.synthetic import Preset, make_synthetic
+from recsys_lib.data.splits import Split, sample_negatives
+from recsys_lib.data.synthetic import PRESETS, Preset, make_synthetic
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SplitName = Literal["ncf-ml-1m", "adressa-macr", "citeulike-derrd"]
-InteractionsName = Literal[
-    "ml-100k", "ml-latest-small", "online-retail", "lastfm-hetrec2011-2k", "synthetic"
-]
 Folder = str | os.PathLike[str] | None
 Fallback = Literal["synthetic"] | None
 _T = TypeVar("_T")
 
-_READERS: Mapping[str, Callable[[Path], Interactions | Split]] = {
-    "ncf-ml-1m": movielens.read_ncf_ml_1m,
+_LOGS: dict[str, Callable[[Path], Interactions]] = {
     "ml-100k": movielens.read_ml_100k,
     "ml-latest-small": movielens.read_ml_latest_small,
-    "online-retail": retail.read_online_retail,
-    "adressa-macr": readers.read_adressa_macr,
+    "online-retail": readers.read_online_retail,
     "lastfm-hetrec2011-2k": readers.read_lastfm,
+}
+_SPLITS: dict[str, Callable[[Path], Split]] = {
+    "ncf-ml-1m": movielens.read_ncf_ml_1m,
+    "adressa-macr": readers.read_adressa_macr,
     "citeulike-derrd": readers.read_citeulike_derrd,
 }
-_FOLD_FILES = ("u.item", *(f"u{fold}.{part}" for fold in range(1, 6) for part in ("base", "test")))
-
-
-@overload
-def load_dataset(
-    name: SplitName,
-    *,
-    data_home: Folder = None,
-    fallback: Fallback = None,
-    preset: Preset = "video",
-    seed: int = 0,
-    progress: bool = True,
-) -> Split: ...
-
-
-@overload
-def load_dataset(
-    name: InteractionsName,
-    *,
-    data_home: Folder = None,
-    fallback: Fallback = None,
-    preset: Preset = "video",
-    seed: int = 0,
-    progress: bool = True,
-) -> Interactions: ...
-
-
-@overload
-def load_dataset(
-    name: str,
-    *,
-    data_home: Folder = None,
-    fallback: Fallback = None,
-    preset: Preset = "video",
-    seed: int = 0,
-    progress: bool = True,
-) -> Interactions | Split: ...
 
 
 def load_dataset(
@@ -86,11 +50,12 @@ def load_dataset(
     preset: Preset = "video",
     seed: int = 0,
     progress: bool = True,
-) -> Interactions | Split:
-    """Load a data set by name.
+) -> Interactions:
+    """Return all rows of a data set.
 
     Files are looked for in ``<data home>/<name>/``, plain or gzipped. Those that are missing are
-    downloaded there; a data home that has them all is only read.
+    downloaded there; a data home that has them all is only read. Of a data set that was published
+    as a split, these are the rows of its parts in one; :func:`load_split` keeps them apart.
 
     Args:
         name: a name of ``DATASETS``, or "synthetic".
@@ -101,10 +66,6 @@ def load_dataset(
         seed: of generated data.
         progress: show a bar while downloading.
 
-    Returns:
-        :class:`Split` for "ncf-ml-1m", "adressa-macr" and "citeulike-derrd", else
-        :class:`Interactions`.
-
     Raises:
         ValueError: the name, the fallback or the preset is unknown.
         DownloadError: the files are not there and cannot be fetched; says what to put where.
@@ -114,57 +75,53 @@ def load_dataset(
         >>> load_dataset("synthetic", preset="news").is_synthetic
         True
     """
-    if fallback not in (None, "synthetic"):
-        raise ValueError(f"fallback is {fallback!r}: expected None or 'synthetic'")
     if name == "synthetic":
         return make_synthetic(preset, seed=seed)
-    if name not in DATASETS:
-        raise ValueError(f"name is {name!r}: expected one of {', '.join([*DATASETS, 'synthetic'])}")
-    info = DATASETS[name]
-    return _read(
-        info,
-        info.files,
-        _READERS[name],
-        data_home,
-        progress,
-        None if fallback is None else lambda: stand_in(info, seed=seed),
-    )
+    info = DATASETS[check_choice("name", name, [*DATASETS, "synthetic"])]
+    files = [file for file in info.files if not file.endswith((".base", ".test"))]
+    read = _LOGS.get(name) or (lambda folder: _SPLITS[name](folder).all_rows())
+    return _load(info, files, read, lambda: _stand_in(info, seed), data_home, fallback, progress)
 
 
-def load_folds(
-    name: Literal["ml-100k"] = "ml-100k",
+def load_split(
+    name: str,
     *,
+    fold: int = 1,
     data_home: Folder = None,
     fallback: Fallback = None,
     seed: int = 0,
     progress: bool = True,
-) -> list[Split]:
-    """Load the five splits u1 .. u5 that come with MovieLens 100k.
+) -> Split:
+    """Return the split with which a data set was published, for comparison with published figures.
 
     Args:
-        name: "ml-100k".
+        name: "ncf-ml-1m", "ml-100k", "adressa-macr" or "citeulike-derrd".
+        fold: number of the split, from 1. MovieLens 100k has five, u1 to u5; each of its rows is in
+            exactly one test part. The others have one.
         data_home: see :func:`load_dataset`.
         fallback: see :func:`load_dataset`.
         seed: of generated data.
         progress: show a bar while downloading.
 
-    Returns:
-        Five splits; each row of the data is in exactly one test part.
-
     Raises:
-        ValueError: the name is another one.
-        DownloadError: the files are not there and cannot be fetched.
+        ValueError: the name or the fallback is unknown, or there is no such fold.
+        DownloadError: the files are not there and cannot be fetched; says what to put where.
+        CorruptFileError: a file is damaged; names the file and the line.
+
+    Example:
+        >>> load_split("ml-latest-small")
+        Traceback (most recent call last):
+        ValueError: name is 'ml-latest-small': expected one of ncf-ml-1m, ml-100k, adressa-macr,
+        citeulike-derrd
     """
-    if name != "ml-100k":
-        raise ValueError(f"name is {name!r}: expected 'ml-100k', the one with folds of its own")
-    return _read(
-        DATASETS[name],
-        _FOLD_FILES,
-        movielens.read_ml_100k_folds,
-        data_home,
-        progress,
-        None if fallback is None else lambda: stand_in_folds(seed=seed),
-    )
+    info = DATASETS[check_choice("name", name, [n for n in DATASETS if DATASETS[n].num_splits])]
+    fold = check_number("fold", fold, 1, info.num_splits, integer=True)
+    files, read = list(info.files), _SPLITS.get(name)
+    if read is None:
+        files = ["u.item", f"u{fold}.base", f"u{fold}.test"]
+        read = functools.partial(movielens.read_ml_100k_fold, fold=fold)
+    make_up = functools.partial(_stand_in_split, info, fold, seed)
+    return _load(info, files, read, make_up, data_home, fallback, progress)
 
 
 def load_frame(
@@ -175,7 +132,7 @@ def load_frame(
     seed: int = 0,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Load the raw rows as a data frame: price, country and baskets of Online Retail.
+    """Return the raw rows as a data frame: price, country and baskets of Online Retail.
 
     Args:
         name: "online-retail".
@@ -185,47 +142,43 @@ def load_frame(
         progress: show a bar while downloading.
 
     Returns:
-        See :func:`recsys_lib.data.retail.read_retail_frame`.
+        See :func:`recsys_lib.data.readers.read_retail_frame`.
 
     Raises:
         ValueError: the name is another one.
         DownloadError: the files are not there and cannot be fetched.
     """
-    if name != "online-retail":
-        raise ValueError(f"name is {name!r}: expected 'online-retail'")
-    info = DATASETS[name]
-    return _read(
-        info,
-        info.files,
-        retail.read_retail_frame,
-        data_home,
-        progress,
-        None if fallback is None else lambda: stand_in_frame(seed=seed),
-    )
+    info = DATASETS[check_choice("name", name, ["online-retail"])]
+    make_up = functools.partial(_stand_in_frame, seed)
+    read = readers.read_retail_frame
+    return _load(info, list(info.files), read, make_up, data_home, fallback, progress)
 
 
-def _read(
+def _load(
     info: DatasetInfo,
-    files: tuple[str, ...],
-    reader: Callable[[Path], _T],
+    files: Sequence[str],
+    read: Callable[[Path], _T],
+    make_up: Callable[[], _T],
     data_home: Folder,
+    fallback: Fallback,
     progress: bool,
-    made_up: Callable[[], _T] | None,
 ) -> _T:
+    if fallback not in (None, "synthetic"):
+        raise ValueError(f"fallback is {fallback!r}: expected None or 'synthetic'")
     folder = home_of(data_home) / info.name
     missing = [file for file in files if find_file(folder, file) is None]
     if missing:
         try:
-            obtain(info.name, folder, missing, progress=progress)
+            obtain(info, folder, missing, progress=progress)
         except DownloadError as error:
-            if made_up is not None:
+            if fallback is not None:
                 warnings.warn(
                     f"{info.name} is not to be had ({error}). SYNTHETIC data takes its place: "
                     "numbers differ from those in the book",
                     UserWarning,
                     stacklevel=3,
                 )
-                return made_up()
+                return make_up()
             raise DownloadError(
                 f"{info.name} is not to be had: {error}\nPut {', '.join(missing)} (plain or .gz) "
                 f"into {folder} by hand, from {info.source}; or name a folder that has "
@@ -233,4 +186,73 @@ def _read(
                 'fallback="synthetic"',
                 status=error.status,
             ) from error
-    return reader(folder)
+    return read(folder)
+
+
+def _generated(info: DatasetInfo, seed: int) -> Interactions:
+    config = PRESETS.get(info.domain, PRESETS["video"])
+    return make_synthetic(config, seed=seed, name=f"synthetic (for {info.name})")
+
+
+def _stand_in(info: DatasetInfo, seed: int) -> Interactions:
+    """Generate rows with the columns of the data set."""
+    if info.name == "online-retail":
+        purchases = readers.purchases_of(_stand_in_frame(seed))
+        return replace(purchases, name=f"synthetic (for {info.name})", is_synthetic=True)
+    return _with_columns(_generated(info, seed), info.columns)
+
+
+def _with_columns(data: Interactions, columns: Sequence[str]) -> Interactions:
+    """Drop the columns that are not named; number users and items from 1 where items have names."""
+    optional = ("ratings", "timestamps", "item_names", "item_texts")
+    changed: dict[str, Any] = {column: None for column in optional if column not in columns}
+    if "item_names" in columns:
+        changed["user_vocabulary"] = np.arange(1, data.num_users + 1)
+        changed["item_vocabulary"] = np.arange(1, data.num_items + 1)
+    return replace(data, **changed)
+
+
+def _stand_in_split(info: DatasetInfo, fold: int, seed: int) -> Split:
+    """Split by the time that the generator knows, then forget what the data set does not have."""
+    whole, validation, negatives = _generated(info, seed), None, None
+    if info.name == "ml-100k":
+        train, test = list(whole.split_folds(5, seed=seed))[fold - 1]
+    elif info.name == "adressa-macr":
+        train, test = whole.split_stratified(test_fraction=0.1, seed=seed)
+    else:
+        train, test = whole.split_leave_one_out()
+    if info.name == "citeulike-derrd":
+        train, validation = train.split_leave_one_out()
+    if info.name == "ncf-ml-1m":
+        negatives = sample_negatives(train, test, 99, seed)
+    if validation is not None:
+        validation = _with_columns(validation, info.columns)
+    train, test = (_with_columns(part, info.columns) for part in (train, test))
+    return Split(train, test, negatives, validation, name=whole.name)
+
+
+def _stand_in_frame(seed: int) -> pd.DataFrame:
+    """Generate invoice lines with the columns of Online Retail; all are purchases."""
+    import pandas as pd
+
+    data = make_synthetic("e-commerce", seed=seed)
+    assert data.ratings is not None and data.timestamps is not None and data.item_names is not None
+    rng = np.random.default_rng(seed)
+    prices = np.round(rng.lognormal(0.9, 0.8, data.num_items), 2)
+    kingdoms = ["United Kingdom", "Germany", "France"]
+    countries = rng.choice(kingdoms, data.num_users, p=[0.9, 0.05, 0.05])
+    visits = np.stack([data.timestamps, data.user_ids], axis=1)
+    baskets = np.unique(visits, axis=0, return_inverse=True)[1].reshape(-1)
+    names = np.array([name.upper() for name in data.item_names], object)
+    return pd.DataFrame(
+        {
+            "InvoiceNo": (536_365 + baskets).astype(str),
+            "StockCode": (20_000 + data.item_ids).astype(str),
+            "Description": names[data.item_ids],
+            "Quantity": data.ratings.astype(np.int64),
+            "InvoiceDate": data.timestamps.astype("datetime64[s]"),
+            "UnitPrice": prices[data.item_ids],
+            "CustomerID": pd.Series(12_346 + data.user_ids).astype("Int64"),
+            "Country": countries[data.user_ids],
+        }
+    )

@@ -1,4 +1,4 @@
-"""Readers of the three MovieLens data sets."""
+"""Readers of the three MovieLens data sets, and of the genres in their texts."""
 
 from __future__ import annotations
 
@@ -8,95 +8,68 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.data.errors import CorruptFileError
-from recsys_lib.data.files import open_text, path_of
+from recsys_lib.data.files import CorruptFileError, path_of
 from recsys_lib.data.interactions import Interactions
 from recsys_lib.data.splits import Split
-from recsys_lib.data.tables import convert, positions, read_columns, read_numbers
+from recsys_lib.data.tables import convert, open_text, positions, read_columns, read_numbers
 
+# The columns of ml-100k's u.item, in their order; and what ml-latest-small and the generator write.
+_FLAGS = (
+    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary",
+    "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi",
+    "Thriller", "War", "Western",
+)  # fmt: skip
 GENRES = (
-    "unknown",
-    "Action",
-    "Adventure",
-    "Animation",
-    "Children's",
-    "Comedy",
-    "Crime",
-    "Documentary",
-    "Drama",
-    "Fantasy",
-    "Film-Noir",
-    "Horror",
-    "Musical",
-    "Mystery",
-    "Romance",
-    "Sci-Fi",
-    "Thriller",
-    "War",
-    "Western",
-)
+    "Action", "Adventure", "Animation", "Children", "Comedy", "Crime", "Documentary", "Drama",
+    "Fantasy", "Film-Noir", "Horror", "IMAX", "Musical", "Mystery", "Romance", "Sci-Fi",
+    "Thriller", "War", "Western", "Science Fiction",
+)  # fmt: skip
 _RATING = ("user", "item", "rating", "timestamp")
 
 
 def read_ncf_ml_1m(folder: Path) -> Split:
-    """Read the split of He et al. (2017); the train file has 3 or 4 columns."""
+    """Read the split of He et al. (2017).
+
+    The training file is in use with its times and without; so that results do not depend on which
+    one was found, times are left out.
+    """
+    name = "ncf-ml-1m"
     train = read_numbers(path_of(folder, "ml-1m.train.rating"), _RATING, optional=1)
     test = read_numbers(path_of(folder, "ml-1m.test.rating"), _RATING, optional=1)
     negatives = _read_negatives(path_of(folder, "ml-1m.test.negative"), test)
-    with_time = train.shape[1] == test.shape[1] == 4
     num_users = int(max(train[:, 0].max(), test[:, 0].max())) + 1
     num_items = int(max(train[:, 1].max(), test[:, 1].max(), negatives.max())) + 1
-
-    def interactions(table: NDArray[np.int64]) -> Interactions:
-        return Interactions(
-            user_ids=table[:, 0],
-            item_ids=table[:, 1],
-            ratings=table[:, 2].astype(np.float32),
-            timestamps=table[:, 3] if with_time else None,
-            num_users=num_users,
-            num_items=num_items,
-            name="ncf-ml-1m",
-        )
-
-    return Split(interactions(train), interactions(test), negatives, name="ncf-ml-1m")
+    parts = [
+        Interactions(t[:, 0], t[:, 1], t[:, 2], None, num_users, num_items, name=name)
+        for t in (train, test)
+    ]
+    return Split(parts[0], parts[1], negatives, name=name)
 
 
 def _read_negatives(path: Path, test: NDArray[np.int64]) -> NDArray[np.int64]:
     """Read lines of ``(user,item)`` and the items to rank it against; (len(test), m)."""
-    rows: list[list[int]] = []
+    rows: list[list[str]] = []
     with open_text(path) as file:
         for number, line in enumerate(file, start=1):
-            first, *rest = line.split() or [""]
-            pair = re.fullmatch(r"\((\d+),(\d+)\)", first)
-            try:
-                row = [int(value) for value in rest]
-            except ValueError:
-                row = []
-            width = len(rows[0]) if rows else len(row)
-            if pair is None or not row or len(row) != width:
+            pair, *items = line.split() or [""]
+            due = "({},{})".format(*test[number - 1, :2]) if number <= len(test) else "no line more"
+            width = len(rows[0]) if rows else len(items) or 99
+            if pair != due or len(items) != width or not all(map(str.isdecimal, items)):
                 raise CorruptFileError(
-                    f"{path}, line {number}: {line[:50].strip()!r} came: expected (user,item) and "
-                    f"{width or 99} item ids"
+                    f"{path}, line {number}: {line[:50].strip()!r} came: expected {due}, the pair "
+                    f"of the test file, and {width} item ids"
                 )
-            if (
-                number > len(test)
-                or [int(i) for i in pair.groups()] != test[number - 1, :2].tolist()
-            ):
-                raise CorruptFileError(
-                    f"{path}, line {number}: {first} came: expected the pair of the same line of "
-                    "the test file"
-                )
-            rows.append(row)
+            rows.append(items)
     if len(rows) != len(test):
         raise CorruptFileError(f"{path} has {len(rows)} lines: expected {len(test)}, as the test")
-    return np.array(rows, np.int64)
+    return np.array(rows).astype(np.int64)
 
 
 def read_ml_100k(folder: Path, file: str = "u.data") -> Interactions:
     """Read MovieLens 100k, or one of its parts (``u1.base`` ...)."""
     table = read_numbers(path_of(folder, file), _RATING)
     path = path_of(folder, "u.item")
-    columns = ["movie id", "title", "release date", "video release date", "address", *GENRES]
+    columns = ["movie id", "title", "release date", "video release date", "address", *_FLAGS]
     items = read_columns(
         path, columns, delimiter="|", header=False, encoding="latin-1", quoted=False
     )
@@ -105,7 +78,7 @@ def read_ml_100k(folder: Path, file: str = "u.data") -> Interactions:
         raise CorruptFileError(f"{path}: movie ids do not count up from 1: expected 1, 2, 3, ...")
     flags = np.array(items[5:]).T == "1"
     texts = [
-        " ".join([title, *(genre for genre, is_set in zip(GENRES, row, strict=True) if is_set)])
+        " ".join([title, *(genre for genre, is_set in zip(_FLAGS, row, strict=True) if is_set)])
         for title, row in zip(items[1], flags, strict=True)
     ]
     return Interactions(
@@ -123,16 +96,10 @@ def read_ml_100k(folder: Path, file: str = "u.data") -> Interactions:
     )
 
 
-def read_ml_100k_folds(folder: Path) -> list[Split]:
-    """Read the five splits u1 .. u5 that come with the data."""
-    return [
-        Split(
-            read_ml_100k(folder, f"u{fold}.base"),
-            read_ml_100k(folder, f"u{fold}.test"),
-            name=f"ml-100k u{fold}",
-        )
-        for fold in range(1, 6)
-    ]
+def read_ml_100k_fold(folder: Path, fold: int) -> Split:
+    """Read one of the five splits u1 .. u5 that come with the data."""
+    train, test = (read_ml_100k(folder, f"u{fold}.{part}") for part in ("base", "test"))
+    return Split(train, test, name=f"ml-100k u{fold}")
 
 
 def read_ml_latest_small(folder: Path) -> Interactions:
@@ -148,11 +115,9 @@ def read_ml_latest_small(folder: Path) -> Interactions:
     order = np.argsort(movie_ids)
     vocabulary = movie_ids[order]
     words: list[dict[str, None]] = [{} for _ in vocabulary]  # distinct tags, in order
-    for item, tag in zip(
-        positions(path, "movieId", convert(path, "movieId", tagged, np.int64), vocabulary),
-        tags,
-        strict=True,
-    ):
+    tagged_ids = convert(path, "movieId", tagged, np.int64)
+    items = positions(path, "movieId", tagged_ids, vocabulary)
+    for item, tag in zip(items, tags, strict=True):
         words[item][tag] = None
     texts = [
         " ".join([titles[row], *genres[row].replace("(no genres listed)", "").split("|"), *tags_of])
@@ -173,3 +138,64 @@ def read_ml_latest_small(folder: Path) -> Interactions:
         item_texts=tuple(text.strip() for text in texts),
         name="ml-latest-small",
     )
+
+
+def item_genres(interactions: Interactions) -> NDArray[np.float32]:
+    """Return the genres of films, read from their texts: title, then genres, then tags.
+
+    Args:
+        interactions: with ``item_names`` and ``item_texts``.
+
+    Returns:
+        (num_items, len(GENRES)) of 0 and 1.
+
+    Raises:
+        ValueError: names or texts are missing.
+
+    Example:
+        >>> film = Interactions([0], [0], item_names=("Heat (1995)",),
+        ...                     item_texts=("Heat (1995) Action Crime tense heist",))
+        >>> item_genres(film).sum()
+        np.float32(2.0)
+    """
+    table = np.zeros((interactions.num_items, len(GENRES)), np.float32)
+    for row, (_, genres, _) in enumerate(_texts_in_parts(interactions)):
+        table[row, genres] = 1
+    return table
+
+
+def texts_without_tags(interactions: Interactions) -> list[str]:
+    """Return title and genres: what is known of a film on its first day.
+
+    Tags are written by people who have seen the film. In a test of cold items they tell a model
+    about the very interactions that it is to predict.
+
+    Args, Raises: as for :func:`item_genres`.
+
+    Example:
+        >>> film = Interactions([0], [0], item_names=("Heat (1995)",),
+        ...                     item_texts=("Heat (1995) Action Crime tense heist",))
+        >>> texts_without_tags(film)
+        ['Heat (1995) Action Crime']
+    """
+    parts = _texts_in_parts(interactions)
+    return [text[: len(text) - len(tags)].strip() for text, _, tags in parts]
+
+
+def _texts_in_parts(interactions: Interactions) -> list[tuple[str, list[int], str]]:
+    """Return (text, numbers of the genres, tags) of each item."""
+    names, texts = interactions.item_names, interactions.item_texts
+    if names is None or texts is None:
+        raise ValueError("interactions has no item_names or no item_texts: expected both")
+    # MovieLens writes genres with a capital, and people their tags mostly without one.
+    genres = [genre.lower() if interactions.is_synthetic else genre for genre in GENRES]
+    pattern = re.compile(rf"\s*({'|'.join(map(re.escape, genres))})(?!\S)")
+    parts = []
+    for name, text in zip(names, texts, strict=True):
+        found: list[int] = []
+        at = len(name)
+        while (match := pattern.match(text, at)) and genres.index(match[1]) not in found:
+            found.append(genres.index(match[1]))
+            at = match.end()
+        parts.append((text, found, text[at:]))
+    return parts

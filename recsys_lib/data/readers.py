@@ -1,34 +1,33 @@
-"""Readers of clicks on news, listening counts and libraries of papers."""
+"""Readers of clicks on news, libraries of papers, listening counts and invoices."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.data.errors import CorruptFileError
-from recsys_lib.data.files import open_text, path_of
+from recsys_lib.data.files import CorruptFileError, path_of
 from recsys_lib.data.interactions import Interactions
 from recsys_lib.data.splits import Split
-from recsys_lib.data.tables import convert, positions, read_columns, read_numbers
+from recsys_lib.data.tables import convert, open_text, positions, read_columns, read_numbers
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RETAIL_COLUMNS = (
+    "InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID",
+    "Country",
+)  # fmt: skip
+_PRODUCT_CODE = r"\d{5}[A-Z]*"
 
 
 def read_adressa_macr(folder: Path) -> Split:
     """Read lines of a user and the articles they clicked."""
-    parts = [_read_lists(path_of(folder, name)) for name in ("train.txt", "test.txt")]
-    users, items = (max(int(part[:, c].max()) for part in parts) + 1 for c in (0, 1))
-    train, test = (
-        Interactions(
-            user_ids=part[:, 0],
-            item_ids=part[:, 1],
-            num_users=users,
-            num_items=items,
-            name="adressa-macr",
-        )
-        for part in parts
-    )
-    return Split(train, test, name="adressa-macr")
+    train, test = (_read_lists(path_of(folder, name)) for name in ("train.txt", "test.txt"))
+    parts = _parts("adressa-macr", [train, test])
+    return Split(parts[0], parts[1], name="adressa-macr")
 
 
 def read_citeulike_derrd(folder: Path) -> Split:
@@ -37,22 +36,21 @@ def read_citeulike_derrd(folder: Path) -> Split:
     The authors count 5,220 users and 25,182 papers, one more of each than occur; so do we.
     """
     names = ("train.tsv", "valid.tsv", "test.tsv")
-    parts = [read_numbers(path_of(folder, name), ("user", "item")) for name in names]
-    users, items = (
-        max(count, *(int(part[:, column].max()) + 1 for part in parts))
-        for column, count in enumerate((5_220, 25_182))
-    )
-    train, validation, test = (
-        Interactions(
-            user_ids=part[:, 0],
-            item_ids=part[:, 1],
-            num_users=users,
-            num_items=items,
-            name="citeulike-derrd",
-        )
-        for part in parts
-    )
+    tables = [read_numbers(path_of(folder, name), ("user", "item")) for name in names]
+    train, validation, test = _parts("citeulike-derrd", tables, at_least=(5_220, 25_182))
     return Split(train, test, validation=validation, name="citeulike-derrd")
+
+
+def _parts(
+    name: str, tables: list[NDArray[np.int64]], at_least: tuple[int, int] = (0, 0)
+) -> list[Interactions]:
+    """Return one part for each (n, 2) table of users and items, with common counts."""
+    most = np.max([table.max(axis=0) for table in tables], axis=0) + 1
+    users, items = np.maximum(most, at_least).tolist()
+    return [
+        Interactions(table[:, 0], table[:, 1], num_users=users, num_items=items, name=name)
+        for table in tables
+    ]
 
 
 def read_lastfm(folder: Path) -> Interactions:
@@ -118,3 +116,75 @@ def _read_lists(path: Path) -> NDArray[np.int64]:
     if not pairs:
         raise CorruptFileError(f"{path} holds no clicks: expected lines of a user and its items")
     return np.array(pairs, np.int64)
+
+
+def read_retail_frame(folder: Path) -> pd.DataFrame:
+    """Read the raw invoice lines, all of them, as they are.
+
+    Returns:
+        Columns ``InvoiceNo``, ``StockCode``, ``Description``, ``Country`` (text), ``Quantity``
+        (int), ``InvoiceDate`` (datetime), ``UnitPrice`` (float, pounds), ``CustomerID`` (nullable
+        integer; missing for about a quarter of the lines).
+    """
+    import pandas as pd
+
+    path = path_of(folder, "online_retail.csv")
+    text = dict(zip(RETAIL_COLUMNS, read_columns(path, RETAIL_COLUMNS), strict=True))
+    customers = [value or "nan" for value in text["CustomerID"]]
+    columns: dict[str, Any] = {
+        **text,
+        "Quantity": convert(path, "Quantity", text["Quantity"], np.int64),
+        "InvoiceDate": convert(path, "InvoiceDate", text["InvoiceDate"], "datetime64[s]"),
+        "UnitPrice": convert(path, "UnitPrice", text["UnitPrice"], np.float64),
+        "CustomerID": pd.Series(convert(path, "CustomerID", customers, np.float64)).astype("Int64"),
+    }
+    return pd.DataFrame({column: columns[column] for column in RETAIL_COLUMNS})
+
+
+def purchases_of(frame: pd.DataFrame, name: str = "online-retail") -> Interactions:
+    """Keep the purchases of known customers; one row per invoice line.
+
+    A purchase has a customer, a quantity above zero, an invoice that is no cancellation (its number
+    does not start with "C"), and a product code: five digits, then letters for variants. Postage,
+    fees, gift vouchers and corrections have other codes. Codes are compared in upper case. A
+    customer who buys an item again has one row more.
+
+    Args:
+        frame: raw lines with the columns of :func:`read_retail_frame`.
+        name: name of the data set.
+
+    Returns:
+        Interactions; ``ratings`` are quantities, ``timestamps`` those of the invoice (the clock of
+        the shop, taken as UTC), names the most frequent description of the product.
+    """
+    codes = frame["StockCode"].str.upper().str.strip()
+    kept = (
+        frame["CustomerID"].notna()
+        & (frame["Quantity"] > 0)
+        & ~frame["InvoiceNo"].str.upper().str.startswith("C")
+        & codes.str.fullmatch(_PRODUCT_CODE)
+    )
+    rows = frame[kept].assign(StockCode=codes[kept])
+    rows = rows.assign(Description=rows["Description"].str.strip())
+    count = rows.groupby(["StockCode", "Description"]).size().rename("count").reset_index()
+    best = count.sort_values(["count", "Description"], ascending=[False, True])
+    description_of = best.drop_duplicates("StockCode").set_index("StockCode")["Description"]
+    rows = rows.assign(
+        CustomerID=rows["CustomerID"].astype("int64"),
+        Description=rows["StockCode"].map(description_of),
+    )
+    return Interactions.from_frame(
+        rows,
+        user="CustomerID",
+        item="StockCode",
+        rating="Quantity",
+        time="InvoiceDate",
+        item_name="Description",
+        item_text="Description",
+        name=name,
+    )
+
+
+def read_online_retail(folder: Path) -> Interactions:
+    """Read the purchases; see :func:`purchases_of`."""
+    return purchases_of(read_retail_frame(folder))

@@ -1,15 +1,18 @@
-"""Ways to hold rows out: by time, at random, per user, in folds."""
+"""Ways to hold out: rows by time, at random, per user or in folds; whole items; negatives."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import check_range
-from recsys_lib.data.interactions import Interactions
+from recsys_lib.checks import check_ids, check_number
+
+if TYPE_CHECKING:
+    from recsys_lib.data.interactions import Interactions
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -27,6 +30,7 @@ class Split:
         ValueError: the parts differ in users or items, or negatives do not fit the test rows.
 
     Example:
+        >>> from recsys_lib.data import Interactions
         >>> train, test = Interactions([0, 0, 1], [0, 1, 2]).split_leave_one_out()
         >>> Split(train, test, negatives=[[2]]).negatives.shape
         (1, 1)
@@ -39,28 +43,19 @@ class Split:
     name: str = "split"
 
     def __post_init__(self) -> None:
-        for part in (self.test, self.validation):
-            if part is not None and (part.num_users, part.num_items) != (
-                self.train.num_users,
-                self.train.num_items,
-            ):
-                raise ValueError(
-                    f"test or validation counts {part.num_users} users and {part.num_items} items, "
-                    f"train {self.train.num_users} and {self.train.num_items}: expected the same"
-                )
+        parts = [part for part in (self.train, self.test, self.validation) if part is not None]
+        if len(sizes := {(part.num_users, part.num_items) for part in parts}) > 1:
+            raise ValueError(
+                f"train, test and validation have {sizes} users and items: expected the same"
+            )
         if self.negatives is not None:
-            negatives = np.array(self.negatives)
-            if negatives.dtype.kind not in "iu":
-                raise TypeError(f"negatives is of type {negatives.dtype}: expected integers")
-            if negatives.ndim != 2 or len(negatives) != len(self.test):
-                raise ValueError(
-                    f"negatives has shape {negatives.shape}: expected ({len(self.test)}, m), "
-                    "one row per test row"
-                )
-            check_range("negatives", negatives, self.train.num_items)
-            negatives = negatives.astype(np.int64)
-            negatives.flags.writeable = False
-            object.__setattr__(self, "negatives", negatives)
+            shape = np.shape(self.negatives)
+            if len(shape) != 2 or shape[0] != len(self.test):
+                expected = f"({len(self.test)}, m), one row per test row"
+                raise ValueError(f"negatives has shape {shape}: expected {expected}")
+            ids = check_ids("negatives", np.ravel(self.negatives), self.num_items).reshape(shape)
+            ids.flags.writeable = False
+            object.__setattr__(self, "negatives", ids)
 
     def __repr__(self) -> str:
         validation = "" if self.validation is None else f", {len(self.validation):,} for validation"
@@ -70,6 +65,17 @@ class Split:
             f"{len(self.test):,} for testing{negatives}, {self.num_users:,} users, "
             f"{self.num_items:,} items)"
         )
+
+    def all_rows(self) -> Interactions:
+        """Return the rows of all parts in one: training, validation, test."""
+        parts = [part for part in (self.train, self.validation, self.test) if part is not None]
+
+        def column(name: str) -> Any:
+            values = [getattr(part, name) for part in parts]
+            return None if any(v is None for v in values) else np.concatenate(values)
+
+        names = ("user_ids", "item_ids", "ratings", "timestamps")
+        return replace(self.train, **{name: column(name) for name in names})
 
     @property
     def is_synthetic(self) -> bool:
@@ -108,6 +114,7 @@ def leave_one_out(data: Interactions, seed: int = 0) -> tuple[Interactions, Inte
         He et al., *Neural Collaborative Filtering*, WWW 2017, section 4.1.
 
     Example:
+        >>> from recsys_lib.data import Interactions
         >>> data = Interactions([0, 0, 1, 1], [0, 1, 1, 2], timestamps=[5, 4, 1, 2])
         >>> train, test = leave_one_out(data)
         >>> test.item_ids.tolist(), train.item_ids.tolist()
@@ -146,6 +153,7 @@ def random_split(
         ValueError: the fraction is out of range, or leaves one part empty.
 
     Example:
+        >>> from recsys_lib.data import Interactions
         >>> train, test = random_split(Interactions([0] * 10, list(range(10))), 0.3)
         >>> len(train), len(test)
         (7, 3)
@@ -178,6 +186,7 @@ def by_time(data: Interactions, test_fraction: float = 0.2) -> tuple[Interaction
         ACM TOIS 2023.
 
     Example:
+        >>> from recsys_lib.data import Interactions
         >>> data = Interactions([0, 0, 1, 1], [0, 1, 1, 2], timestamps=[5, 4, 1, 2])
         >>> train, test = by_time(data, 0.5)
         >>> train.timestamps.tolist(), test.timestamps.tolist()
@@ -212,6 +221,7 @@ def stratified(
         ValueError: the fraction is out of range, or no user has enough rows.
 
     Example:
+        >>> from recsys_lib.data import Interactions
         >>> train, test = stratified(Interactions([0] * 4 + [1] * 8, list(range(12))))
         >>> test.user_ids.tolist()
         [0, 1, 1]
@@ -230,7 +240,7 @@ def stratified(
 def folds(
     data: Interactions, num_folds: int = 5, seed: int = 0
 ) -> Iterator[tuple[Interactions, Interactions]]:
-    """Give ``num_folds`` pairs (train, test); each row is in exactly one test part.
+    """Return ``num_folds`` pairs (train, test); each row is in exactly one test part.
 
     Args:
         data: the interactions.
@@ -241,19 +251,137 @@ def folds(
         ValueError: ``num_folds`` is out of range.
 
     Example:
+        >>> from recsys_lib.data import Interactions
         >>> data = Interactions([0] * 5, list(range(5)))
         >>> [len(test) for _, test in folds(data, num_folds=5)]
         [1, 1, 1, 1, 1]
     """
-    if not 2 <= num_folds <= len(data):
-        raise ValueError(f"num_folds is {num_folds}: expected 2 to {len(data)}, the number of rows")
+    num_folds = check_number("num_folds", num_folds, 2, len(data), integer=True)
     fold = np.random.default_rng(seed).permutation(len(data)) % num_folds
     return ((data.take(fold != number), data.take(fold == number)) for number in range(num_folds))
 
 
-def _check_fraction(test_fraction: float) -> None:
-    if not 0 < test_fraction < 1:
-        raise ValueError(f"test_fraction is {test_fraction}: expected a number in (0, 1)")
+def sample_negatives(
+    train: Interactions, test: Interactions, num_negatives: int = 99, seed: int = 0
+) -> NDArray[np.int64]:
+    """Return, for each test row, different items that its user has in neither part.
+
+    Args:
+        train: interactions that are no negatives.
+        test: the rows to draw for; no negatives either.
+        num_negatives: how many per row, 1 or more.
+        seed: of the uniform draw.
+
+    Returns:
+        (len(test), num_negatives) item ids, for :class:`recsys_lib.data.Split`.
+
+    Raises:
+        ValueError: a user has fewer unseen items than that.
+
+    Example:
+        >>> from recsys_lib.data import Interactions
+        >>> train, test = Interactions([0, 0, 1], [0, 1, 3]).split_leave_one_out()
+        >>> sorted(sample_negatives(train, test, num_negatives=2)[0].tolist())
+        [2, 3]
+    """
+    num_negatives = check_number("num_negatives", num_negatives, 1, integer=True)
+    known = (train.to_csr() + test.to_csr()).tocsr()
+    rng = np.random.default_rng(seed)
+    negatives = np.empty((len(test), num_negatives), np.int64)
+    for row, user in enumerate(test.user_ids):
+        unseen = np.ones(train.num_items, bool)
+        unseen[known.indices[known.indptr[user] : known.indptr[user + 1]]] = False
+        choice = np.flatnonzero(unseen)
+        if len(choice) < num_negatives:
+            raise ValueError(
+                f"num_negatives is {num_negatives}: user {user} has only {len(choice)} unseen items"
+            )
+        negatives[row] = rng.choice(choice, num_negatives, replace=False)
+    return negatives
+
+
+@dataclass(frozen=True, eq=False)
+class ColdItemSplit:
+    """Three parts with the same users and without a common item.
+
+    Args:
+        train: what a model may learn from.
+        validation: items to choose settings with.
+        test: items to judge with.
+
+    In each part items are numbered from 0; names, texts and vocabulary are those of its items.
+    """
+
+    train: Interactions
+    validation: Interactions
+    test: Interactions
+
+    @property
+    def name(self) -> str:
+        """Name of the data set."""
+        return self.train.name
+
+    @property
+    def is_synthetic(self) -> bool:
+        """True when the rows come from the generator and not from people."""
+        return self.train.is_synthetic
+
+
+def split_cold_items(
+    interactions: Interactions,
+    *,
+    test_fraction: float = 0.2,
+    validation_fraction: float = 0.1,
+    min_interactions: int = 5,
+    seed: int = 0,
+) -> ColdItemSplit:
+    """Return parts without a common item: whole items are held out, with all that happened.
+
+    Args:
+        interactions: the whole log.
+        test_fraction: share of the items, in (0, 1).
+        validation_fraction: likewise; together they are below 1.
+        min_interactions: items with fewer rows are left out of all parts.
+        seed: of the draw.
+
+    Raises:
+        ValueError: a fraction out of range, or a part without items.
+
+    Source:
+        Schein et al., *Methods and Metrics for Cold-Start Recommendations*, SIGIR 2002.
+
+    Example:
+        >>> from recsys_lib.data import Interactions
+        >>> log = Interactions(user_ids=[0, 1, 0, 1, 0, 1], item_ids=[0, 0, 1, 1, 2, 2])
+        >>> split = split_cold_items(log, test_fraction=0.34, validation_fraction=0.33,
+        ...                          min_interactions=2)
+        >>> split.train.num_items, split.validation.num_items, split.test.num_items
+        (1, 1, 1)
+    """
+    fractions = {"test_fraction": test_fraction, "validation_fraction": validation_fraction}
+    for name, value in fractions.items():
+        _check_fraction(value, name)
+    if test_fraction + validation_fraction >= 1:
+        raise ValueError(
+            f"test_fraction and validation_fraction add up to {test_fraction + validation_fraction}"
+            ": expected less than 1"
+        )
+    counts = np.bincount(interactions.item_ids, minlength=interactions.num_items)
+    items = np.random.default_rng(seed).permutation(np.flatnonzero(counts >= min_interactions))
+    num_test, num_validation = (round(share * len(items)) for share in fractions.values())
+    test, validation, train = np.split(items, [num_test, num_test + num_validation])
+    for name, part in (("test", test), ("validation", validation), ("train", train)):
+        if not len(part):
+            raise ValueError(
+                f"{len(items)} items have {min_interactions} interactions or more: expected enough "
+                f"for one in {name}"
+            )
+    return ColdItemSplit(*(_part(interactions, np.sort(p)) for p in (train, validation, test)))
+
+
+def _check_fraction(value: float, name: str = "test_fraction") -> None:
+    if not 0 < value < 1:
+        raise ValueError(f"{name} is {value}: expected a number in (0, 1)")
 
 
 def _random_position_within_user(
@@ -267,3 +395,20 @@ def _random_position_within_user(
     position = np.empty(len(data), np.int64)
     position[order] = np.arange(len(data)) - start[data.user_ids[order]]
     return position, count[data.user_ids]
+
+
+def _part(whole: Interactions, items: NDArray[np.int64]) -> Interactions:
+    """Return the rows of some items, which are numbered anew."""
+
+    def of_items(values: Any) -> Any:
+        return None if values is None else [values[item] for item in items]
+
+    part = whole.take(np.isin(whole.item_ids, items))
+    return replace(
+        part,
+        item_ids=np.searchsorted(items, part.item_ids),
+        num_items=len(items),
+        item_vocabulary=items if whole.item_vocabulary is None else whole.item_vocabulary[items],
+        item_names=of_items(whole.item_names),
+        item_texts=of_items(whole.item_texts),
+    )

@@ -6,15 +6,18 @@ popularity follows a power law, tastes are of low rank, texts name the topics, a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_lib.checks import check_choice, check_number, check_sparsity
 from recsys_lib.data.interactions import Interactions
-from recsys_lib.data.words import make_texts
 
+_WORDS = tomllib.loads(Path(__file__).with_name("words.toml").read_text("utf-8"))
 Preset = Literal["e-commerce", "news", "video", "music"]
 _DAY = 86_400
 _YEAR = 365 * _DAY
@@ -51,21 +54,13 @@ class SyntheticConfig:
     lifetime_days: float | None = None
 
     def __post_init__(self) -> None:
-        if self.domain not in PRESET_NAMES:
-            raise ValueError(f"domain is {self.domain!r}: expected one of {PRESET_NAMES}")
+        check_choice("domain", self.domain, _WORDS["topics"])
         for name in ("num_users", "num_items", "num_topics"):
-            if getattr(self, name) < 2:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected 2 or more")
-        if not 2 <= self.mean_items_per_user <= self.num_items / 2:
-            raise ValueError(
-                f"mean_items_per_user is {self.mean_items_per_user}: expected from 2 to half of "
-                f"num_items, {self.num_items / 2:g}"
-            )
-        if not 0 <= self.repeat_fraction < 1:
-            raise ValueError(f"repeat_fraction is {self.repeat_fraction}: expected [0, 1)")
+            check_number(name, getattr(self, name), 2, integer=True)
+        check_number("mean_items_per_user", self.mean_items_per_user, 2, self.num_items / 2)
+        check_sparsity(self.repeat_fraction, "repeat_fraction")
 
 
-PRESET_NAMES = ("e-commerce", "news", "video", "music")
 PRESETS: dict[str, SyntheticConfig] = {
     "video": SyntheticConfig("video"),
     "music": SyntheticConfig("music", num_items=1_400, mean_items_per_user=40, num_topics=10),
@@ -87,7 +82,7 @@ PRESETS: dict[str, SyntheticConfig] = {
 def make_synthetic(
     preset: Preset | SyntheticConfig = "video", *, seed: int = 0, name: str = "synthetic"
 ) -> Interactions:
-    """Generate interactions of one domain.
+    """Return generated interactions of one domain.
 
     Taste is an inner product of a user's and an item's topic vector. Each user draws items without
     repeats from ``softmax(taste_strength * taste + log popularity)`` (Gumbel top-k). Rows are in
@@ -113,7 +108,7 @@ def make_synthetic(
         >>> data.num_users, data.num_items, data.is_synthetic
         (2000, 500, True)
     """
-    config = _config(preset)
+    config = PRESETS[check_choice("preset", preset, PRESETS)] if isinstance(preset, str) else preset
     rng = np.random.default_rng(seed)
     users, items, topics = _tastes(config, rng)
     taste = users @ items.T  # (num_users, num_items)
@@ -129,7 +124,7 @@ def make_synthetic(
     item_ids = np.concatenate([item_ids, item_ids[again]])
     timestamps = _times(config, user_ids, item_ids, rng)
     ratings = _ratings(config, user_ids, item_ids, taste, rng)
-    names, texts = make_texts(config.domain, topics, rng)
+    names, texts = _make_texts(config.domain, topics, rng)
     order = np.lexsort((item_ids, user_ids, timestamps))
     return Interactions(
         user_ids=user_ids[order],
@@ -143,26 +138,6 @@ def make_synthetic(
         name=name,
         is_synthetic=True,
     )
-
-
-def smaller(preset: Preset, num_users: int, num_items: int) -> SyntheticConfig:
-    """Give a preset with fewer users and items, for toys and tests.
-
-    Example:
-        >>> len(make_synthetic(smaller("video", 20, 30)).item_texts)
-        30
-    """
-    config = _config(preset)
-    mean = min(config.mean_items_per_user, num_items / 4)
-    return replace(config, num_users=num_users, num_items=num_items, mean_items_per_user=mean)
-
-
-def _config(preset: Preset | SyntheticConfig) -> SyntheticConfig:
-    if isinstance(preset, SyntheticConfig):
-        return preset
-    if preset not in PRESETS:
-        raise ValueError(f"preset is {preset!r}: expected one of {PRESET_NAMES}")
-    return PRESETS[preset]
 
 
 def _tastes(
@@ -222,3 +197,23 @@ def _ratings(
     if config.domain == "e-commerce":
         return np.ceil(np.exp(1 + 0.5 * liking + 0.7 * noise))
     return None
+
+
+def _make_texts(
+    domain: str, topics: NDArray[np.int64], rng: np.random.Generator
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Write a distinct name and a text (name, topics, words of them) for each (n, 2) topics."""
+    adjectives = _WORDS["adjectives"].split()
+    labels = list(_WORDS["topics"][domain])
+    words = [text.split() for text in _WORDS["topics"][domain].values()]
+    seen: dict[str, int] = {}
+    names, texts = [], []
+    for first, second in topics % len(labels):
+        noun, other = rng.choice(words[first], 2, replace=False)
+        title = f"{rng.choice(adjectives)} {noun}".title()
+        seen[title] = seen.get(title, 0) + 1
+        name = title if seen[title] == 1 else f"{title} {seen[title]}"
+        extra = rng.choice(words[second])
+        names.append(name)
+        texts.append(f"{name} {labels[first]} {labels[second]} {noun} {other} {extra}")
+    return tuple(names), tuple(texts)

@@ -3,16 +3,40 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import warnings
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.data.errors import CorruptFileError
-from recsys_lib.data.files import open_text
+from recsys_lib.data.files import CorruptFileError, DataError
+
+
+@contextmanager
+def open_text(path: Path, encoding: str = "utf-8") -> Iterator[TextIO]:
+    """Open a plain or gzipped text file; every way of being unreadable is a :class:`DataError`.
+
+    Raises:
+        CorruptFileError: the file is empty, a broken gzip, or not in this encoding.
+        DataError: the operating system refuses to read it.
+    """
+    try:
+        if path.stat().st_size == 0:
+            raise CorruptFileError(f"{path} is empty: expected a text table; delete it and reload")
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rt", encoding=encoding, newline="") as file:
+            yield file
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise CorruptFileError(f"{path} is no whole gzip file ({error}): replace it") from error
+    except UnicodeDecodeError as error:
+        raise CorruptFileError(f"{path} is not {encoding} text ({error}): replace it") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def read_numbers(
@@ -49,16 +73,27 @@ def read_numbers(
                 # Before NumPy 2.3, "6.5" as an integer is 6 and a warning.
                 warnings.simplefilter("error", DeprecationWarning)
                 table = np.loadtxt(file, dtype=dtype, delimiter=delimiter, comments=None, ndmin=2)
-        except (ValueError, OverflowError, DeprecationWarning) as error:
-            if isinstance(error, UnicodeDecodeError):
-                raise
-            table = None
-    allowed = range(len(columns) - optional, len(columns) + 1)
-    if table is not None and table.size == 0:
+        except UnicodeDecodeError:
+            raise
+        except (ValueError, OverflowError, DeprecationWarning):
+            table = np.full((1, 1), np.nan)
+    if table.size == 0:
         raise CorruptFileError(f"{path} holds no rows: expected {', '.join(columns)}")
-    if table is None or table.shape[1] not in allowed or not np.isfinite(table).all():
-        raise _bad_number(path, columns, delimiter, header, dtype, allowed)
-    return table
+    allowed = range(len(columns) - optional, len(columns) + 1)
+    if table.shape[1] in allowed and np.isfinite(table).all():
+        return table
+    # Once more, slowly, to find the line at fault.
+    with open_text(path) as file:
+        width = len(file.readline().split(delimiter))
+    columns = columns[: max(allowed[0], min(width, allowed[-1]))]
+    texts = read_columns(path, columns, delimiter=delimiter, header=header, quoted=False)
+    for column, values in zip(columns, texts, strict=True):
+        numbers = convert(path, column, values, dtype, header=header)
+        for row in np.flatnonzero(~np.isfinite(numbers))[:1]:
+            raise CorruptFileError(
+                f"{path}, line {row + 1 + header}: {column} is {values[row]!r}: expected a number"
+            )
+    raise CorruptFileError(f"{path} is not a table of {', '.join(columns)}")
 
 
 def read_columns(
@@ -89,10 +124,11 @@ def read_columns(
     cells: list[str] = []  # one flat list: a list per row keeps the garbage collector busy
     same: dict[str, str] = {}  # one object per distinct value: big tables repeat themselves
     with open_text(path, encoding) as file:
-        reader = (
-            csv.reader(file, delimiter=delimiter, strict=True)
-            if quoted
-            else csv.reader(file, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+        reader = csv.reader(
+            file,
+            delimiter=delimiter,
+            quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+            strict=True,
         )
         try:
             if header:
@@ -121,11 +157,11 @@ def convert(
     """
     try:
         return np.array(values).astype(dtype)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         for row, value in enumerate(values):
             try:
                 np.array([value]).astype(dtype)
-            except ValueError:
+            except (ValueError, OverflowError):
                 raise CorruptFileError(
                     f"{path}, line {row + 1 + header}: {column} is {value!r}: "
                     f"expected {np.dtype(dtype).name}"
@@ -136,7 +172,7 @@ def convert(
 def positions(
     path: Path, column: str, values: NDArray[np.int64], vocabulary: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Give the place of each value in the sorted vocabulary.
+    """Return the place of each value in the sorted vocabulary.
 
     Raises:
         CorruptFileError: a value is not in it; names the file and the line (below a header).
@@ -157,43 +193,6 @@ def _check_header(path: Path, row: Sequence[str], columns: Sequence[str]) -> Non
         raise CorruptFileError(
             f"{path}, line 1: the header is {_short(row)}: expected {', '.join(columns)}"
         )
-
-
-def _bad_number(
-    path: Path,
-    columns: Sequence[str],
-    delimiter: str,
-    header: bool,
-    dtype: Any,
-    allowed: range,
-) -> CorruptFileError:
-    """Read again, slowly, to find the line at fault."""
-    width: int | None = None
-    with open_text(path) as file:
-        for number, line in enumerate(file, start=1):
-            if (header and number == 1) or not line.strip():
-                continue
-            row = line.strip("\r\n").split(delimiter)
-            where = f"{path}, line {number}: "
-            wanted = f"expected {' or '.join(map(str, allowed))} ({', '.join(columns)})"
-            if len(row) not in allowed:
-                return CorruptFileError(f"{where}{len(row)} values came ({_short(row)}): {wanted}")
-            if width is not None and len(row) != width:
-                return CorruptFileError(
-                    f"{where}{len(row)} values came ({_short(row)}): "
-                    f"expected {width} as in the lines before"
-                )
-            width = len(row)
-            for column, value in zip(columns, row, strict=False):
-                try:
-                    good = bool(np.isfinite(np.array([value]).astype(dtype)).all())
-                except (ValueError, OverflowError):
-                    good = False
-                if not good:
-                    return CorruptFileError(
-                        f"{where}{column} is {value!r}: expected a number ({np.dtype(dtype).name})"
-                    )
-    return CorruptFileError(f"{path} is not a table of {', '.join(columns)}")
 
 
 def _short(row: Sequence[str]) -> str:

@@ -1,19 +1,27 @@
-"""Metrics. Ratings: one number. Ranked lists: one number per user, so that spreads can be had.
+"""Metrics and what an evaluation returns; and when two scores count as equal.
 
-A ranked list is given as its relevance: row ``u`` of a (num_users, length) array holds, best item
-first, 1 where the recommended item is one the user went on to choose, else 0.
+Ratings get one number, ranked lists one number per user, so that spreads can be had. A ranked list
+is given as its relevance: row ``u`` of a (num_users, length) array holds, best item first, 1 where
+the recommended item is one the user went on to choose, else 0.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_k
+from recsys_lib.checks import check_choice, check_k, check_shape, check_weights
+
+METRICS = ("hit_rate", "ndcg", "recall")
+_TIE_ULPS = 8
 
 
 def rmse(y_true: ArrayLike, y_pred: ArrayLike) -> float:
-    """Root of the mean squared error, in units of the rating.
+    """Return the root of the mean squared error, in units of the rating.
 
     Args:
         y_true: (n,) observed ratings.
@@ -31,7 +39,7 @@ def rmse(y_true: ArrayLike, y_pred: ArrayLike) -> float:
 
 
 def mae(y_true: ArrayLike, y_pred: ArrayLike) -> float:
-    """Mean absolute error, in units of the rating.
+    """Return the mean absolute error, in units of the rating.
 
     Args:
         y_true: (n,) observed ratings.
@@ -48,7 +56,7 @@ def mae(y_true: ArrayLike, y_pred: ArrayLike) -> float:
 
 
 def hit_rate_at_k(relevance: ArrayLike, k: int) -> NDArray[np.float64]:
-    """1 where at least one of the first ``k`` items is relevant, else 0.
+    """Return 1 where at least one of the first ``k`` items is relevant, else 0.
 
     Args:
         relevance: (num_users, length) of 0 and 1, best item first, length at least ``k``.
@@ -68,7 +76,7 @@ def hit_rate_at_k(relevance: ArrayLike, k: int) -> NDArray[np.float64]:
 
 
 def recall_at_k(relevance: ArrayLike, k: int, num_relevant: ArrayLike) -> NDArray[np.float64]:
-    """Share of the user's relevant items that are among the first ``k``.
+    """Return the share of the user's relevant items that are among the first ``k``.
 
     Args:
         relevance: (num_users, length) of 0 and 1, best item first, length at least ``k``.
@@ -90,7 +98,7 @@ def recall_at_k(relevance: ArrayLike, k: int, num_relevant: ArrayLike) -> NDArra
 
 
 def ndcg_at_k(relevance: ArrayLike, k: int, num_relevant: ArrayLike) -> NDArray[np.float64]:
-    """Normalised discounted cumulative gain: hits count less the later they come.
+    """Return the normalised discounted cumulative gain: hits count less the later they come.
 
     ``sum_j rel_j / log2(j + 1)`` over positions ``j = 1 .. k``, divided by the same sum for a
     perfect list, which has ``min(k, num_relevant)`` hits on top.
@@ -121,14 +129,53 @@ def ndcg_at_k(relevance: ArrayLike, k: int, num_relevant: ArrayLike) -> NDArray[
     return np.minimum(top @ discount / ideal, 1.0)
 
 
+def tie_tolerance(scores: NDArray[np.floating], best: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return how far below a score another one counts as equal to it.
+
+    ``8 eps max(|score|, |best|)`` with the eps of the number type, that is 8 units in the last
+    place (9.5e-7 in float32) of the larger of the score and the row's best score. Rounding in an
+    inner product is relative to the length of the vectors, hence the best score; which last bit it
+    gives depends on the processor, and equal item vectors may differ by it.
+
+    Args:
+        scores: floating-point numbers.
+        best: the best score of each one's row, of a shape that fits; infinity counts as 0.
+
+    Example:
+        >>> tie_tolerance(np.float32([2, 0]), np.float32([4, 4])).tolist()
+        [3.814697265625e-06, 3.814697265625e-06]
+    """
+    sizes = [np.where(np.isfinite(x), np.abs(x), 0) for x in (scores, best)]
+    return np.maximum(*sizes) * scores.dtype.type(_TIE_ULPS * np.finfo(scores.dtype).eps)
+
+
+def as_scores(name: str, values: ArrayLike) -> NDArray[Any]:
+    """Return scores as float32 or float64, so that they can be negated, compared and subtracted.
+
+    Raises:
+        TypeError: no numbers.
+        ValueError: NaN, which would pass for a hit wherever ranks are counted by comparison.
+
+    Example:
+        >>> as_scores("scores", np.uint8([3, 0])).dtype
+        dtype('float64')
+    """
+    scores = np.asarray(values)
+    if scores.dtype.kind not in "iufb":
+        raise TypeError(f"{name} is of type {scores.dtype}: expected numbers")
+    if scores.dtype != np.float32:
+        scores = scores.astype(np.float32 if scores.dtype == np.float16 else np.float64)
+    bad = int(np.isnan(scores).sum())
+    if bad:
+        raise ValueError(f"{name} holds {bad} NaN of {scores.size}: expected numbers")
+    return scores
+
+
 def _top(relevance: ArrayLike, k: int) -> NDArray[np.float64]:
     check_k(k)
     array = np.asarray(relevance, np.float64)
     if array.ndim != 2 or array.shape[1] < k:
-        raise ValueError(
-            f"relevance has shape {array.shape}: expected (num_users, length) with length of k={k} "
-            "or more"
-        )
+        raise ValueError(f"relevance has shape {array.shape}: expected (n, m), m >= k = {k}")
     if not np.isin(array, (0, 1)).all():
         raise ValueError("relevance holds values other than 0 and 1: expected a binary array")
     return array[:, :k]
@@ -136,26 +183,113 @@ def _top(relevance: ArrayLike, k: int) -> NDArray[np.float64]:
 
 def _counts(num_relevant: ArrayLike, relevance: NDArray[np.generic]) -> NDArray[np.float64]:
     counts = np.asarray(num_relevant, np.float64)
-    if counts.shape != relevance.shape[:1]:
-        raise ValueError(
-            f"num_relevant has shape {counts.shape}: expected {relevance.shape[:1]}, one per user"
-        )
+    check_shape("num_relevant", counts, relevance.shape[:1])
     if (counts < np.maximum(relevance.sum(axis=1), 1)).any():
-        raise ValueError(
-            "num_relevant is below 1 or below the number of hits in a list: expected the number "
-            "of relevant items in the whole catalogue"
-        )
+        raise ValueError("num_relevant is below 1 or below the number of hits in a list")
     return counts
 
 
 def _differences(y_true: ArrayLike, y_pred: ArrayLike) -> NDArray[np.float64]:
     true, pred = np.asarray(y_true, np.float64), np.asarray(y_pred, np.float64)
-    if true.ndim != 1 or true.shape != pred.shape or len(true) == 0:
-        raise ValueError(
-            f"y_true has shape {true.shape} and y_pred {pred.shape}: expected the same (n,), n > 0"
-        )
+    if true.ndim != 1 or true.shape != pred.shape:
+        raise ValueError(f"y_true has shape {true.shape} and y_pred {pred.shape}: expected (n,)")
     for name, values in (("y_true", true), ("y_pred", pred)):
-        if not np.isfinite(values).all():
-            bad = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise ValueError(f"{name}[{bad}] is {values[bad]}: expected finite numbers")
+        check_weights(name, values)
     return pred - true
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RankingResult:
+    """Ranking quality: means over users, and the values they are means of.
+
+    Args:
+        k: length of the list that was judged.
+        protocol: what was ranked against what, in words.
+        user_ids: (n,) the user of each value (a user with two test rows in leave-one-out has two).
+        hit_rate_per_user: (n,) of 0 and 1.
+        ndcg_per_user: (n,) in [0, 1].
+        recall_per_user: (n,) in [0, 1].
+
+    Attributes:
+        hit_rate: mean of ``hit_rate_per_user``; likewise ``ndcg`` and ``recall``.
+        num_users: number of different users.
+
+    Example:
+        >>> one = np.array([1.0, 0.0])
+        >>> result = RankingResult(10, "toy", np.array([0, 1]), one, one / 2, one)
+        >>> result
+        RankingResult(HR@10 0.5000, NDCG@10 0.2500, recall@10 0.5000; 2 users; toy)
+    """
+
+    k: int
+    protocol: str
+    user_ids: NDArray[np.int64]
+    hit_rate_per_user: NDArray[np.float64]
+    ndcg_per_user: NDArray[np.float64]
+    recall_per_user: NDArray[np.float64]
+    hit_rate: float = field(init=False)
+    ndcg: float = field(init=False)
+    recall: float = field(init=False)
+    num_users: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        for metric in METRICS:
+            values = getattr(self, f"{metric}_per_user")
+            check_shape(f"{metric}_per_user", values, self.user_ids.shape)
+            object.__setattr__(self, metric, float(np.mean(values)))
+        object.__setattr__(self, "num_users", len(np.unique(self.user_ids)))
+
+    def __repr__(self) -> str:
+        return (
+            f"RankingResult(HR@{self.k} {self.hit_rate:.4f}, NDCG@{self.k} {self.ndcg:.4f}, "
+            f"recall@{self.k} {self.recall:.4f}; {self.num_users:,} users; {self.protocol})"
+        )
+
+    def confidence_interval(self, metric: str = "ndcg", level: float = 0.95) -> tuple[float, float]:
+        """Return the interval of the mean over users, by the normal approximation.
+
+        Args:
+            metric: "hit_rate", "ndcg" or "recall".
+            level: probability that the interval covers the true mean, in (0, 1).
+
+        Returns:
+            ``mean -+ z * standard error``. It says how far another sample of users would move the
+            figure; two models on the same users are compared by their paired differences instead.
+
+        Raises:
+            ValueError: unknown metric, level out of range, or fewer than two values.
+
+        Example:
+            >>> half = np.array([1.0, 0.0] * 50)
+            >>> result = RankingResult(10, "toy", np.arange(100), half, half, half)
+            >>> [round(bound, 3) for bound in result.confidence_interval("hit_rate")]
+            [0.402, 0.598]
+        """
+        check_choice("metric", metric, METRICS)
+        if not 0 < level < 1:
+            raise ValueError(f"level is {level}: expected a number in (0, 1)")
+        values = getattr(self, f"{metric}_per_user")
+        if len(values) < 2:
+            raise ValueError("an interval needs the values of two users or more, there is one")
+        half = NormalDist().inv_cdf((1 + level) / 2) * values.std(ddof=1) / np.sqrt(len(values))
+        mean = float(values.mean())
+        return mean - float(half), mean + float(half)
+
+
+@dataclass(frozen=True)
+class RatingResult:
+    """Quality of predicted ratings, in units of the rating.
+
+    Args:
+        rmse: root of the mean squared error.
+        mae: mean absolute error.
+        num_ratings: number of ratings judged.
+
+    Example:
+        >>> RatingResult(rmse=0.9, mae=0.7, num_ratings=10)
+        RatingResult(rmse=0.9, mae=0.7, num_ratings=10)
+    """
+
+    rmse: float
+    mae: float
+    num_ratings: int

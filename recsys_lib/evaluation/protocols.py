@@ -5,21 +5,32 @@ returns n scores, higher is better. If it also has ``score_all_items(user_ids)``
 (len(user_ids), num_items), the full ranking uses that, because it is faster.
 
 Ties are broken pessimistically: an item that ties with a relevant one is placed before it, so a
-model that gives every item the same score has no hits.
+model that gives every item the same score has no hits. Scores that differ by rounding alone count
+as ties, see :func:`recsys_lib.evaluation.metrics.tie_tolerance`.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_k
+from recsys_lib.checks import check_counts, check_k, check_shape
 from recsys_lib.data.interactions import Interactions
 from recsys_lib.data.splits import Split
-from recsys_lib.evaluation.metrics import hit_rate_at_k, mae, ndcg_at_k, recall_at_k, rmse
-from recsys_lib.evaluation.results import RankingResult, RatingResult
+from recsys_lib.evaluation.metrics import (
+    RankingResult,
+    RatingResult,
+    as_scores,
+    hit_rate_at_k,
+    mae,
+    ndcg_at_k,
+    recall_at_k,
+    rmse,
+    tie_tolerance,
+)
 
 _PAIRS_PER_BATCH = 2_000_000  # bounds the memory of one batch of scores to some tens of megabytes
 
@@ -62,16 +73,10 @@ def evaluate_leave_one_out(model: Scorer, split: Split, k: int = 10) -> RankingR
         >>> evaluate_leave_one_out(ById(), Split(train, test, negatives=[[0, 2]]), k=2).ndcg
         0.6309297535714575
     """
-    check_k(k)
     if split.negatives is None:
-        raise ValueError(
-            "split.negatives is None: expected given negatives; draw some with sample_negatives, "
-            "or rank against all items with evaluate_full_ranking"
-        )
-    num_candidates = 1 + split.negatives.shape[1]
-    if k > num_candidates:
-        raise ValueError(f"k is {k}: expected at most {num_candidates}, the number of candidates")
-    test = split.test
+        raise ValueError("split.negatives is None: expected some, such as from sample_negatives")
+    num_candidates, test = 1 + split.negatives.shape[1], split.test
+    _check_length(k, num_candidates)
     hits = np.zeros((len(test), k))
     batch = max(1, _PAIRS_PER_BATCH // num_candidates)
     for start in range(0, len(test), batch):
@@ -81,7 +86,9 @@ def evaluate_leave_one_out(model: Scorer, split: Split, k: int = 10) -> RankingR
         users = np.repeat(test.user_ids[rows], num_candidates)
         scores = _scores(model, users, candidates.ravel()).reshape(candidates.shape)
         counted = (negatives != target) & ~_repeats(negatives)
-        rank = (counted & (scores[:, 1:] >= scores[:, :1])).sum(axis=1)  # 0 is the top
+        own = scores[:, :1]
+        as_good = scores[:, 1:] >= own - tie_tolerance(own, scores.max(axis=1, keepdims=True))
+        rank = (counted & as_good).sum(axis=1)  # 0 is the top
         found = np.flatnonzero(rank < k)
         hits[start + found, rank[found]] = 1
     return _result(
@@ -122,30 +129,45 @@ def evaluate_full_ranking(
         >>> evaluate_full_ranking(ById(), train, test, k=2)
         RankingResult(HR@2 1.0000, NDCG@2 ..., recall@2 1.0000; 1 users; full ranking of 4 items)
     """
-    check_k(k)
-    if (train.num_users, train.num_items) != (test.num_users, test.num_items):
-        raise ValueError(
-            f"test counts {test.num_users} users and {test.num_items} items, train "
-            f"{train.num_users} and {train.num_items}: expected two parts of one data set"
-        )
-    num_items = train.num_items
-    if k > num_items:
-        raise ValueError(f"k is {k}: expected at most {num_items}, the number of items")
-    seen, relevant = train.to_csr(), test.to_csr()
+    check_counts("test", test, (train.num_users, train.num_items))
+    num_items, seen, relevant = train.num_items, train.to_csr(), test.to_csr()
     relevant = (relevant - relevant.multiply(seen)).tocsr()
     relevant.eliminate_zeros()
-    num_relevant = np.diff(relevant.indptr)
-    users = np.flatnonzero(num_relevant)
-    if len(users) == 0:
+    if relevant.nnz == 0:
         raise ValueError("test has no pair that is not in train: expected at least one to rank")
-    hits = np.zeros((len(users), k))
-    batch = max(1, _PAIRS_PER_BATCH // num_items)
-    for start in range(0, len(users), batch):
-        rows = users[start : start + batch]
-        scores = _all_scores(model, rows, num_items)
-        row, rank = _relevant_ranks(scores, seen[rows], relevant[rows], k)
-        hits[start + row[rank < k], rank[rank < k]] = 1
-    return _result(hits, num_relevant[users], k, users, f"full ranking of {num_items:,} items")
+
+    def score_rows(users: NDArray[np.int64]) -> NDArray[np.floating]:
+        fast = getattr(model, "score_all_items", None)
+        if fast is not None:
+            return _checked(fast(users), "model.score_all_items", (len(users), num_items))
+        pairs = np.repeat(users, num_items), np.tile(np.arange(num_items), len(users))
+        return _scores(model, *pairs).reshape(len(users), num_items)
+
+    return _rank_catalogue(score_rows, seen, relevant, k, f"full ranking of {num_items:,} items")
+
+
+def evaluate_cold_items(scores: ArrayLike, test: Interactions, k: int = 10) -> RankingResult:
+    """Rank all cold items for each user who met at least one of them.
+
+    No user has met a candidate in training, so nothing is excluded.
+
+    Args:
+        scores: (num_users, num_items) of the cold items, higher is better.
+        test: the interactions with them, see :func:`recsys_lib.data.split_cold_items`.
+        k: length of the list.
+
+    Raises:
+        ValueError: another shape, NaN, or k out of range.
+
+    Example:
+        >>> test = Interactions([0, 1], [1, 0], num_items=3)
+        >>> evaluate_cold_items([[0.1, 0.9, 0.3], [0.1, 0.9, 0.3]], test, k=1).hit_rate
+        0.5
+    """
+    relevant = test.to_csr()
+    values = _checked(scores, "scores", relevant.shape)
+    label = f"full ranking of {test.num_items:,} cold items"
+    return _rank_catalogue(values.__getitem__, None, relevant, k, label)
 
 
 def evaluate_ratings(
@@ -176,51 +198,63 @@ def evaluate_ratings(
     return RatingResult(rmse(test.ratings, predicted), mae(test.ratings, predicted), len(test))
 
 
+def _check_length(k: int, num_candidates: int) -> None:
+    if check_k(k) > num_candidates:
+        raise ValueError(f"k is {k}: expected at most {num_candidates}, the number of candidates")
+
+
 def _scores(
     model: Scorer, user_ids: NDArray[np.int64], item_ids: NDArray[np.int64]
 ) -> NDArray[np.floating]:
-    return _checked(model.score(user_ids, item_ids), "score", (len(user_ids),))
+    return _checked(model.score(user_ids, item_ids), "model.score", (len(user_ids),))
 
 
-def _all_scores(model: Scorer, users: NDArray[np.int64], num_items: int) -> NDArray[np.floating]:
-    """(b, num_items) scores that the caller may overwrite."""
-    fast = getattr(model, "score_all_items", None)
-    if fast is not None:
-        return _checked(fast(users), "score_all_items", (len(users), num_items)).copy()
-    pairs = np.repeat(users, num_items), np.tile(np.arange(num_items), len(users))
-    return _scores(model, *pairs).reshape(len(users), num_items).copy()
-
-
-def _checked(values: ArrayLike, method: str, shape: tuple[int, ...]) -> NDArray[np.floating]:
+def _checked(values: ArrayLike, name: str, shape: tuple[int, ...]) -> NDArray[np.floating]:
     scores = np.asarray(values)
-    if scores.shape != shape:
-        raise ValueError(f"model.{method} returned shape {scores.shape}: expected {shape}")
-    if scores.dtype.kind not in "iufb":
-        raise TypeError(f"model.{method} returned type {scores.dtype}: expected numbers")
-    if scores.dtype.kind != "f":
-        scores = scores.astype(np.float64)
-    if np.isnan(scores).any():
-        raise ValueError(
-            f"model.{method} returned {int(np.isnan(scores).sum())} NaN of {scores.size} scores: "
-            "expected numbers (a rank by `score > target` would call each NaN a hit)"
-        )
-    return scores
+    check_shape(name, scores, shape)
+    return as_scores(name, scores)
+
+
+def _rank_catalogue(
+    score_rows: Callable[[NDArray[np.int64]], NDArray[np.floating]],
+    seen: Any,
+    relevant: Any,
+    k: int,
+    protocol: str,
+) -> RankingResult:
+    """Rank all items but those seen for each user who has relevant ones, in batches of users."""
+    num_items = relevant.shape[1]
+    _check_length(k, num_items)
+    num_relevant = np.diff(relevant.indptr)
+    users = np.flatnonzero(num_relevant)
+    hits = np.zeros((len(users), k))
+    batch = max(1, _PAIRS_PER_BATCH // num_items)
+    for start in range(0, len(users), batch):
+        rows = users[start : start + batch]
+        scores = np.array(score_rows(rows))  # a copy, to write into
+        if seen is not None:
+            scores[seen[rows].nonzero()] = -np.inf
+        row, rank = _relevant_ranks(scores, relevant[rows], k)
+        hits[start + row[rank < k], rank[rank < k]] = 1
+    return _result(hits, num_relevant[users], k, users, protocol)
 
 
 def _relevant_ranks(
-    scores: NDArray[np.floating], seen: object, relevant: object, k: int
+    scores: NDArray[np.floating], relevant: Any, k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Give (row, rank) of each relevant pair; a rank of k or more only means "not in the list".
+    """Find (row, rank) of each relevant pair; a rank of k or more only means "not in the list".
 
-    The rank is the number of other unseen items that score at least as high, plus the place among
-    the relevant items of the same user. Only the k best of the others are needed for that.
+    The rank is the number of other items that score at least as high, plus the place among the
+    relevant items of the same user. Only the k best of the others are needed for that.
     """
-    row, item = relevant.nonzero()  # type: ignore[attr-defined]
+    row, item = relevant.nonzero()
     own = scores[row, item]
-    scores[seen.nonzero()] = -np.inf  # type: ignore[attr-defined]
     scores[row, item] = -np.inf
-    best_others = -np.partition(-scores, k - 1, axis=1)[:, :k]  # (b, k), unordered
-    others_before = (best_others[row] >= own[:, None]).sum(axis=1)
+    others = -np.partition(-scores, k - 1, axis=1)[:, :k]  # (b, k), the best, unordered
+    best = np.maximum.reduceat(own, np.flatnonzero(np.diff(row, prepend=-1)))
+    best = np.maximum(best, others.max(axis=1))
+    lowest = own - tie_tolerance(own, best[row])
+    others_before = (others[row] >= lowest[:, None]).sum(axis=1)
     order = np.lexsort((-own, row))
     first = np.searchsorted(row[order], np.arange(scores.shape[0]))
     place = np.empty(len(row), np.int64)

@@ -1,17 +1,13 @@
-"""Models: closed-form baselines in NumPy, and a builder of Keras rating models.
+"""Models: closed-form and least-squares models, and a builder of Keras rating models.
 
 Nothing here imports TensorFlow or Keras until ``build_rating_model`` is called.
 """
 
-from recsys_lib.models.als import ALS
-from recsys_lib.models.base import Recommender
-from recsys_lib.models.ease import EASE
-from recsys_lib.models.factors import Factors, FoldIn, as_factors
-from recsys_lib.models.ials import IALS
-from recsys_lib.models.inner_product import inner_product_vectors
-from recsys_lib.models.popularity import Popularity
+from recsys_lib.models.als import ALS, IALS
+from recsys_lib.models.base import Recommender, load_model
+from recsys_lib.models.closed_form import EASE, Popularity
+from recsys_lib.models.factors import Factors, as_factors, inner_product_vectors
 from recsys_lib.models.rating_model import RatingModelConfig, build_rating_model
-from recsys_lib.models.saving import load_model
 from recsys_lib.models.topk import top_k
 
 __all__ = [
@@ -19,7 +15,6 @@ __all__ = [
     "EASE",
     "IALS",
     "Factors",
-    "FoldIn",
     "Popularity",
     "RatingModelConfig",
     "Recommender",

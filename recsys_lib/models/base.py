@@ -1,18 +1,20 @@
-"""What every recommender of the library has in common."""
+"""What every recommender of the library has in common: scores, lists, files."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
+import importlib
+import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_ids, check_k
+from recsys_lib.checks import check_ids, check_k, check_shape
 from recsys_lib.data import Interactions
+from recsys_lib.files import read_file, write_file
 from recsys_lib.models.checks import check_interactions, exclusion_matrix, item_lists_to_csr
-from recsys_lib.models.saving import Saveable
 from recsys_lib.models.topk import top_k
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 _SCORES_PER_BATCH = 1 << 22
 
 
-class Recommender(Saveable):
+class Recommender(ABC):
     """A model that scores user-item pairs; higher is better.
 
     A subclass has a constructor whose arguments are its settings, and these methods:
@@ -32,8 +34,8 @@ class Recommender(Saveable):
     - ``_score_pairs(user_ids, item_ids)``: optional, faster than picking from ``_score_users``.
     - ``_score_histories(matrix)``: optional, (b, num_items) sparse 0/1 rows to (b, num_items)
       scores: fold-in.
-    - ``_state()`` gives ``(config, arrays)``, ``_from_state(config, arrays)`` takes them back;
-      ``num_users`` and ``num_items`` are kept by this class.
+    - ``_state()`` returns ``(config, arrays)``, settings as JSON can hold them and arrays, which
+      ``_from_state(config, arrays)`` takes back; ``num_users`` and ``num_items`` are kept here.
 
     Attributes:
         num_users: number of users, None before fit.
@@ -46,7 +48,22 @@ class Recommender(Saveable):
         [[1, 0], [1, 0]]
     """
 
+    num_users: int | None = None
+    num_items: int | None = None
+    _registry: ClassVar[dict[str, type[Recommender]]] = {}
     _allows_empty_history: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if cls.__module__.startswith("recsys_lib."):  # a class of the user's never takes a name
+            Recommender._registry[cls.__name__] = cls
+
+    @abstractmethod
+    def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]: ...
+
+    @classmethod
+    @abstractmethod
+    def _from_state(cls, config: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self: ...
 
     @abstractmethod
     def _fit(self, interactions: Interactions) -> None: ...
@@ -55,23 +72,16 @@ class Recommender(Saveable):
     def _score_users(self, user_ids: NDArray[np.int64]) -> NDArray[np.float32]: ...
 
     def _score_histories(self, matrix: scipy.sparse.csr_matrix) -> NDArray[np.float32]:
-        raise TypeError(
-            f"histories: {type(self).__name__} cannot score a user known only by items: "
-            "expected user_ids, or a model with fold-in such as EASE or IALS"
-        )
+        raise TypeError(f"histories: {type(self).__name__} cannot fold in: expected user_ids")
 
     def _score_pairs(
         self, user_ids: NDArray[np.int64], item_ids: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        users, row = np.unique(user_ids, return_inverse=True)
-        order = np.argsort(row, kind="stable")
-        scores = np.empty(len(user_ids), np.float32)
-        for batch in self._batches(len(users)):
-            first, last = np.searchsorted(row[order], [batch.start, batch.stop])
-            pairs = order[first:last]
-            scores[pairs] = self._score_users(users[batch])[
-                row[pairs] - batch.start, item_ids[pairs]
-            ]
+        order, scores = np.argsort(user_ids, kind="stable"), np.empty(len(user_ids), np.float32)
+        for batch in self._batches(len(order)):
+            pairs = order[batch]
+            users, row = np.unique(user_ids[pairs], return_inverse=True)
+            scores[pairs] = self._score_users(users)[row, item_ids[pairs]]
         return scores
 
     def fit(self, interactions: Interactions) -> Self:
@@ -109,10 +119,7 @@ class Recommender(Saveable):
         num_users, num_items = self._counts()
         users = check_ids("user_ids", user_ids, num_users)
         items = check_ids("item_ids", item_ids, num_items)
-        if len(users) != len(items):
-            raise ValueError(
-                f"item_ids has {len(items)} ids, user_ids has {len(users)}: expected equal lengths"
-            )
+        check_shape("item_ids", items, users.shape)
         return np.asarray(self._score_pairs(users, items), np.float32)
 
     def score_all_items(self, user_ids: ArrayLike) -> NDArray[np.float32]:
@@ -156,7 +163,7 @@ class Recommender(Saveable):
         histories: Sequence[ArrayLike] | None = None,
         exclude: Interactions | Sequence[ArrayLike] | None = None,
     ) -> NDArray[np.int64]:
-        """Give the k best items of each user, best first, equal scores by lowest item id.
+        """Return the k best items of each user, best first, equal scores by lowest item id.
 
         Users are taken in batches, so that memory does not grow with their number. Items that a
         user has met are *not* left out by themselves: pass the training data as ``exclude``.
@@ -199,6 +206,57 @@ class Recommender(Saveable):
         banned = exclusion_matrix(exclude, users, len(users), shape)
         return self._top_k(k, banned, lambda batch: self._score_users(users[batch]))
 
+    def _expected_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape that each array attribute must have; checked after loading."""
+        return {}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to one file of arrays and settings: whole, or not at all.
+
+        Args:
+            path: where to; an existing file is replaced.
+
+        Raises:
+            RuntimeError: the model is not fitted.
+            FileNotFoundError: the folder does not exist.
+        """
+        num_users, num_items = self._counts()
+        config, arrays = self._state()
+        settings = {"num_users": num_users, "num_items": num_items, "config": config}
+        settings["module"] = type(self).__module__
+        write_file(path, type(self).__name__, settings, arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a model that was written by :meth:`save`; no code is run from the file.
+
+        A class of one's own opens its own files only, and :func:`load_model` none of them.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, foreign, of a newer format or of another class.
+        """
+        kind, settings, arrays = read_file(path)
+        known = _class_of(kind, str(settings.get("module")), cls)
+        if known is None or not issubclass(known, cls):
+            raise ValueError(
+                f"{path} holds a model of class {kind} of {settings.get('module')}: expected "
+                f"{cls.__name__} (recsys_lib.models.load_model opens any of the library)"
+            )
+        try:
+            model = known._from_state(dict(settings["config"]), arrays)
+            model.num_users, model.num_items = settings["num_users"], settings["num_items"]
+            for attribute, shape in model._expected_shapes().items():
+                check_shape(attribute, getattr(model, attribute), shape)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} cannot be read as {kind}: {error}") from error
+        return model
+
+    def _counts(self) -> tuple[int, int]:
+        if self.num_users is None or self.num_items is None:
+            raise RuntimeError(f"{type(self).__name__} is not fitted: expected fit() before")
+        return self.num_users, self.num_items
+
     def _history_matrix(self, histories: Sequence[ArrayLike]) -> scipy.sparse.csr_matrix:
         num_items = self._counts()[1]
         allow_empty = self._allows_empty_history
@@ -220,3 +278,36 @@ class Recommender(Saveable):
             scores[banned[batch].nonzero()] = -np.inf
             result[batch] = top_k(scores, k)
         return result
+
+
+def load_model(path: str | os.PathLike[str]) -> Recommender:
+    """Read a model of any class of the library from a file written by :meth:`Recommender.save`.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, foreign, of a newer format, or of a class of one's own
+            (its ``load`` opens it).
+
+    Example:
+        >>> import tempfile
+        >>> from recsys_lib.data import Interactions
+        >>> from recsys_lib.models import Popularity
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Popularity().fit(Interactions([0, 1], [1, 1])).save(f"{folder}/model")
+        ...     load_model(f"{folder}/model").score([0, 0], [0, 1]).tolist()
+        [0.0, 2.0]
+    """
+    return Recommender.load(path)
+
+
+def _class_of(kind: str, module: str, asked: type[Recommender]) -> type[Recommender] | None:
+    """Return the library's class of that name, or ``asked`` where the file is one of its own."""
+    if (kind, module) == (asked.__name__, asked.__module__):
+        return asked
+    if module.startswith("recsys_lib."):
+        importlib.import_module(".".join(module.split(".")[:2]))
+        return Recommender._registry.get(kind)
+    return None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_ids
+from recsys_lib.checks import check_counts, check_ids, check_type
 from recsys_lib.data import Interactions
 
 if TYPE_CHECKING:
@@ -17,17 +17,14 @@ if TYPE_CHECKING:
 
 def check_interactions(interactions: Interactions) -> None:
     """Raise unless it is an :class:`recsys_lib.data.Interactions`."""
-    if not isinstance(interactions, Interactions):
-        raise TypeError(
-            f"interactions is of type {type(interactions).__name__}: expected Interactions "
-            "(split.train, or Interactions.from_frame for a data frame)"
-        )
+    hint = " (split.train, or Interactions.from_frame for a data frame)"
+    check_type("interactions", interactions, (Interactions,), hint)
 
 
 def item_lists_to_csr(
     name: str, lists: Sequence[ArrayLike], num_items: int, *, allow_empty: bool
 ) -> scipy.sparse.csr_matrix:
-    """Give lists of item ids as a (len(lists), num_items) sparse matrix of 0 and 1, float32.
+    """Return lists of item ids as a (len(lists), num_items) sparse matrix of 0 and 1, float32.
 
     Raises:
         TypeError: not a list of lists of integers.
@@ -40,19 +37,14 @@ def item_lists_to_csr(
     import scipy.sparse
 
     if isinstance(lists, str | bytes | Interactions) or not hasattr(lists, "__len__"):
-        raise TypeError(
-            f"{name} is of type {type(lists).__name__}: expected a list of item-id lists"
-        )
+        raise TypeError(f"{name} is of type {type(lists).__name__}: expected lists of item ids")
     rows = [
         np.unique(check_ids(f"{name}[{position}]", items, num_items))
         for position, items in enumerate(lists)
     ]
     lengths = np.array([len(row) for row in rows], np.int64)
     if not allow_empty and (lengths == 0).any():
-        raise ValueError(
-            f"{name}[{int(np.argmin(lengths))}] is empty: expected at least one item id "
-            "(Popularity serves users without any)"
-        )
+        raise ValueError(f"{name}[{int(np.argmin(lengths))}] is empty: expected an item id")
     starts = np.concatenate([[0], np.cumsum(lengths)])
     items = np.concatenate(rows) if rows else np.empty(0, np.int64)
     shape = (len(rows), num_items)
@@ -65,7 +57,7 @@ def exclusion_matrix(
     num_rows: int,
     shape: tuple[int, int],
 ) -> scipy.sparse.csr_matrix:
-    """Give the (num_rows, num_items) sparse matrix of what must not be recommended.
+    """Return the (num_rows, num_items) sparse matrix of what must not be recommended.
 
     Args:
         exclude: as in :meth:`recsys_lib.models.Recommender.recommend`.
@@ -80,53 +72,12 @@ def exclusion_matrix(
     if not isinstance(exclude, Interactions):
         matrix = item_lists_to_csr("exclude", exclude, shape[1], allow_empty=True)
         if matrix.shape[0] != num_rows:
-            raise ValueError(
-                f"exclude has {matrix.shape[0]} lists: expected {num_rows}, one for each user asked"
-            )
+            raise ValueError(f"exclude has {matrix.shape[0]} lists: expected {num_rows}")
         return matrix
     if user_ids is None:
-        raise ValueError(
-            "exclude is Interactions, whose users histories do not name: "
-            "expected a list of item-id lists, one per history"
-        )
-    if (exclude.num_users, exclude.num_items) != shape:
-        raise ValueError(
-            f"exclude counts {exclude.num_users} users and {exclude.num_items} items: "
-            f"expected {shape[0]} and {shape[1]} as the model"
-        )
+        raise ValueError("exclude is Interactions: expected a list of item ids for each history")
+    check_counts("exclude", exclude, shape)
     rows = np.isin(exclude.user_ids, user_ids)
     pairs = (exclude.user_ids[rows], exclude.item_ids[rows])
     ones = np.ones(len(pairs[0]), np.float32)
     return scipy.sparse.coo_matrix((ones, pairs), shape).tocsr()[user_ids]
-
-
-def check_array(
-    arrays: dict[str, NDArray[Any]], name: str, *, ndim: int, kind: str = "f"
-) -> NDArray[Any]:
-    """Take one array out of a file's arrays, checked.
-
-    Args:
-        arrays: of the file.
-        name: of the array.
-        ndim: number of dimensions.
-        kind: "f" for finite floating-point numbers, "i" for integers.
-
-    Raises:
-        ValueError: it is missing, or of another kind than expected.
-
-    Example:
-        >>> check_array({"x": np.zeros(3, np.float32)}, "x", ndim=2)
-        Traceback (most recent call last):
-        ValueError: array 'x' is float32 with 1 dimensions: expected kind 'f' with 2
-    """
-    if name not in arrays:
-        raise ValueError(f"array {name!r} is missing: the file has {sorted(arrays)}")
-    array = arrays[name]
-    if array.ndim != ndim or array.dtype.kind != kind:
-        raise ValueError(
-            f"array {name!r} is {array.dtype} with {array.ndim} dimensions: "
-            f"expected kind {kind!r} with {ndim}"
-        )
-    if kind == "f" and not np.isfinite(array).all():
-        raise ValueError(f"array {name!r} holds infinity or NaN: expected finite numbers")
-    return array

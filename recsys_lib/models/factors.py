@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import check_number, check_shape, check_weights
 from recsys_lib.data import Interactions
+from recsys_lib.files import known_settings
 from recsys_lib.models.base import Recommender
 from recsys_lib.models.least_squares import one_blas_thread
 
 if TYPE_CHECKING:
     import scipy.sparse
 
-_CACHED = ("_axes",)
+_MANY_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ class Factors(Recommender):
     item_biases: NDArray[np.float32] | None = None
     how_to_fold_in: FoldIn | None = None
     embedding_dim: int
+    _settings: ClassVar[tuple[str, ...]] = ()  # of a subclass that learns
+    _turned: tuple[Any, Any] | None = None  # item vectors, and what was computed from them
 
     def __init__(
         self,
@@ -93,20 +96,21 @@ class Factors(Recommender):
     ) -> None:
         items = check_weights("item_vectors", item_vectors, ndim=2)
         self.item_vectors, self.how_to_fold_in = items, fold_in
-        self.num_users, (self.num_items, self.embedding_dim) = 0, items.shape
+        self.num_items, self.embedding_dim = items.shape
+        self.num_users = 0 if user_vectors is None else len(np.asarray(user_vectors))
         self.global_mean = check_number("global_mean", global_mean, -np.inf)
-        if user_vectors is not None:
-            self.user_vectors = check_weights("user_vectors", user_vectors, ndim=2)
-            self.num_users = len(self.user_vectors)
-            check_shape("user_vectors", self.user_vectors, (self.num_users, self.embedding_dim))
-        elif fold_in is None:
+        if user_vectors is None and fold_in is None:
             raise ValueError("user_vectors and fold_in are None: expected one of them")
-        if user_biases is not None:
-            self.user_biases = check_weights("user_biases", user_biases, ndim=1)
-            check_shape("user_biases", self.user_biases, (self.num_users,))
-        if item_biases is not None:
-            self.item_biases = check_weights("item_biases", item_biases, ndim=1)
-            check_shape("item_biases", self.item_biases, (self.num_items,))
+        if fold_in is not None and not (user_biases is None and item_biases is None):
+            raise ValueError("fold_in and biases are given: expected one of them")
+        for name, values, shape in (
+            ("user_vectors", user_vectors, (self.num_users, self.embedding_dim)),
+            ("user_biases", user_biases, (self.num_users,)),
+            ("item_biases", item_biases, (self.num_items,)),
+        ):
+            if values is not None:
+                setattr(self, name, check_weights(name, values))
+                check_shape(name, getattr(self, name), shape)
 
     def __repr__(self) -> str:
         if self.num_items is None:
@@ -114,12 +118,6 @@ class Factors(Recommender):
         users = "items only" if self.user_vectors is None else f"{self.num_users:,} users"
         name = type(self).__name__
         return f"{name}({users}, {self.num_items:,} items, d = {self.embedding_dim})"
-
-    def __copy__(self) -> Self:
-        """Return a copy without what was computed from the tables: it may get other ones."""
-        result = type(self).__new__(type(self))
-        vars(result).update({key: v for key, v in vars(self).items() if key not in _CACHED})
-        return result
 
     def _fit(self, interactions: Interactions) -> None:
         raise TypeError("Factors are made from tables: expected IALS or another model to fit")
@@ -187,22 +185,26 @@ class Factors(Recommender):
             raise TypeError("the model holds items only: expected the user's history, not an id")
         return self.user_vectors
 
-    @cached_property
     def _axes(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """Item vectors in axes in which their weighted Gram matrix is diagonal; it; the axes."""
         assert self.how_to_fold_in is not None
-        items = self.item_vectors.astype(np.float64)
-        values, axes = np.linalg.eigh(self.how_to_fold_in.unobserved_weight * items.T @ items)
-        turned = np.ascontiguousarray(items @ axes, np.float32)
-        return turned, np.maximum(values, 0).astype(np.float32), axes.astype(np.float32)
+        if self._turned is None or self._turned[0] is not self.item_vectors:
+            items = self.item_vectors.astype(np.float64)
+            values, axes = np.linalg.eigh(self.how_to_fold_in.unobserved_weight * items.T @ items)
+            turned = np.ascontiguousarray(items @ axes, np.float32)
+            gram = np.maximum(values, 0).astype(np.float32)
+            self._turned = self.item_vectors, (turned, gram, axes.astype(np.float32))
+        return self._turned[1]
 
     def _solve_rows(self, matrix: scipy.sparse.csr_matrix) -> NDArray[np.float32]:
         """Fold in each row of a sparse 0/1 matrix, (rows, d); zeros for a row without entries."""
         if self.how_to_fold_in is None:
             raise TypeError("histories: the model cannot fold in: expected the ids of users")
         users = np.zeros((matrix.shape[0], self.embedding_dim), np.float32)
-        with one_blas_thread():
-            for row in np.flatnonzero(np.diff(matrix.indptr)):
+        rows = np.flatnonzero(np.diff(matrix.indptr))
+        # Finding the BLAS libraries of a process takes longer than a request of one user.
+        with one_blas_thread() if len(rows) > _MANY_ROWS else nullcontext():
+            for row in rows:
                 met = matrix.indices[matrix.indptr[row] : matrix.indptr[row + 1]]
                 users[row] = self._solve_one(met)
         return users
@@ -216,7 +218,7 @@ class Factors(Recommender):
         """
         how = self.how_to_fold_in
         assert how is not None
-        turned, gram, axes = self._axes
+        turned, gram, axes = self._axes()
         features = turned.take(met, axis=0)  # (n, d)
         frequency = len(met) + how.unobserved_weight * len(turned)
         diagonal = gram + np.float32(how.l2 * frequency)
@@ -232,25 +234,26 @@ class Factors(Recommender):
         return axes @ solution
 
     def _expected_shapes(self) -> dict[str, tuple[int, ...]]:
-        num_users, num_items = self._counts()
-        shapes: dict[str, tuple[int, ...]] = {"item_vectors": (num_items, self.embedding_dim)}
-        if self.user_vectors is not None:
-            shapes["user_vectors"] = (num_users, self.embedding_dim)
-        if self.user_biases is not None:
-            shapes["user_biases"] = (num_users,)
-        if self.item_biases is not None:
-            shapes["item_biases"] = (num_items,)
-        return shapes
+        (users, items), dim = self._counts(), self.embedding_dim
+        shapes: dict[str, tuple[int, ...]] = {"item_vectors": (items, dim)}
+        shapes |= {"user_vectors": (users, dim), "user_biases": (users,), "item_biases": (items,)}
+        return {name: shape for name, shape in shapes.items() if getattr(self, name) is not None}
 
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        how = self.how_to_fold_in
-        config = {"global_mean": self.global_mean, "fold_in": None if how is None else asdict(how)}
+        config = {name: getattr(self, name) for name in (*self._settings, "global_mean")}
+        config["fold_in"] = self.how_to_fold_in and asdict(self.how_to_fold_in)
         return config, {name: getattr(self, name) for name in self._expected_shapes()}
 
     @classmethod
     def _from_state(cls, config: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
-        how = config.pop("fold_in")
-        return cls(**arrays, fold_in=None if how is None else FoldIn(**how), **config)
+        known = (*cls._settings, "global_mean", "fold_in")
+        config = known_settings(config, known, cls.__name__)
+        tables: dict[str, Any] = arrays | {"global_mean": config.pop("global_mean")}
+        if (how := config.pop("fold_in")) is not None:
+            how = FoldIn(**known_settings(how, ["l2", "unobserved_weight"], "fold_in"))
+        model = cls(**config) if cls._settings else cls.__new__(cls)
+        Factors.__init__(model, **tables, fold_in=how)
+        return model
 
 
 def as_factors(model: Any) -> Factors:
@@ -274,11 +277,11 @@ def as_factors(model: Any) -> Factors:
         >>> as_factors(model)
         Factors(3 users, 3 items, d = 4)
     """
-    from recsys_lib.models.inner_product import inner_product_vectors
-
     if isinstance(model, Factors):
         model._counts()
-        tables = {name: getattr(model, name).copy() for name in model._expected_shapes()}
+        tables: dict[str, Any] = {
+            name: getattr(model, name).copy() for name in model._expected_shapes()
+        }
         return Factors(fold_in=model.how_to_fold_in, global_mean=model.global_mean, **tables)
     vectors = inner_product_vectors(getattr(model, "keras_model", model))
     if vectors is None:
@@ -287,6 +290,62 @@ def as_factors(model: Any) -> Factors:
             "product (IALS, or a Keras model: dot_product, matrix_factorization, two_tower)"
         )
     return Factors(vectors[1], vectors[0])
+
+
+def inner_product_vectors(model: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """Return the vectors whose inner product is the model's output, if there are such.
+
+    Serving needs no model then: one matrix product scores every item. Biases become two more
+    dimensions, ``a_u = [e_u, global_bias + b_u, 1]`` and ``a_i = [e_i, 1, b_i]``; towers are run
+    once for all users and items.
+
+    Args:
+        model: from :func:`recsys_lib.models.build_rating_model`, of Keras 3 or of the twin; or
+            :class:`recsys_lib.models.Factors` with user vectors, such as IALS or ALS.
+
+    Returns:
+        ``(user_vectors, item_vectors)``, (num_users, d) and (num_items, d) float32, with
+        ``<user_vectors[u], item_vectors[i]>`` the logit of (u, i) up to rounding; None for a
+        model that cannot be taken apart so (mlp_ranker, neumf, or not from this builder).
+
+    Example:
+        >>> from recsys_lib.models import RatingModelConfig, build_rating_model
+        >>> model = build_rating_model(RatingModelConfig("matrix_factorization", 2, 3, 4))
+        >>> [vectors.shape for vectors in inner_product_vectors(model)]
+        [(2, 6), (3, 6)]
+    """
+    if isinstance(model, Factors):
+        return _with_biases(model)
+    layers = {layer.name: layer for layer in getattr(model, "layers", [])}
+    if not {"user_embedding", "item_embedding", "dot", "logits"} <= layers.keys():
+        return None
+    users, items = (_tower(layers, side) for side in ("user", "item"))
+    if "user_bias" in layers:
+        user_bias = layers["user_bias"].get_weights()[0] + layers["global_bias"].offset
+        item_bias = layers["item_bias"].get_weights()[0]
+        users = np.hstack([users, user_bias, np.ones_like(user_bias)])
+        items = np.hstack([items, np.ones_like(item_bias), item_bias])
+    return np.asarray(users, np.float32), np.asarray(items, np.float32)
+
+
+def _tower(layers: dict[str, Any], side: str) -> NDArray[np.float32]:
+    vectors = layers[f"{side}_embedding"].get_weights()[0]
+    position = 0
+    while (dense := layers.get(f"{side}_dense_{position}")) is not None:
+        vectors = np.asarray(dense(vectors))
+        position += 1
+    return vectors
+
+
+def _with_biases(model: Factors) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    users, items = model._users(), model.item_vectors
+    if model.user_biases is None and model.item_biases is None and not model.global_mean:
+        return users, items
+    ones = [np.ones(len(table), np.float32) for table in (users, items)]
+    user_bias = 0 if model.user_biases is None else model.user_biases
+    item_bias = 0 if model.item_biases is None else model.item_biases
+    users = np.column_stack([users, user_bias + np.float32(model.global_mean) * ones[0], ones[0]])
+    return users, np.column_stack([items, ones[1], item_bias * ones[1]])
 
 
 def paired_products(
@@ -314,14 +373,7 @@ def paired_products(
 
 
 def epochs_with_progress(epochs: int, label: str, progress: bool) -> Iterable[int]:
-    """Count epochs, with a progress bar on stderr or in the notebook if asked for.
-
-    Example:
-        >>> list(epochs_with_progress(2, "IALS", progress=False))
-        [0, 1]
-    """
-    if not progress:
-        return range(epochs)
+    """Count epochs, with a progress bar on stderr or in the notebook if asked for."""
     from tqdm.auto import tqdm
 
-    return tqdm(range(epochs), desc=label, unit="epoch")
+    return tqdm(range(epochs), desc=label, unit="epoch", disable=not progress)

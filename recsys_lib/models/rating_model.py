@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import check_number
+from recsys_lib.checks import check_choice, check_number, check_type
 
+_SIDES = ("user", "item")
 # The hidden layers of each kind when none are named; () means that the kind has none.
 _DEFAULT_HIDDEN_UNITS: dict[str, tuple[int, ...]] = {
     "dot_product": (),
@@ -75,27 +76,24 @@ class RatingModelConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.kind not in _DEFAULT_HIDDEN_UNITS:
-            known = ", ".join(_DEFAULT_HIDDEN_UNITS)
-            raise ValueError(f"kind is {self.kind!r}: expected one of {known}")
+        check_choice("kind", self.kind, _DEFAULT_HIDDEN_UNITS)
+        check_type("activation", self.activation, (str,))
+        settings = {
+            "hidden_units": self._checked_hidden_units(),
+            "global_bias": check_number("global_bias", self.global_bias, -np.inf),
+            "init_std": check_number("init_std", self.init_std, 0, include_low=False),
+            "seed": check_number("seed", self.seed, 0, integer=True),
+        }
         for name in ("num_users", "num_items", "embedding_dim"):
-            self._set(name, check_number(name, getattr(self, name), 1, integer=True))
-        self._set("hidden_units", self._checked_hidden_units())
-        if not isinstance(self.activation, str) or not self.activation:
-            raise TypeError(f"activation is {self.activation!r}: expected a name such as 'relu'")
-        self._set("global_bias", check_number("global_bias", self.global_bias, -np.inf))
-        self._set("init_std", check_number("init_std", self.init_std, 0, include_low=False))
-        self._set("seed", check_number("seed", self.seed, 0, integer=True))
-
-    def _set(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
+            settings[name] = check_number(name, getattr(self, name), 1, integer=True)
+        for name, value in settings.items():
+            object.__setattr__(self, name, value)
 
     def _checked_hidden_units(self) -> tuple[int, ...]:
         default = _DEFAULT_HIDDEN_UNITS[self.kind]
         if self.hidden_units is None:
             return default
-        if isinstance(self.hidden_units, str | int):
-            raise TypeError(f"hidden_units is {self.hidden_units!r}: expected a tuple of integers")
+        check_type("hidden_units", self.hidden_units, (tuple, list), " of integers")
         units = tuple(
             check_number(f"hidden_units[{position}]", width, 1, integer=True)
             for position, width in enumerate(self.hidden_units)
@@ -133,17 +131,48 @@ def build_rating_model(config: RatingModelConfig, keras: ModuleType | None = Non
         >>> [weights.shape for weights in model.get_weights()]
         [(2, 4), (3, 4)]
     """
-    if not isinstance(config, RatingModelConfig):
-        raise TypeError(f"config is of type {type(config).__name__}: expected RatingModelConfig")
+    check_type("config", config, (RatingModelConfig,))
     if keras is None:
         keras = importlib.import_module("keras")
     if not hasattr(keras, "layers"):
         raise TypeError(f"keras is {keras!r}: expected None, keras or tf_keras")
-    user_ids = keras.Input(shape=(), dtype="int32", name="user_ids")
-    item_ids = keras.Input(shape=(), dtype="int32", name="item_ids")
-    score = _BUILDERS[config.kind](config, keras, user_ids, item_ids)  # (n, 1)
-    logits = keras.layers.Reshape((), name="logits", dtype="float32")(score)  # (n,)
-    model = keras.Model([user_ids, item_ids], logits, name=config.kind)
+    layers, kind = keras.layers, config.kind
+    ids = [keras.Input(shape=(), dtype="int32", name=f"{side}_ids") for side in _SIDES]
+
+    def embed(suffix: str, width: int = config.embedding_dim) -> list[Any]:
+        """Look both ids up, (n,) to (n, width) each."""
+        return [
+            _table(config, keras, f"{side}_{suffix}", width)(x)
+            for side, x in zip(_SIDES, ids, strict=True)
+        ]
+
+    def dense(x: Any, name: str, linear_end: bool = False) -> Any:
+        units = config.hidden_units or ()
+        for position, width in enumerate(units):
+            last = linear_end and position == len(units) - 1
+            activation = "linear" if last else config.activation
+            x = layers.Dense(width, activation=activation, name=f"{name}_{position}")(x)
+        return x
+
+    both = embed("embedding")
+    if kind == "two_tower":
+        both = [
+            dense(x, f"{side}_dense", linear_end=True) for side, x in zip(_SIDES, both, strict=True)
+        ]
+    if kind in ("mlp_ranker", "neumf"):
+        joined = layers.Concatenate(name="concatenate")(both)  # (n, 2 * embedding_dim)
+        hidden = dense(joined, "dense")
+        if kind == "neumf":
+            product = layers.Multiply(name="multiply")(embed("gmf_embedding"))
+            hidden = layers.Concatenate(name="merge")([product, hidden])
+        score = layers.Dense(1, name="score")(hidden)
+    else:
+        score = layers.Dot(axes=1, name="dot")(both)
+    if kind == "matrix_factorization":
+        total = layers.Add(name="add_biases")([score, *embed("bias", 1)])
+        score = layers.Rescaling(1.0, offset=config.global_bias, name="global_bias")(total)
+    logits = layers.Reshape((), name="logits", dtype="float32")(score)  # (n, 1) to (n,)
+    model = keras.Model(ids, logits, name=kind)
     for layer in model.layers:
         layer.set_weights(
             [_initial_values(config, layer.name, w.shape) for w in layer.get_weights()]
@@ -151,82 +180,15 @@ def build_rating_model(config: RatingModelConfig, keras: ModuleType | None = Non
     return model
 
 
-def _dot_product(config: RatingModelConfig, keras: Any, user_ids: Any, item_ids: Any) -> Any:
-    user, item = _embed_both(config, keras, user_ids, item_ids, "embedding", config.embedding_dim)
-    return keras.layers.Dot(axes=1, name="dot")([user, item])
-
-
-def _matrix_factorization(config: RatingModelConfig, keras: Any, users: Any, items: Any) -> Any:
-    dot = _dot_product(config, keras, users, items)
-    biases = _embed_both(config, keras, users, items, "bias", 1)
-    total = keras.layers.Add(name="add_biases")([dot, *biases])
-    return keras.layers.Rescaling(1.0, offset=config.global_bias, name="global_bias")(total)
-
-
-def _two_tower(config: RatingModelConfig, keras: Any, user_ids: Any, item_ids: Any) -> Any:
-    towers = _embed_both(config, keras, user_ids, item_ids, "embedding", config.embedding_dim)
-    outputs = [
-        _dense_stack(config, keras, tower, side, linear_end=True)
-        for side, tower in zip(("user_dense", "item_dense"), towers, strict=True)
-    ]
-    return keras.layers.Dot(axes=1, name="dot")(outputs)
-
-
-def _mlp_ranker(config: RatingModelConfig, keras: Any, user_ids: Any, item_ids: Any) -> Any:
-    both = _embed_both(config, keras, user_ids, item_ids, "embedding", config.embedding_dim)
-    joined = keras.layers.Concatenate(name="concatenate")(both)  # (n, 2 * embedding_dim)
-    hidden = _dense_stack(config, keras, joined, "dense", linear_end=False)
-    return keras.layers.Dense(1, name="score")(hidden)
-
-
-def _neumf(config: RatingModelConfig, keras: Any, user_ids: Any, item_ids: Any) -> Any:
-    both = _embed_both(config, keras, user_ids, item_ids, "embedding", config.embedding_dim)
-    joined = keras.layers.Concatenate(name="concatenate")(both)
-    hidden = _dense_stack(config, keras, joined, "dense", linear_end=False)
-    gmf = _embed_both(config, keras, user_ids, item_ids, "gmf_embedding", config.embedding_dim)
-    product = keras.layers.Multiply(name="multiply")(gmf)  # (n, embedding_dim)
-    merged = keras.layers.Concatenate(name="merge")([product, hidden])
-    return keras.layers.Dense(1, name="score")(merged)
-
-
-_BUILDERS = {
-    "dot_product": _dot_product,
-    "matrix_factorization": _matrix_factorization,
-    "two_tower": _two_tower,
-    "mlp_ranker": _mlp_ranker,
-    "neumf": _neumf,
-}
-
-
-def _embed_both(
-    config: RatingModelConfig, keras: Any, user_ids: Any, item_ids: Any, suffix: str, width: int
-) -> list[Any]:
-    """Look both ids up, (n,) to (n, width) each."""
-    tables = []
-    for side, count, ids in (
-        ("user", config.num_users, user_ids),
-        ("item", config.num_items, item_ids),
-    ):
-        name = f"{side}_{suffix}"
-        seed = zlib.crc32(f"{name} {config.seed}".encode())
-        start = keras.initializers.RandomNormal(0.0, config.init_std, seed=seed)
-        table = keras.layers.Embedding(
-            count, width, embeddings_initializer="zeros" if suffix == "bias" else start, name=name
-        )
-        tables.append(table(ids))
-    return tables
-
-
-def _dense_stack(
-    config: RatingModelConfig, keras: Any, inputs: Any, name: str, *, linear_end: bool
-) -> Any:
-    units = config.hidden_units or ()
-    for position, width in enumerate(units):
-        last = linear_end and position == len(units) - 1
-        activation = "linear" if last else config.activation
-        dense = keras.layers.Dense(width, activation=activation, name=f"{name}_{position}")
-        inputs = dense(inputs)
-    return inputs
+def _table(config: RatingModelConfig, keras: Any, name: str, width: int) -> Any:
+    seed = zlib.crc32(f"{name} {config.seed}".encode())
+    start = keras.initializers.RandomNormal(0.0, config.init_std, seed=seed)
+    return keras.layers.Embedding(
+        config.num_users if name.startswith("user") else config.num_items,
+        width,
+        embeddings_initializer="zeros" if name.endswith("bias") else start,
+        name=name,
+    )
 
 
 def _initial_values(

@@ -8,23 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recsys_lib.checks import check_choice
+from recsys_lib.checks import check_choice, check_type
 from recsys_lib.compression.compressed import CompressedModel
 from recsys_lib.compression.files import ACCOUNTS, save_compressed
 from recsys_lib.compression.quantization.rate_distortion import check_teacher
 from recsys_lib.data import Split
 from recsys_lib.models.factors import Factors, as_factors
-from recsys_lib.recipe.apply import apply_step, start
 from recsys_lib.recipe.measure import (
     Measured,
-    Resamples,
     Timer,
-    check_split,
     interval,
     measure,
-    requests,
+    resampled_means,
+    time_all,
 )
-from recsys_lib.recipe.steps import Distill, Quantize, Recipe, Step, check_recipe
+from recsys_lib.recipe.steps import Distill, Quantize, Recipe, Step, check_recipe, start
 from recsys_lib.serving import compare_latency
 
 if TYPE_CHECKING:
@@ -64,7 +62,7 @@ class Stage:
     @property
     def name(self) -> str:
         """The step in a few words."""
-        return "start" if self.step is None else _short(self.step)
+        return "start" if self.step is None else self.step.name
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -100,29 +98,20 @@ class CompressionResult:
         return save_compressed(path, self.compressed, account=self.account)
 
     def to_frame(self) -> pd.DataFrame:
-        """Give one row for each stage; ``ndcg_pm`` is half the width of the interval."""
+        """Return one row for each stage; ``ndcg_pm`` is half the width of the interval."""
         import pandas as pd
 
-        rows = [
-            {
-                "step": stage.name,
-                "ndcg": stage.ndcg,
-                "ndcg_pm": (stage.ndcg_interval[1] - stage.ndcg_interval[0]) / 2,
-                "change": stage.change,
-                "change_low": stage.change_interval[0],
-                "change_high": stage.change_interval[1],
-                "hit_rate": stage.hit_rate,
-                "hit_rate_pm": (stage.hit_rate_interval[1] - stage.hit_rate_interval[0]) / 2,
-                "bytes": stage.file_bytes,
-                "ratio": stage.ratio,
-                "top_p50_us": stage.top_p50_us,
-                "top_p99_us": stage.top_p99_us,
-                "candidates_p50_us": stage.candidates_p50_us,
-                "candidates_p99_us": stage.candidates_p99_us,
-            }
-            for stage in self.stages
-        ]
-        return pd.DataFrame(rows).set_index("step")
+        frame = pd.DataFrame([vars(stage) | {"step": stage.name} for stage in self.stages])
+        for name in ("ndcg", "hit_rate", "change"):
+            low, high = np.array(frame.pop(f"{name}_interval").tolist()).T
+            if name == "change":
+                frame["change_low"], frame["change_high"] = low, high
+            else:
+                frame[f"{name}_pm"] = (high - low) / 2
+        columns = ["ndcg", "ndcg_pm", "change", "change_low", "change_high"]
+        columns += ["hit_rate", "hit_rate_pm", "bytes", "ratio", "top_p50_us", "top_p99_us"]
+        columns += ["candidates_p50_us", "candidates_p99_us"]
+        return frame.rename(columns={"file_bytes": "bytes"}).set_index("step")[columns]
 
 
 def compress(
@@ -160,7 +149,7 @@ def compress(
 
     Example:
         >>> from recsys_lib.recipe import Quantize, ReduceDimensions
-        >>> from recsys_lib.data import SyntheticConfig, make_synthetic
+        >>> from recsys_lib.data.synthetic import SyntheticConfig, make_synthetic
         >>> from recsys_lib.models import IALS
         >>> data = make_synthetic(SyntheticConfig("video", num_users=200, num_items=100))
         >>> split = Split(*data.split_leave_one_out())
@@ -173,25 +162,28 @@ def compress(
     if timer is not None and not callable(timer):
         raise TypeError(f"timer is of type {type(timer).__name__}: expected compare_latency")
     state = start(factors)
-    states, measured = [state], [measure(state.compressed, account, data, k)]
+    measured = [measure(state.compressed, account, data, k)]
     for step in steps:
-        state = apply_step(step, state, data.train)
-        states.append(state)
+        state = step.run(state, data.train)
         measured.append(measure(state.compressed, account, data, k))
-    times = time_all(measured, data, k, timer, seed)
+    times: list[tuple[float, ...]] = [(float("nan"),) * 4] * len(measured)
+    if timer is not None:
+        taken = time_all([one.factors for one in measured], data, k, timer, seed)
+        times = [tuple(us for one in both for us in (one.p50_us, one.p99_us)) for both in taken]
     stages = _stages([None, *steps], measured, times, seed)
     last = measured[-1]
     return CompressionResult(
-        states[-1].compressed, last.factors, stages, account, last.quality.protocol, k
+        state.compressed, last.factors, stages, account, last.quality.protocol, k
     )
 
 
 def check_arguments(
     model: Any, recipe: Recipe, data: Split, account: str
 ) -> tuple[Factors, list[Step]]:
-    """Give tables and steps, or say what is wrong before anything runs."""
+    """Return tables and steps, or say what is wrong before anything runs."""
     check_choice("account", account, ACCOUNTS)
-    check_split(data)
+    hint = ", whose train part the model was trained on: Split(*interactions.split_leave_one_out())"
+    check_type("data", data, (Split,), hint)
     factors = as_factors(model)
     if factors.user_vectors is None:
         raise TypeError("model holds items only: expected one with user vectors to compress")
@@ -214,38 +206,15 @@ def check_arguments(
     return factors, steps
 
 
-def time_all(
-    measured: list[Measured], data: Split, k: int, timer: Timer | None, seed: int
-) -> list[dict[str, Any]]:
-    """Time the requests of all models in turns; one mapping for each model, empty without timer."""
-    if timer is None:
-        return [{} for _ in measured]
-    functions = {
-        f"{place} {name}": call
-        for place, one in enumerate(measured)
-        for name, call in requests(one.factors, data, k, seed).items()
-    }
-    latencies = timer(functions).latencies
-    return [
-        {name: latencies[f"{place} {name}"] for name in ("top", "candidates")}
-        for place in range(len(measured))
-    ]
-
-
 def _stages(
-    steps: list[Step | None], measured: list[Measured], times: list[dict[str, Any]], seed: int
+    steps: list[Step | None], measured: list[Measured], times: list[tuple[float, ...]], seed: int
 ) -> tuple[Stage, ...]:
-    resamples = Resamples(measured[0].quality.user_ids, seed)
-    first = resamples.means(measured[0].quality.ndcg_per_user)
+    user_ids, before = measured[0].quality.user_ids, measured[0].quality.ndcg
+    first = resampled_means(user_ids, measured[0].quality.ndcg_per_user, seed)
     stages = []
-    for step, one, latency in zip(steps, measured, times, strict=True):
-        ndcg = resamples.means(one.quality.ndcg_per_user)
-        hits = resamples.means(one.quality.hit_rate_per_user)
-        taken = [
-            getattr(latency.get(name), percentile, float("nan"))
-            for name in ("top", "candidates")
-            for percentile in ("p50_us", "p99_us")
-        ]
+    for step, one, taken in zip(steps, measured, times, strict=True):
+        ndcg = resampled_means(user_ids, one.quality.ndcg_per_user, seed)
+        hits = resampled_means(user_ids, one.quality.hit_rate_per_user, seed)
         stages.append(
             Stage(
                 step,
@@ -253,7 +222,7 @@ def _stages(
                 interval(ndcg),
                 one.quality.hit_rate,
                 interval(hits),
-                relative_change(one.quality.ndcg, measured[0].quality.ndcg),
+                relative_change(one.quality.ndcg, before),
                 interval(np.where(first > 0, ndcg / np.maximum(first, 1e-12) - 1, 0.0)),
                 one.file_bytes,
                 measured[0].file_bytes / one.file_bytes,
@@ -264,33 +233,10 @@ def _stages(
 
 
 def relative_change(after: float, before: float) -> float:
-    """Give ``after / before - 1``; 0 where nothing was found before.
+    """Return ``after / before - 1``; 0 where nothing was found before.
 
     Example:
         >>> round(relative_change(0.9, 1.0), 3)
         -0.1
     """
     return after / before - 1 if before > 0 else 0.0
-
-
-def _short(step: Step) -> str:
-    name = type(step).__name__
-    width = getattr(step, "embedding_dim", None)
-    if width is not None:
-        return f"{name} {width}"
-    config: Any = step.config  # type: ignore[union-attr]
-    if isinstance(config, dict):
-        return f"{name} by table"
-    words = type(config).__name__.removesuffix("Quantization").removesuffix("Coding").lower()
-    if hasattr(config, "sparsity"):
-        return f"{name} {config.sparsity:.0%}" if isinstance(config.sparsity, float) else name
-    if hasattr(config, "rank"):
-        return f"{name} low rank {config.rank}"
-    if hasattr(config, "rate_weight"):
-        taught = "" if getattr(step, "teacher", None) is None else ", taught"
-        return f"{name} rate-distortion {config.rate_weight:g}{taught}"
-    if hasattr(config, "relative_error"):
-        return f"{name} {words} {config.relative_error:g}"
-    if hasattr(config, "num_subspaces"):
-        return f"{name} {words} {config.num_subspaces} x {config.bits} bits"
-    return f"{name} {words} {config.bits} bits" if hasattr(config, "bits") else name

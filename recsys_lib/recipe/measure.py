@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,9 @@ from recsys_lib.data import Split
 from recsys_lib.evaluation import RankingResult, evaluate_full_ranking, evaluate_leave_one_out
 from recsys_lib.models import inner_product_vectors
 from recsys_lib.models.factors import Factors
-from recsys_lib.serving import LatencyComparison, TopKIndex
+from recsys_lib.serving import Latency, LatencyComparison, TopKIndex
 
-NUM_CANDIDATES = 1000
-_RESAMPLES = 1000
-
+_NUM_CANDIDATES, _NUM_USERS, _RESAMPLES = 1000, 256, 1000
 
 Timer = Callable[[Mapping[str, Callable[[], Any]]], LatencyComparison]
 
@@ -47,7 +45,7 @@ def measure(model: CompressedModel, account: str, data: Split, k: int) -> Measur
     """Write a model to a file, read it again and rank with what was read.
 
     Args:
-        model: two tables.
+        model: a compressed factor model.
         account: "self-contained" or "items"; the latter folds users in from ``data.train``.
         data: train and test part; with negatives each test item is ranked against them, without
             against the whole catalogue.
@@ -57,9 +55,9 @@ def measure(model: CompressedModel, account: str, data: Split, k: int) -> Measur
         TypeError, ValueError: what cannot be saved or evaluated.
 
     Example:
-        >>> from recsys_lib.recipe.apply import start
         >>> from recsys_lib.data import Interactions
         >>> from recsys_lib.models import IALS
+        >>> from recsys_lib.recipe.steps import start
         >>> data = Interactions([0, 0, 1, 1, 2], [0, 1, 1, 2, 2])
         >>> split = Split(*data.split_leave_one_out())
         >>> measure(start(IALS(4).fit(split.train)).compressed, "items", split, 2).factors
@@ -68,53 +66,43 @@ def measure(model: CompressedModel, account: str, data: Split, k: int) -> Measur
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model"
         size = save_compressed(path, model, account=account)
-        factors = load_compressed(path)
-    return Measured(factors, size, evaluate(factors, data, k))
-
-
-def evaluate(factors: Factors, data: Split, k: int) -> RankingResult:
-    """Rank with users from the file or, where it has none, folded in from the training part."""
+        factors = ranks = load_compressed(path)
     if factors.user_vectors is None:
         judged = np.isin(data.train.user_ids, data.test.user_ids)
-        factors = factors.with_folded_users(data.train.take(judged))
+        ranks = factors.with_folded_users(data.train.take(judged))
     if data.negatives is None:
-        return evaluate_full_ranking(factors, data.train, data.test, k)
-    return evaluate_leave_one_out(factors, data, k)
+        return Measured(factors, size, evaluate_full_ranking(ranks, data.train, data.test, k))
+    return Measured(factors, size, evaluate_leave_one_out(ranks, data, k))
 
 
-@dataclass(frozen=True, eq=False)
-class Resamples:
-    """How often each user counts in each of many samples of users, drawn with replacement.
+def resampled_means(
+    user_ids: NDArray[np.int64], values: NDArray[np.float64], seed: int = 0
+) -> NDArray[np.float64]:
+    """Return the mean of (n,) values in each of many samples of users, drawn with replacement.
 
-    The same samples serve all models, so that what is said about a difference is paired.
+    The same seed gives the same samples, so that what is said about a difference is paired.
 
     Args:
-        user_ids: (n,) the user of each value that will come.
+        user_ids: (n,) the user of each value; all values of a user are drawn together.
+        values: (n,) numbers.
         seed: of the draws.
 
     Example:
-        >>> resamples = Resamples(np.array([0, 1, 2, 2]))
-        >>> resamples.means(np.ones(4)).tolist() == [1.0] * 1000
+        >>> resampled_means(np.array([0, 1, 2, 2]), np.ones(4)).tolist() == [1.0] * 1000
         True
     """
-
-    user_ids: NDArray[np.int64]
-    seed: int = 0
-
-    def means(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Give the mean of (n,) values in each sample, (1000,)."""
-        users, row = np.unique(self.user_ids, return_inverse=True)
-        sums, counts = np.bincount(row, values), np.bincount(row)
-        rng = np.random.default_rng(self.seed)
-        means = np.empty(_RESAMPLES)
-        for sample in range(_RESAMPLES):
-            drawn = rng.integers(0, len(users), len(users))
-            means[sample] = sums[drawn].sum() / counts[drawn].sum()
-        return means
+    users, row = np.unique(user_ids, return_inverse=True)
+    sums, counts = np.bincount(row, values), np.bincount(row)
+    rng = np.random.default_rng(seed)
+    means = np.empty(_RESAMPLES)
+    for sample in range(_RESAMPLES):
+        drawn = rng.integers(0, len(users), len(users))
+        means[sample] = sums[drawn].sum() / counts[drawn].sum()
+    return means
 
 
 def interval(samples: NDArray[np.float64], level: float = 0.95) -> tuple[float, float]:
-    """Give the interval that holds a share of the samples (percentile bootstrap).
+    """Return the interval that holds a share of the samples (percentile bootstrap).
 
     Source:
         Efron & Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 13.
@@ -128,12 +116,25 @@ def interval(samples: NDArray[np.float64], level: float = 0.95) -> tuple[float, 
     return float(low), float(high)
 
 
+def time_all(
+    models: Sequence[Factors], data: Split, k: int, timer: Timer, seed: int = 0
+) -> list[tuple[Latency, Latency]]:
+    """Return the latencies of both requests of each model, all timed in turns; see requests."""
+    functions = {
+        f"{place} {name}": call
+        for place, model in enumerate(models)
+        for name, call in requests(model, data, k, seed).items()
+    }
+    found = timer(functions).latencies
+    return [(found[f"{place} top"], found[f"{place} candidates"]) for place in range(len(models))]
+
+
 def requests(factors: Factors, data: Split, k: int, seed: int = 0) -> dict[str, Callable[[], Any]]:
-    """Give the two calls that are timed, each for another user every time.
+    """Return the two calls that are timed, each for another user every time.
 
     Args:
-        factors: as read from a file; without users each request brings a history of training items
-            and folding it in is part of the call.
+        factors: as read from a file; without users each request brings a history of training items,
+            folding it in is part of the call, and its items are left out of the list.
         data: to take users and histories from.
         k: how many of the catalogue are asked for.
         seed: of the users and candidates.
@@ -142,43 +143,31 @@ def requests(factors: Factors, data: Split, k: int, seed: int = 0) -> dict[str, 
         "top" for the k best of the catalogue, "candidates" for the scores of 1,000 items (of all,
         where there are fewer).
     """
-    rng = np.random.default_rng(seed)
-    users = rng.permutation(np.unique(data.test.user_ids))[:256]
-    count = min(NUM_CANDIDATES, data.num_items)
-    candidates = rng.choice(data.num_items, count, replace=False)
     matrix = data.train.to_csr("binary")
+    users = np.unique(data.test.user_ids)
+    items_only = factors.user_vectors is None
+    if items_only:
+        users = users[np.diff(matrix.indptr)[users] > 0]
+    rng = np.random.default_rng(seed)
+    users = rng.permutation(users)[:_NUM_USERS]
+    chosen = rng.choice(data.num_items, min(_NUM_CANDIDATES, data.num_items), replace=False)
     histories = [matrix.indices[matrix.indptr[u] : matrix.indptr[u + 1]] for u in users]
-    if factors.user_vectors is None:
-        items, known = factors.item_vectors, [history for history in histories if len(history)]
-        vector = lambda history: factors.fold_in([history])[0]  # noqa: E731
-    else:
-        user_vectors, items = inner_product_vectors(factors)
-        known, vector = list(users), lambda user: user_vectors[user]
-    index = TopKIndex(items, "int8")
-    chosen = items[candidates]
-    turns = {name: itertools.cycle(range(len(known))) for name in ("top", "candidates")}
+    vectors = (None, factors.item_vectors) if items_only else inner_product_vectors(factors)
+    assert vectors is not None
+    user_vectors, item_vectors = vectors
+    index, candidates = TopKIndex(item_vectors, "int8"), item_vectors[chosen]
+    turns = {name: itertools.cycle(range(len(users))) for name in ("top", "candidates")}
+
+    def vector(place: int) -> NDArray[np.float32]:
+        if user_vectors is None:
+            return factors.fold_in([histories[place]])[0]
+        return user_vectors[users[place]]
 
     def top() -> Any:
         place = next(turns["top"])
-        met = [histories[place]] if factors.user_vectors is None else None
-        return index.search(vector(known[place]), k, exclude=met)
+        return index.search(vector(place), k, exclude=[histories[place]] if items_only else None)
 
-    return {"top": top, "candidates": lambda: chosen @ vector(known[next(turns["candidates"])])}
-
-
-def check_split(data: Any) -> Split:
-    """Give the split.
-
-    Raises:
-        TypeError: something else, such as Interactions: a model that was trained on all of them
-            could not be judged on any.
-    """
-    if not isinstance(data, Split):
-        raise TypeError(
-            f"data is of type {type(data).__name__}: expected a Split, whose train part the model "
-            "was trained on: Split(*interactions.split_leave_one_out())"
-        )
-    return data
+    return {"top": top, "candidates": lambda: candidates @ vector(next(turns["candidates"]))}
 
 
 def hold_out_users(data: Split, share: float, seed: int = 0) -> tuple[Split, Split]:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from recsys_lib.checks import check_choice, check_number
+from recsys_lib.compression import named_weights
 from recsys_lib.compression.quantization import (
     EntropyCoding,
     ProductQuantization,
@@ -15,29 +19,30 @@ from recsys_lib.compression.quantization import (
     UniformQuantization,
 )
 from recsys_lib.data import Split
+from recsys_lib.files import read_file, write_file
 from recsys_lib.models.factors import Factors, as_factors
-from recsys_lib.recipe.apply import State, apply_step, start
 from recsys_lib.recipe.compress import (
     CompressionResult,
     check_arguments,
     compress,
     relative_change,
-    time_all,
 )
-from recsys_lib.recipe.measure import Timer, check_split, hold_out_users, measure
+from recsys_lib.recipe.measure import Timer, hold_out_users, measure, time_all
 from recsys_lib.recipe.steps import (
     EntropyCode,
     Quantize,
     Recipe,
     ReduceDimensions,
+    State,
     Step,
+    start,
 )
-from recsys_lib.recipe.trials import TrialLog, fingerprint
+from recsys_lib.training.checkpoint import fingerprint
 
 if TYPE_CHECKING:
     import pandas as pd
 
-OBJECTIVES = ("bytes", "latency")
+_KIND = "recipe search"
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Trial:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SearchResult:
+class RecipeSearch:
     """What a search found.
 
     Args:
@@ -78,19 +83,19 @@ class SearchResult:
     def __repr__(self) -> str:
         found = "no recipe within the budget" if self.result is None else repr(self.result)
         return (
-            f"SearchResult({len(self.trials)} recipes tried on {self.num_validation_users:,} "
+            f"RecipeSearch({len(self.trials)} recipes tried on {self.num_validation_users:,} "
             f"validation users; on test users: {found})"
         )
 
     def to_frame(self) -> pd.DataFrame:
-        """Give one row for each trial."""
+        """Return one row for each trial."""
         import pandas as pd
 
         return pd.DataFrame(
             [
                 {
                     "family": trial.family,
-                    "recipe": " -> ".join(_name(step) for step in trial.recipe),
+                    "recipe": " -> ".join(step.name for step in trial.recipe),
                     "change": trial.change,
                     "bytes": trial.file_bytes,
                     "p50_us": trial.p50_us,
@@ -102,7 +107,7 @@ class SearchResult:
 
 
 def default_recipes(embedding_dim: int) -> dict[str, list[Recipe]]:
-    """Give families of recipes for a model of so many dimensions, each from mild to harsh.
+    """Return families of recipes for a model of so many dimensions, each from mild to harsh.
 
     Example:
         >>> list(default_recipes(64))
@@ -142,7 +147,7 @@ def search_recipe(
     checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = True,
     on_trial: Callable[[Trial], Any] | None = None,
-) -> SearchResult:
+) -> RecipeSearch:
     """Find the recipe of fewest bytes, or least time, that loses no more NDCG than allowed.
 
     Some of the test users become validation users. Each family of recipes is bisected on them for
@@ -173,7 +178,7 @@ def search_recipe(
             checkpoint of another search.
 
     Example:
-        >>> from recsys_lib.data import SyntheticConfig, make_synthetic
+        >>> from recsys_lib.data.synthetic import SyntheticConfig, make_synthetic
         >>> from recsys_lib.models import IALS
         >>> data = make_synthetic(SyntheticConfig("video", num_users=200, num_items=100))
         >>> split = Split(*data.split_leave_one_out())
@@ -184,13 +189,14 @@ def search_recipe(
         >>> len(found.trials) <= 3
         True
     """
-    check_choice("objective", objective, OBJECTIVES)
+    from tqdm.auto import tqdm
+
+    check_choice("objective", objective, ("bytes", "latency"))
     check_number("max_quality_loss", max_quality_loss, 0)
     if max_quality_loss >= 1:
         raise ValueError(f"max_quality_loss is {max_quality_loss}: expected a share below 1")
     if objective == "latency" and timer is None:
         raise ValueError("timer is None: expected compare_latency for the objective 'latency'")
-    check_split(data)
     factors = as_factors(model)
     families = default_recipes(factors.embedding_dim) if recipes is None else dict(recipes)
     if not any(families.values()):
@@ -199,14 +205,33 @@ def search_recipe(
         for recipe in family:
             check_arguments(factors, recipe, data, account)
     validation, test = hold_out_users(data, validation_share, seed)
-    judge = _Judge(factors, validation, account, k, seed, timer if objective == "latency" else None)
-    mark = fingerprint(factors, validation, account, k, seed, objective == "latency")
-    log = TrialLog(checkpoint, mark)
+    timed = timer if objective == "latency" else None
+    mark = search_mark(factors, validation, account, k, seed, timed is not None)
+    known = {} if checkpoint is None else _known_trials(Path(checkpoint), mark)
+    judge = _Judge(factors, validation, account, k, seed, timed)
+
+    def attempt(name: str, recipe: Recipe) -> Trial:
+        key = repr(list(recipe))
+        found = known.get(key)
+        trial = Trial(name, tuple(recipe), *(judge(recipe) if found is None else found))
+        if found is None:
+            known[key] = [trial.change, trial.file_bytes, trial.p50_us]
+            if checkpoint is not None:
+                write_file(checkpoint, _KIND, {"search": mark, "trials": known}, {})
+            if on_trial is not None:
+                on_trial(trial)
+        return trial
+
     trials = []
-    with _bar(families, progress) as bar:
+    bar = tqdm(total=len(families), desc="recipes", unit="family", disable=not progress)
+    with bar:
         for name, family in families.items():
-            for trial in _bisect(name, list(family), -max_quality_loss, judge, log, on_trial):
+            good, bad = -1, len(family)  # the last within the budget, if harsher means worse
+            while bad - good > 1:
+                middle = (good + bad) // 2
+                trial = attempt(name, family[middle])
                 trials.append(trial)
+                good, bad = (middle, bad) if trial.change >= -max_quality_loss else (good, middle)
                 bar.set_postfix_str(f"{name}: {trial.file_bytes:,} bytes, {trial.change:+.2%}")
             bar.update()
     allowed = [trial for trial in trials if trial.change >= -max_quality_loss]
@@ -215,26 +240,50 @@ def search_recipe(
     result = None
     if best is not None:
         result = compress(factors, best.recipe, test, timer, account=account, k=k, seed=seed)
-    return SearchResult(tuple(trials), best, result, len(set(validation.test.user_ids.tolist())))
+    return RecipeSearch(tuple(trials), best, result, len(np.unique(validation.test.user_ids)))
+
+
+def search_mark(factors: Factors, data: Split, *settings: object) -> str:
+    """Return a text that differs for another model, other data or other settings.
+
+    Example:
+        >>> from recsys_lib.data import Interactions
+        >>> factors = Factors(np.ones((2, 1), np.float32), np.ones((2, 1), np.float32))
+        >>> split = Split(*Interactions([0, 0, 1], [0, 1, 1], num_users=2).split_leave_one_out())
+        >>> search_mark(factors, split, 1) == search_mark(factors, split, 2)
+        False
+    """
+    tables = named_weights(factors).values()
+    return fingerprint(
+        factors, factors.global_mean, factors.how_to_fold_in, data, *tables, *settings
+    )
+
+
+def _known_trials(path: Path, mark: str) -> dict[str, list[Any]]:
+    """Read change, bytes and latency by recipe; none where there is no file yet."""
+    if not path.exists():
+        return {}
+    _, settings, _ = read_file(path, [_KIND])
+    if settings["search"] != mark:
+        raise ValueError(
+            f"checkpoint is {path}, the file of a search with another model, other data or "
+            "settings: expected its own, or a name that is not taken"
+        )
+    return settings["trials"]
 
 
 class _Judge:
     """Runs recipes, keeping the states of the last one for recipes that begin in the same way."""
 
     def __init__(
-        self,
-        factors: Factors,
-        data: Split,
-        account: str,
-        k: int,
-        seed: int,
-        timer: Timer | None,
+        self, factors: Factors, data: Split, account: str, k: int, seed: int, timer: Timer | None
     ) -> None:
         self.data, self.account, self.k, self.seed, self.timer = data, account, k, seed, timer
         self.states: list[tuple[Step | None, State]] = [(None, start(factors))]
         self.reference: float | None = None
 
-    def __call__(self, family: str, recipe: Recipe) -> Trial:
+    def __call__(self, recipe: Recipe) -> tuple[float, int, float]:
+        """Return change, bytes and median latency of a recipe."""
         if self.reference is None:
             first = measure(self.states[0][1].compressed, self.account, self.data, self.k)
             self.reference = first.quality.ndcg
@@ -246,56 +295,12 @@ class _Judge:
         self.states = self.states[: shared + 1]
         try:
             for step in recipe[shared:]:
-                state = apply_step(step, self.states[-1][1], self.data.train)
-                self.states.append((step, state))
+                self.states.append((step, step.run(self.states[-1][1], self.data.train)))
         except ValueError:  # too fine a step for the tables of this model, for example
-            return Trial(family, tuple(recipe), float("-inf"), 0, float("nan"))
+            return float("-inf"), 0, float("nan")
         one = measure(self.states[-1][1].compressed, self.account, self.data, self.k)
-        times = time_all([one], self.data, self.k, self.timer, self.seed)[0]
-        return Trial(
-            family,
-            tuple(recipe),
-            relative_change(one.quality.ndcg, self.reference),
-            one.file_bytes,
-            times["top"].p50_us if times else float("nan"),
-        )
-
-
-def _bisect(
-    name: str,
-    family: list[Recipe],
-    lowest: float,
-    judge: _Judge,
-    log: TrialLog,
-    on_trial: Callable[[Trial], Any] | None,
-) -> list[Trial]:
-    """Try recipes until the last one within the budget is known, if harsher means worse."""
-    trials = []
-    good, bad = -1, len(family)
-    while bad - good > 1:
-        middle = (good + bad) // 2
-        recipe = family[middle]
-        known = log.get(recipe)
-        if known is None:
-            trial = judge(name, recipe)
-            log.add(recipe, trial.change, trial.file_bytes, trial.p50_us)
-            if on_trial is not None:
-                on_trial(trial)
-        else:
-            trial = Trial(name, tuple(recipe), *known)
-        trials.append(trial)
-        good, bad = (middle, bad) if trial.change >= lowest else (good, middle)
-    return trials
-
-
-def _bar(families: Mapping[str, Sequence[Recipe]], progress: bool) -> Any:
-    from tqdm.auto import tqdm
-
-    return tqdm(total=len(families), desc="recipes", unit="family", disable=not progress)
-
-
-def _name(step: Step) -> str:
-    from recsys_lib.recipe.compress import Stage
-
-    nothing = (0.0, 0.0)
-    return Stage(step, 0, nothing, 0, nothing, 0, nothing, 1, 1, 0, 0, 0, 0).name
+        p50_us = float("nan")
+        if self.timer is not None:
+            top, _ = time_all([one.factors], self.data, self.k, self.timer, self.seed)[0]
+            p50_us = top.p50_us
+        return relative_change(one.quality.ndcg, self.reference), one.file_bytes, p50_us

@@ -1,14 +1,19 @@
-"""The steps that a recipe is made of, and which of them can follow each other."""
+"""The steps that a recipe is made of: what each does, and which can follow each other."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, get_args
 
-from recsys_lib.checks import check_choice, check_number
+from recsys_lib.checks import check_choice, check_number, check_type
+from recsys_lib.compression.compressed import CompressedModel, store_weights
 from recsys_lib.compression.embedding_tables.base import TableScheme
-from recsys_lib.compression.pruning import DimensionReduction, WeightPruning
+from recsys_lib.compression.pruning import (
+    DimensionReduction,
+    WeightPruning,
+    prune,
+)
 from recsys_lib.compression.quantization import (
     CodebookQuantization,
     EntropyCoding,
@@ -16,11 +21,43 @@ from recsys_lib.compression.quantization import (
     RateDistortion,
     TransformCoding,
     UniformQuantization,
+    quantize,
 )
+from recsys_lib.data import Interactions
+from recsys_lib.models.factors import Factors, as_factors
 
-INNER_PRODUCTS = ("dot_product", "matrix_factorization", "two_tower")
-BY_TABLE = (UniformQuantization, CodebookQuantization, ProductQuantization, TableScheme)
-WHOLE_MODEL = (TransformCoding, RateDistortion)
+_BY_TABLE = (UniformQuantization, CodebookQuantization, ProductQuantization, TableScheme)
+_WHOLE_MODEL = (TransformCoding, RateDistortion)
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """What one step hands to the next.
+
+    Args:
+        compressed: the model as it is stored now.
+        quantization: how its numbers are rounded, None for not at all.
+    """
+
+    compressed: CompressedModel
+    quantization: Any = None
+
+    @property
+    def model(self) -> Factors:
+        """The model that the stored forms decode to."""
+        return as_factors(self.compressed.model)
+
+
+def start(model: Any) -> State:
+    """Return the state before the first step: tables in float32.
+
+    Example:
+        >>> from recsys_lib.models import IALS
+        >>> model = IALS(embedding_dim=4).fit(Interactions([0, 0, 1, 2], [0, 1, 1, 2]))
+        >>> start(model).compressed.report.relative_error
+        0.0
+    """
+    return State(store_weights("float32", None, as_factors(model), {}))
 
 
 @dataclass(frozen=True)
@@ -43,8 +80,24 @@ class Distill:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_number("embedding_dim", self.embedding_dim, 1, integer=True)
-        check_choice("kind", self.kind, INNER_PRODUCTS)
+        dim = check_number("embedding_dim", self.embedding_dim, 1, integer=True)
+        object.__setattr__(self, "embedding_dim", dim)
+        check_choice("kind", self.kind, ("dot_product", "matrix_factorization", "two_tower"))
+
+    @property
+    def name(self) -> str:
+        """The step in a few words."""
+        return f"Distill {self.embedding_dim}"
+
+    def run(self, state: State, train: Interactions) -> State:
+        """Return the student, in float32."""
+        from recsys_lib.compression.distillation import distill
+        from recsys_lib.models import RatingModelConfig
+
+        config = RatingModelConfig(self.kind, train.num_users, train.num_items, self.embedding_dim)
+        methods = self.method if isinstance(self.method, tuple) else (self.method,)
+        methods = () if self.method is None else methods
+        return start(distill(state.model, config, train, *methods, **self.options).model)
 
 
 @dataclass(frozen=True)
@@ -65,6 +118,16 @@ class ReduceDimensions:
     def __post_init__(self) -> None:
         DimensionReduction(self.embedding_dim, self.axes)
 
+    @property
+    def name(self) -> str:
+        """The step in a few words."""
+        return f"ReduceDimensions {self.embedding_dim}"
+
+    def run(self, state: State, train: Interactions) -> State:
+        """Return the model with shorter vectors."""
+        config = DimensionReduction(self.embedding_dim, self.axes)
+        return State(prune(state.model, config))
+
 
 @dataclass(frozen=True)
 class Prune:
@@ -80,15 +143,28 @@ class Prune:
     config: WeightPruning = field(default_factory=WeightPruning)
 
     def __post_init__(self) -> None:
-        _check_type("config", self.config, (WeightPruning,))
+        check_type("config", self.config, (WeightPruning,))
+
+    @property
+    def name(self) -> str:
+        """The step in a few words."""
+        sparsity = self.config.sparsity
+        return f"Prune {sparsity:.0%}" if isinstance(sparsity, float) else "Prune"
+
+    def run(self, state: State, train: Interactions) -> State:
+        """Return the model with zeros; one that was rounded is rounded again, which keeps them."""
+        pruned = prune(state.model, self.config)
+        if state.quantization is None:
+            return State(pruned)
+        return Quantize(state.quantization).run(State(pruned), train)
 
 
 @dataclass(frozen=True)
 class Quantize:
     """Store tables in few bits.
 
-    A quantizer in :data:`WHOLE_MODEL` takes both tables together, turns their axes and codes what
-    it rounds; the others take each table by itself and leave its axes alone.
+    TransformCoding and RateDistortion take both tables together, turn their axes and code what they
+    round; the others take each table by itself and leave its axes alone.
 
     Args:
         config: of :mod:`recsys_lib.compression.quantization` (uniform, codebook, product, transform
@@ -101,8 +177,8 @@ class Quantize:
         ValueError: a teacher for a quantizer that imitates none.
 
     Example:
-        >>> Quantize(UniformQuantization(bits=4)).config.bits
-        4
+        >>> Quantize(UniformQuantization(bits=4)).name
+        'Quantize uniform 4 bits'
     """
 
     config: Any = field(default_factory=lambda: UniformQuantization(bits=4))
@@ -110,16 +186,39 @@ class Quantize:
 
     def __post_init__(self) -> None:
         if isinstance(self.config, Mapping):
-            for name, config in self.config.items():
-                check_choice("config", name, ("user_vectors", "item_vectors"))
-                _check_type(f"config[{name!r}]", config, BY_TABLE)
+            for table, config in self.config.items():
+                check_choice("config", table, ("user_vectors", "item_vectors"))
+                check_type(f"config[{table!r}]", config, _BY_TABLE)
         else:
-            _check_type("config", self.config, (*BY_TABLE, *WHOLE_MODEL))
+            check_type("config", self.config, (*_BY_TABLE, *_WHOLE_MODEL))
         if self.teacher is not None and not isinstance(self.config, RateDistortion):
             raise ValueError(
                 f"teacher is given with {type(self.config).__name__}: expected RateDistortion, the "
                 "others round and imitate nobody"
             )
+
+    @property
+    def name(self) -> str:
+        """The step in a few words."""
+        config = self.config
+        kind = type(config).__name__.removesuffix("Quantization").removesuffix("Coding").lower()
+        if isinstance(config, Mapping):
+            return "Quantize by table"
+        if isinstance(config, RateDistortion):
+            taught = "" if self.teacher is None else ", taught"
+            return f"Quantize rate-distortion {config.rate_weight:g}{taught}"
+        if isinstance(config, TransformCoding):
+            return f"Quantize {kind} {config.relative_error:g}"
+        if isinstance(config, ProductQuantization):
+            return f"Quantize {kind} {config.num_subspaces} x {config.bits} bits"
+        if hasattr(config, "rank"):
+            return f"Quantize low rank {config.rank}"
+        return f"Quantize {kind} {config.bits} bits" if hasattr(config, "bits") else "Quantize"
+
+    def run(self, state: State, train: Interactions) -> State:
+        """Return the model with rounded tables."""
+        compressed = quantize(state.model, self.config, train=train, teacher=self.teacher)
+        return State(compressed, self.config)
 
 
 @dataclass(frozen=True)
@@ -134,9 +233,19 @@ class EntropyCode:
     """
 
     config: EntropyCoding = field(default_factory=EntropyCoding)
+    name = "EntropyCode"
 
     def __post_init__(self) -> None:
-        _check_type("config", self.config, (EntropyCoding,))
+        check_type("config", self.config, (EntropyCoding,))
+
+    def run(self, state: State, train: Interactions) -> State:
+        """Return the same model in fewer bytes."""
+        coded = {
+            name: self.config.encode(tensor) if hasattr(tensor, "codes") else tensor
+            for name, tensor in state.compressed.tensors.items()
+        }
+        compressed = store_weights("entropy coding", self.config, state.model, coded)
+        return replace(state, compressed=compressed)
 
 
 Step = Distill | ReduceDimensions | Prune | Quantize | EntropyCode
@@ -144,7 +253,7 @@ Recipe = Sequence[Step]
 
 
 def check_recipe(recipe: Recipe, embedding_dim: int) -> list[Step]:
-    """Give the steps as a list, or refuse those that cannot follow each other.
+    """Return the steps as a list, or refuse those that cannot follow each other.
 
     Distillation starts anew: its result is stored in float32, whatever was done to the teacher. So
     anything may come before it but entropy coding, which is about files and not about models.
@@ -163,65 +272,49 @@ def check_recipe(recipe: Recipe, embedding_dim: int) -> list[Step]:
         Traceback (most recent call last):
         ValueError: recipe[0] is EntropyCode: expected Quantize before it, floats have no codes
     """
-    if isinstance(recipe, str) or not isinstance(recipe, Sequence):
-        raise TypeError(f"recipe is of type {type(recipe).__name__}: expected a list of steps")
+    check_type("recipe", recipe, (list, tuple))
     if not recipe:
         raise ValueError("recipe is empty: expected at least one step")
-    before: list[Step] = []  # since the last distillation
+    before: dict[type, Any] = {}  # since the last distillation
     width = embedding_dim
     for place, step in enumerate(recipe):
-        where = f"recipe[{place}] is {type(step).__name__}"
-        if not isinstance(step, Step):
-            raise TypeError(
-                f"{where}: expected Distill, ReduceDimensions, Prune, Quantize or EntropyCode"
-            )
-        if reason := _conflict(step, before):
-            raise ValueError(f"{where}: expected {reason}")
-        if isinstance(step, ReduceDimensions) and step.embedding_dim > width:
-            raise ValueError(
-                f"{where} to {step.embedding_dim}: expected at most {width} dimensions, what there "
-                "is at that point"
-            )
-        if isinstance(step, ReduceDimensions | Distill):
-            width = step.embedding_dim
+        check_type(f"recipe[{place}]", step, get_args(Step))
+        if reason := _conflict(step, before, width):
+            raise ValueError(f"recipe[{place}] is {type(step).__name__}: expected {reason}")
         if isinstance(step, Distill):
             # A tower ends in its own width, and biases add dimensions: ask the model then.
-            width = step.embedding_dim if step.kind == "dot_product" else width + 2
-            before = []
-        before.append(step)
+            width = step.embedding_dim if step.kind == "dot_product" else step.embedding_dim + 2
+            before = {}
+        elif isinstance(step, ReduceDimensions):
+            width = step.embedding_dim
+        before[type(step)] = step
     return list(recipe)
 
 
-def _conflict(step: Step, before: list[Step]) -> str:
-    """Give what should have been, or nothing if the step can come here."""
-    had = {type(earlier): earlier for earlier in before}
-    if EntropyCode in had:
+def _conflict(step: Step, before: Mapping[type, Any], width: int) -> str:
+    """Return what should have been, or nothing if the step can come here."""
+    if EntropyCode in before:
         return "nothing after EntropyCode, which is about the file and not the model"
-    quantized = had.get(Quantize)
+    config = before[Quantize].config if Quantize in before else None
     if isinstance(step, EntropyCode):
-        if not isinstance(quantized, Quantize):
+        if config is None:
             return "Quantize before it, floats have no codes"
-        if isinstance(quantized.config, WHOLE_MODEL):
-            name = type(quantized.config).__name__
-            return f"no EntropyCode after {name}, which has coded already"
-        if any(isinstance(one, TableScheme) for one in _configs(quantized.config)):
+        if isinstance(config, _WHOLE_MODEL):
+            return f"no EntropyCode after {type(config).__name__}, which has coded already"
+        if any(isinstance(one, TableScheme) for one in _configs(config)):
             return "a quantization before it, a scheme of embedding_tables has no codes"
-    if isinstance(step, ReduceDimensions) and (Quantize in had or Prune in had):
-        return "ReduceDimensions before Prune and Quantize, new axes undo both"
-    if isinstance(step, Quantize):
-        if Quantize in had:
-            return "one Quantize, the second would undo the first"
-        if Prune in had and not _keeps_zeros(step.config):
-            return (
-                "UniformQuantization with symmetric=True or exact_zero=True after Prune, so that "
-                "zeros stay zeros"
-            )
-    zero_is_lost = isinstance(quantized, Quantize) and not _keeps_zeros(quantized.config)
-    if isinstance(step, Prune) and zero_is_lost:
-        return (
-            "UniformQuantization with symmetric=True or exact_zero=True before Prune, so that "
-            "zero is one of its numbers"
-        )
+    if isinstance(step, ReduceDimensions):
+        if config is not None or Prune in before:
+            return "ReduceDimensions before Prune and Quantize, new axes undo both"
+        if step.embedding_dim > width:
+            return f"at most {width} dimensions, what there is at that point"
+    if isinstance(step, Quantize) and config is not None:
+        return "one Quantize, the second would undo the first"
+    rounds_zero = "UniformQuantization with symmetric=True or exact_zero=True"
+    if isinstance(step, Quantize) and Prune in before and not _keeps_zeros(step.config):
+        return f"{rounds_zero} after Prune, so that zeros stay zeros"
+    if isinstance(step, Prune) and config is not None and not _keeps_zeros(config):
+        return f"{rounds_zero} before Prune, so that zero is one of its numbers"
     return ""
 
 
@@ -234,9 +327,3 @@ def _keeps_zeros(config: Any) -> bool:
         isinstance(one, UniformQuantization) and (one.symmetric or one.exact_zero)
         for one in _configs(config)
     )
-
-
-def _check_type(name: str, value: Any, kinds: tuple[type, ...]) -> None:
-    if not isinstance(value, kinds):
-        expected = ", ".join(kind.__name__ for kind in kinds)
-        raise TypeError(f"{name} is of type {type(value).__name__}: expected {expected}")

@@ -4,51 +4,36 @@ Nothing here imports TensorFlow or Numba until a function needs them.
 """
 
 from recsys_lib.serving.candidates import CandidateScorer
-from recsys_lib.serving.export import (
-    QUANTIZATIONS,
-    export_litert,
-    export_onnx,
-    export_saved_model,
-    load_scorer,
-)
-from recsys_lib.serving.peers import PEERS, PeerIndex
-from recsys_lib.serving.profiling import (
+from recsys_lib.serving.export import export_litert, export_onnx, export_saved_model
+from recsys_lib.serving.latency import (
     Latency,
     LatencyComparison,
-    Machine,
-    ModelSize,
-    ReadBandwidth,
-    Roofline,
-    available_cores,
     compare_latency,
-    count_flops,
-    count_parameters,
-    hardware_line,
     measure_latency,
+)
+from recsys_lib.serving.machine import (
+    Machine,
+    Roofline,
+    count_flops,
+    hardware_line,
     measure_machine,
-    model_size_bytes,
     read_bandwidth,
     roofline,
 )
 from recsys_lib.serving.retrieval import SearchResult, TopKIndex
+from recsys_lib.serving.scorers import ExportedScorer, load_scorer
 
 __all__ = [
-    "PEERS",
-    "QUANTIZATIONS",
     "CandidateScorer",
+    "ExportedScorer",
     "Latency",
     "LatencyComparison",
     "Machine",
-    "ModelSize",
-    "PeerIndex",
-    "ReadBandwidth",
     "Roofline",
     "SearchResult",
     "TopKIndex",
-    "available_cores",
     "compare_latency",
     "count_flops",
-    "count_parameters",
     "export_litert",
     "export_onnx",
     "export_saved_model",
@@ -56,7 +41,6 @@ __all__ = [
     "load_scorer",
     "measure_latency",
     "measure_machine",
-    "model_size_bytes",
     "read_bandwidth",
     "roofline",
 ]

@@ -2,52 +2,151 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
-import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from recsys_lib.checks import check_ids
-from recsys_lib.serving.ranker_parts import Floats, split_ranker
+from recsys_lib.checks import check_choice
+from recsys_lib.models import inner_product_vectors
+from recsys_lib.serving.scorers import PairScorer, count_ids
 
+Floats = NDArray[np.float32]
 _ROWS = 1024  # pairs that go through the layers together: they fit in the second-level cache
 _CHECKED_PAIRS = 64
 
 
-def _relu(values: Floats) -> None:
-    np.maximum(values, 0, out=values)
+def _sigmoid(values: Floats) -> Floats:
+    return np.float32(0.5) * np.tanh(np.float32(0.5) * values) + np.float32(0.5)
 
 
-def _sigmoid(values: Floats) -> None:
-    np.tanh(np.multiply(values, 0.5, out=values), out=values)
-    np.add(np.multiply(values, 0.5, out=values), 0.5, out=values)
-
-
-_ACTIVATIONS: dict[str, Callable[[Floats], object]] = {
-    "relu": _relu,
-    "linear": lambda values: None,
-    "tanh": lambda values: np.tanh(values, out=values),
+_ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {
+    "relu": lambda values: np.maximum(values, 0, out=values),
+    "linear": lambda values: values,
+    "tanh": np.tanh,
     "sigmoid": _sigmoid,
 }
 
 
-def _has_numba() -> bool:
-    return importlib.util.find_spec("numba") is not None
+@dataclass(frozen=True, eq=False)
+class RankerParts:
+    """A Keras rating model, taken apart; any of the two halves of a score may be missing.
+
+    The logit of (u, i) is ``<user_vectors[u], item_vectors[i]>`` plus
+    ``last . h(activation(user_half[u] + item_half[i])) + last_bias``, where h are the layers after
+    the first, each followed by the activation.
+
+    Args:
+        user_vectors: (num_users, d), or None.
+        item_vectors: (num_items, d), or None.
+        user_table: (num_users, e) user embeddings, or None when the model is an inner product.
+        user_kernel: (e, h) the user's rows of the first dense kernel.
+        item_half: (num_items, h) item embeddings times the item's rows of that kernel, plus bias.
+        layers: kernel and bias of each further dense layer.
+        last: (width,) kernel of the score.
+        last_bias: bias of the score.
+        activation: name of the activation.
+    """
+
+    user_vectors: Floats | None = None
+    item_vectors: Floats | None = None
+    user_table: Floats | None = None
+    user_kernel: Floats | None = None
+    item_half: Floats | None = None
+    layers: tuple[tuple[Floats, Floats], ...] = ()
+    last: Floats | None = None
+    last_bias: float = 0.0
+    activation: str = "relu"
+
+    def arrays(self) -> list[Floats]:
+        """Return all arrays, for counting bytes."""
+        alone = [array for array in vars(self).values() if isinstance(array, np.ndarray)]
+        return alone + [array for layer in self.layers for array in layer]
 
 
-class CandidateScorer:
+def split_ranker(model: Any) -> RankerParts:
+    """Take a model of ``build_rating_model`` apart, and do once what needs no pair.
+
+    The first dense layer of a ranker sees ``[e_u, e_i]``, so that its product is a sum::
+
+        [e_u, e_i] @ W = e_u @ W[:e] + e_i @ W[e:]
+
+    The second term is computed here, for the whole catalogue.
+
+    Args:
+        model: of Keras 3 or tf_keras, of any of the five kinds.
+
+    Raises:
+        TypeError: not a functional model.
+        ValueError: not one of the five kinds.
+
+    Example:
+        >>> from recsys_lib.models import RatingModelConfig, build_rating_model
+        >>> parts = split_ranker(build_rating_model(RatingModelConfig("mlp_ranker", 20, 30)))
+        >>> parts.item_half.shape, [kernel.shape for kernel, _ in parts.layers], parts.last.shape
+        ((30, 64), [(64, 32), (32, 16)], (16,))
+    """
+    num_users, num_items = count_ids(model)
+    if (vectors := inner_product_vectors(model)) is not None:
+        return RankerParts(*vectors)
+    layers = {layer.name: layer for layer in model.layers}
+    if not {"user_embedding", "item_embedding", "concatenate", "dense_0", "score"} <= layers.keys():
+        raise ValueError(
+            f"model has the layers {sorted(layers)}: expected one of the five kinds that "
+            "build_rating_model gives"
+        )
+    user_table = _table(layers["user_embedding"], num_users)
+    item_table = _table(layers["item_embedding"], num_items)
+    dense = [layers[f"dense_{n}"] for n in range(len(layers)) if f"dense_{n}" in layers]
+    names = {getattr(layer.activation, "__name__", "?") for layer in dense}
+    if len(names) > 1 or not names <= _ACTIVATIONS.keys():
+        raise ValueError(
+            f"model has the activations {sorted(names)}: expected one of {sorted(_ACTIVATIONS)}, "
+            "the same for all layers"
+        )
+    (kernel, bias), *others = [_weights(layer) for layer in dense]
+    width = user_table.shape[1]
+    last, last_bias = _weights(layers["score"])
+    last, user_vectors, item_vectors = last[:, 0], None, None
+    if "user_gmf_embedding" in layers:  # neumf: score = [a_u * a_i, h] . last
+        user_vectors = _table(layers["user_gmf_embedding"], num_users)
+        item_vectors = _table(layers["item_gmf_embedding"], num_items)
+        user_vectors = user_vectors * last[: user_vectors.shape[1]]
+        last = last[user_vectors.shape[1] :]
+    return RankerParts(
+        user_vectors,
+        item_vectors,
+        user_table,
+        np.ascontiguousarray(kernel[:width]),
+        item_table @ kernel[width:] + bias,
+        tuple(others),
+        np.ascontiguousarray(last),
+        float(last_bias[0]),
+        names.pop(),
+    )
+
+
+def _table(layer: Any, count: int) -> Floats:
+    """Look all ids up, whatever the layer does for that."""
+    return np.asarray(layer(np.arange(count, dtype=np.int32)), np.float32)
+
+
+def _weights(layer: Any) -> tuple[Floats, Floats]:
+    kernel, *bias = (np.asarray(array, np.float32) for array in layer.get_weights())
+    return kernel, bias[0] if bias else np.zeros(kernel.shape[1], np.float32)
+
+
+class CandidateScorer(PairScorer):
     """Scores candidates for a user, as the Keras model does, without Keras.
 
     An inner product (dot_product, matrix_factorization, two_tower) becomes two tables of vectors.
     A ranker (mlp_ranker, neumf) is cut in two at its first dense layer, which is the largest: the
     item's half is computed here for the whole catalogue, the user's half once a call, so that a
-    candidate costs a sum of two rows there. The other layers run in NumPy, with sums and ReLU
-    compiled where Numba is installed, or on 8-bit integers in compiled code
-    (:mod:`recsys_lib.serving.ranker_int8`).
+    candidate costs a sum of two rows there. The other layers run in NumPy, or on 8-bit integers in
+    compiled code (:mod:`recsys_lib.serving.ranker_int8`).
 
     The scorer is a copy: later changes of the model do not reach it. Threads may share it.
 
@@ -86,24 +185,13 @@ class CandidateScorer:
     """
 
     def __init__(self, model: Any, *, precision: str = "float32") -> None:
-        if precision not in ("float32", "int8"):
-            raise ValueError(f"precision is {precision!r}: expected 'float32' or 'int8'")
-        parts = split_ranker(model)
-        if parts.activation not in _ACTIVATIONS:
-            raise ValueError(
-                f"model has the activation {parts.activation!r}: expected one of "
-                f"{sorted(_ACTIVATIONS)}"
-            )
+        self.precision = check_choice("precision", precision, ("float32", "int8"))
+        self._parts = parts = split_ranker(model)
         if not all(np.isfinite(array).all() for array in parts.arrays()):
             raise ValueError("model has weights of NaN or infinity: expected finite numbers")
-        self.num_users, self.num_items, self.precision = parts.num_users, parts.num_items, precision
+        self.num_users, self.num_items = count_ids(model)
         self.nbytes = sum(array.nbytes for array in parts.arrays())
-        self._parts, self._scratch = parts, threading.local()
-        self._add_ranker: Callable[..., None] = self._add_float
-        self._all_items, self._no_rows = np.arange(self.num_items), np.zeros(_ROWS, np.int64)
-        self._compiled: Any = None
-        if parts.last is not None and parts.activation == "relu" and _has_numba():
-            self._compiled = importlib.import_module("recsys_lib.serving.ranker_float")
+        self._add_layers = self._add_float
         self._check_against(model)
         if precision == "int8":
             if parts.last is None or parts.activation != "relu":
@@ -111,145 +199,65 @@ class CandidateScorer:
                     "precision is 'int8': expected an mlp_ranker or neumf with relu "
                     "(TopKIndex searches inner products in 8 bits)"
                 )
-            if not _has_numba():
+            if importlib.util.find_spec("numba") is None:
                 raise ModuleNotFoundError(
                     "precision 'int8' needs Numba: pip install recsys-lib[serving]"
                 )
-            from recsys_lib.serving.ranker_int8 import Int8Layers
+            from recsys_lib.serving.ranker_int8 import add_scores, pack_layers
 
-            assert parts.item_half is not None
-            layers = Int8Layers(parts.item_half, parts.layers, parts.last)
-            self.nbytes += layers.nbytes - sum(
-                array.nbytes for layer in parts.layers for array in layer
+            packed, item_half, last = pack_layers(parts.layers), parts.item_half, parts.last
+            self.nbytes += sum(array.nbytes for array in packed[1:])
+            self.nbytes -= sum(array.nbytes for layer in parts.layers for array in layer)
+            self._add_layers = lambda scores, items, halves, rows: add_scores(
+                scores, item_half, items, halves, rows, *packed, last
             )
-            self._add_ranker = layers.add_scores
 
     def __repr__(self) -> str:
         counts = f"{self.num_users:,} users, {self.num_items:,} items"
         return f"CandidateScorer({counts}, {self.precision}, {self.nbytes:,} bytes)"
 
-    def score_candidates(
-        self, user_id: int, item_ids: ArrayLike | None = None
-    ) -> NDArray[np.float32]:
-        """Score candidates for one user.
-
-        Args:
-            user_id: one user.
-            item_ids: (n,) candidates; None for the whole catalogue, in order.
-
-        Returns:
-            (n,) float32 logits.
-
-        Raises:
-            TypeError: ids that are not integers.
-            ValueError: ids out of range.
-        """
-        users = check_ids("user_id", [user_id], self.num_users)
-        items = None if item_ids is None else check_ids("item_ids", item_ids, self.num_items)
-        return self._score(users, None, items)
-
-    def score(self, user_ids: ArrayLike, item_ids: ArrayLike) -> NDArray[np.float32]:
-        """Score pairs: two (n,) integer arrays to (n,) float32 logits.
-
-        Raises:
-            TypeError: ids that are not integers.
-            ValueError: ids out of range, or arrays of different length.
-        """
-        users = check_ids("user_ids", user_ids, self.num_users)
-        items = check_ids("item_ids", item_ids, self.num_items)
-        if users.shape != items.shape:
-            raise ValueError(
-                f"user_ids has shape {users.shape}, item_ids {items.shape}: expected (n,) twice"
-            )
-        distinct, rows = np.unique(users, return_inverse=True)
-        return self._score(distinct, rows.astype(np.int64), items)
-
-    def score_all_items(self, user_ids: ArrayLike) -> NDArray[np.float32]:
-        """Score all items for users (b,): (b, num_items) float32 logits."""
-        users = check_ids("user_ids", user_ids, self.num_users)
+    def _score_pairs(self, user_ids: NDArray[np.int64], item_ids: NDArray[np.int64]) -> Floats:
         parts = self._parts
-        if parts.last is None and parts.user_vectors is not None and parts.item_vectors is not None:
-            return parts.user_vectors[users] @ parts.item_vectors.T
-        scores = np.empty((len(users), self.num_items), np.float32)
-        for row in range(len(users)):
-            scores[row] = self._score(users[row : row + 1], None, None)
-        return scores
-
-    def _score(
-        self, users: NDArray[np.int64], rows: NDArray[np.int64] | None, items: Any
-    ) -> NDArray[np.float32]:
-        """Score items (None: all) for the users ``users[rows]`` (None: the only user)."""
-        parts, count = self._parts, self.num_items if items is None else len(items)
-        scores = np.full(count, parts.last_bias, np.float32)
+        scores = np.full(len(item_ids), parts.last_bias, np.float32)
+        if len(user_ids) and (user_ids == user_ids[0]).all():
+            users, rows = user_ids[:1], np.zeros(len(user_ids), np.int64)
+        else:
+            users, rows = np.unique(user_ids, return_inverse=True)
         if parts.user_vectors is not None and parts.item_vectors is not None:
-            vectors = parts.item_vectors if items is None else parts.item_vectors[items]
-            if rows is None:
+            vectors = parts.item_vectors[item_ids]
+            if len(users) == 1:  # a product is faster than a sum for each pair
                 scores += vectors @ parts.user_vectors[users[0]]
             else:
-                scores += np.einsum("nd,nd->n", vectors, parts.user_vectors[users[rows]])
+                scores += np.einsum("nd,nd->n", vectors, parts.user_vectors[user_ids])
         if parts.user_table is not None and parts.user_kernel is not None:
-            self._add_ranker(parts.user_table[users] @ parts.user_kernel, rows, items, scores)
+            self._add_layers(scores, item_ids, parts.user_table[users] @ parts.user_kernel, rows)
         return scores
 
     def _add_float(
-        self, user_halves: Floats, rows: NDArray[np.int64] | None, items: Any, scores: Floats
+        self, scores: Floats, items: NDArray[np.int64], halves: Floats, rows: NDArray[np.int64]
     ) -> None:
-        """Add the ranker's part of the scores, in float32."""
+        """Add what the layers say about pairs of ``halves[rows]`` and items, in float32."""
         parts, activate = self._parts, _ACTIVATIONS[self._parts.activation]
         assert parts.item_half is not None and parts.last is not None
         for start in range(0, len(scores), _ROWS):
-            stop = min(start + _ROWS, len(scores))
-            buffers = [buffer[: stop - start] for buffer in self._buffers()]
-            values = buffers[0]  # (rows, h)
-            some_items = slice(start, stop) if items is None else items[start:stop]
-            some_users = None if rows is None else rows[start:stop]
-            self._first_layer(some_items, user_halves, some_users, values)
-            for (kernel, bias), result in zip(parts.layers, buffers[1:], strict=True):
-                np.matmul(values, kernel, out=result)
-                if self._compiled is not None:
-                    self._compiled.add_bias_relu(result, bias)
-                else:
-                    np.add(result, bias, out=result)
-                    activate(result)
-                values = result
-            scores[start:stop] += values @ parts.last
-
-    def _first_layer(
-        self, items: Any, user_halves: Floats, rows: NDArray[np.int64] | None, result: Floats
-    ) -> None:
-        """Set (n, h) activations of the first layer; items are ids, or a slice of all."""
-        item_half = self._parts.item_half
-        assert item_half is not None
-        if self._compiled is not None:
-            ids = self._all_items[items] if isinstance(items, slice) else items
-            user_rows = self._no_rows[: len(ids)] if rows is None else rows
-            self._compiled.add_rows_relu(item_half, ids, user_halves, user_rows, result)
-            return
-        half = user_halves if rows is None else user_halves[rows]
-        if isinstance(items, slice):
-            np.add(item_half[items], half, out=result)
-        else:
-            np.take(item_half, items, axis=0, out=result, mode="clip")
-            np.add(result, half, out=result)
-        _ACTIVATIONS[self._parts.activation](result)
-
-    def _buffers(self) -> list[Floats]:
-        """Give this thread's memory for the activations: asking for new costs more than filling."""
-        buffers = getattr(self._scratch, "buffers", None)
-        if buffers is None:
-            assert self._parts.item_half is not None
-            widths = [self._parts.item_half.shape[1]]
-            widths += [kernel.shape[1] for kernel, _ in self._parts.layers]
-            buffers = self._scratch.buffers = [np.empty((_ROWS, w), np.float32) for w in widths]
-        return buffers
+            part = slice(start, start + _ROWS)
+            values = parts.item_half.take(items[part], axis=0)  # (rows, h)
+            values += halves if len(halves) == 1 else halves[rows[part]]
+            values = activate(values)
+            for kernel, bias in parts.layers:
+                values = values @ kernel
+                values += bias
+                values = activate(values)
+            scores[part] += values @ parts.last
 
     def _check_against(self, model: Any) -> None:
         """Score some pairs both ways, so that a model that does something else is not served."""
         random = np.random.default_rng(0)
-        users = random.integers(0, self.num_users, _CHECKED_PAIRS).astype(np.int32)
-        items = random.integers(0, self.num_items, _CHECKED_PAIRS).astype(np.int32)
-        expected = np.asarray(model([users, items], training=False), np.float32)
-        given = self.score(users, items)
+        users = random.integers(0, self.num_users, _CHECKED_PAIRS)
+        items = random.integers(0, self.num_items, _CHECKED_PAIRS)
+        pairs = [users.astype(np.int32), items.astype(np.int32)]
+        expected = np.asarray(model(pairs, training=False), np.float32)
+        given = self._score_pairs(users, items)
         if expected.shape != given.shape or not np.allclose(given, expected, rtol=1e-3, atol=1e-4):
             raise ValueError(
                 "model gives other scores than its layers by name: expected a float32 model as "

@@ -1,16 +1,29 @@
-"""What a measurement of latency gives back: small, frozen, and with the single times behind it."""
+"""How long a call takes, said so that another reader can check it.
+
+A figure of latency needs: calls before the clock starts (compilers and caches warm up), many
+repeats, percentiles instead of one mean, no garbage collection in between, and the machine named.
+Two figures can be compared only when they were taken in turns in one run: see
+:func:`compare_latency`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import gc
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_lib.checks import check_number
+from recsys_lib.serving.machine import hardware_line
+
 if TYPE_CHECKING:
     import pandas as pd
+
+_MIN_REPEATS = 20
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -41,26 +54,15 @@ class Latency:
     busy_cores: float
     hardware: str
 
-    @property
-    def p50_us(self) -> float:  # noqa: D102 (described in the class)
-        return float(np.percentile(self.times_us, 50))
+    p50_us = property(lambda self: float(np.percentile(self.times_us, 50)))
+    p90_us = property(lambda self: float(np.percentile(self.times_us, 90)))
+    p99_us = property(lambda self: float(np.percentile(self.times_us, 99)))
+    throughput = property(lambda self: self.items_per_call / self.p50_us * 1e6)
 
     @property
-    def p90_us(self) -> float:  # noqa: D102
-        return float(np.percentile(self.times_us, 90))
-
-    @property
-    def p99_us(self) -> float:  # noqa: D102
-        return float(np.percentile(self.times_us, 99))
-
-    @property
-    def spread(self) -> float:  # noqa: D102
+    def spread(self) -> float:  # noqa: D102 (described in the class)
         low, middle, high = np.percentile(self.times_us, [10, 50, 90])
         return float((high - low) / middle)
-
-    @property
-    def throughput(self) -> float:  # noqa: D102
-        return self.items_per_call / self.p50_us * 1e6
 
     def __repr__(self) -> str:
         return (
@@ -68,14 +70,6 @@ class Latency:
             f"p99 {self.p99_us:,.1f}, spread {self.spread:.2f}; {self.throughput:,.0f} items/s; "
             f"{len(self.times_us)} calls, {self.busy_cores:.1f} cores busy"
         )
-
-    def to_frame(self) -> pd.DataFrame:
-        """Give one row with everything but the single times."""
-        import pandas as pd
-
-        names = ("p50_us", "p90_us", "p99_us", "spread", "throughput", "busy_cores", "hardware")
-        row = {name: getattr(self, name) for name in names} | {"repeats": len(self.times_us)}
-        return pd.DataFrame([row], index=pd.Index([self.name], name="name"))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -104,11 +98,11 @@ class LatencyComparison:
     baseline: str
 
     def ratio(self, name: str) -> float:
-        """Give the median over rounds of time divided by the baseline's time."""
+        """Return the median over rounds of time divided by the baseline's time."""
         return float(np.median(self.ratios[name]))
 
     def ratio_interval(self, name: str) -> tuple[float, float]:
-        """Give the 10th and 90th percentile of the ratio over rounds."""
+        """Return the 10th and 90th percentile of the ratio over rounds."""
         low, high = np.percentile(self.ratios[name], [10, 90])
         return float(low), float(high)
 
@@ -124,11 +118,144 @@ class LatencyComparison:
         return "\n".join(lines)
 
     def to_frame(self) -> pd.DataFrame:
-        """Give one row a function: its latency, its ratio and the ratio's 10th to 90th."""
+        """Return one row a function: its latency, its ratio and the ratio's 10th to 90th."""
         import pandas as pd
 
-        frame = pd.concat([latency.to_frame() for latency in self.latencies.values()])
-        frame["ratio"] = [self.ratio(name) for name in self.latencies]
-        intervals = [self.ratio_interval(name) for name in self.latencies]
-        frame["ratio_p10"], frame["ratio_p90"] = zip(*intervals, strict=True)
-        return frame
+        names = ("p50_us", "p90_us", "p99_us", "spread", "throughput", "busy_cores", "hardware")
+        rows = {}
+        for name, latency in self.latencies.items():
+            low, high = self.ratio_interval(name)
+            rows[name] = {column: getattr(latency, column) for column in names} | {
+                "repeats": len(latency.times_us),
+                "ratio": self.ratio(name),
+                "ratio_p10": low,
+                "ratio_p90": high,
+            }
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("name")
+
+
+def measure_latency(
+    function: Callable[[], Any],
+    *,
+    name: str = "call",
+    repeats: int = 100,
+    warmup: int = 5,
+    items_per_call: int = 1,
+) -> Latency:
+    """Time calls of a function.
+
+    The clock is ``time.perf_counter_ns`` around each single call; garbage collection is off while
+    it runs. A call that returns before its work is done (asynchronous devices) must wait itself.
+
+    Args:
+        function: what to time, without arguments.
+        name: how to call it in the result.
+        repeats: timed calls, at least 20.
+        warmup: calls before, not timed.
+        items_per_call: how many things one call serves, for the throughput.
+
+    Returns:
+        Percentiles, throughput and all times.
+
+    Raises:
+        TypeError: function cannot be called, or a count is not an integer.
+        ValueError: fewer than 20 repeats, a negative warmup, or items_per_call below 1.
+
+    Example:
+        >>> result = measure_latency(lambda: sum(range(100)), name="sum", repeats=20)
+        >>> result.p50_us <= result.p99_us, len(result.times_us)
+        (True, 20)
+    """
+    repeats = check_number("repeats", repeats, _MIN_REPEATS, integer=True)
+    return _take_turns({name: function}, 1, repeats, warmup, items_per_call)[name]
+
+
+def compare_latency(
+    functions: Mapping[str, Callable[[], Any]],
+    *,
+    baseline: str | None = None,
+    rounds: int = 10,
+    calls_per_round: int = 5,
+    warmup: int = 3,
+    items_per_call: int = 1,
+) -> LatencyComparison:
+    """Time several functions in turns, and return each one's time as a ratio to a baseline.
+
+    Machines get slower and faster while one measures (other programs, heat, clocks). So functions
+    take turns, each round in another order, ratios are formed within a round, and the spread of
+    those ratios says how far to trust them. Runtimes that keep their own threads disturb each
+    other: compare those in processes of their own.
+
+    Args:
+        functions: what to time, without arguments, by name.
+        baseline: name of the function to compare with; the first, when None.
+        rounds: how many turns each function has; rounds * calls_per_round is at least 20.
+        calls_per_round: timed calls a turn.
+        warmup: calls of each before, not timed.
+        items_per_call: how many things one call serves, for the throughput.
+
+    Raises:
+        TypeError: a function cannot be called, or a count is not an integer.
+        ValueError: no functions, an unknown baseline, or too few calls.
+
+    Example:
+        >>> result = compare_latency(
+        ...     {"ten": lambda: sum(range(10)), "thousand": lambda: sum(range(1000))}, rounds=20)
+        >>> result.ratio("ten"), result.ratio("thousand") > 1
+        (1.0, True)
+    """
+    if not functions:
+        raise ValueError("functions is empty: expected at least one function to time")
+    baseline = next(iter(functions)) if baseline is None else baseline
+    if baseline not in functions:
+        raise ValueError(f"baseline is {baseline!r}: expected one of {list(functions)}")
+    rounds = check_number("rounds", rounds, 2, integer=True)
+    calls = check_number("calls_per_round", calls_per_round, 1, integer=True)
+    check_number("rounds * calls_per_round", rounds * calls, _MIN_REPEATS, integer=True)
+    latencies = _take_turns(functions, rounds, calls, warmup, items_per_call)
+    medians = {n: np.median(one.times_us.reshape(rounds, -1), 1) for n, one in latencies.items()}
+    ratios = {name: own / medians[baseline] for name, own in medians.items()}
+    return LatencyComparison(latencies, ratios, baseline)
+
+
+def _take_turns(
+    functions: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    calls: int,
+    warmup: int,
+    items_per_call: int,
+) -> dict[str, Latency]:
+    """Time all functions, each round in another order, without garbage collection."""
+    warmup = check_number("warmup", warmup, 0, integer=True)
+    items_per_call = check_number("items_per_call", items_per_call, 1, integer=True)
+    for name, function in functions.items():
+        if not callable(function):
+            kind = type(function).__name__
+            raise TypeError(f"{name} is of type {kind}: expected a function without arguments")
+        for _ in range(warmup):
+            function()
+    names, clock = list(functions), time.perf_counter_ns
+    times = {name: np.empty((rounds, calls)) for name in names}
+    busy = {name: np.empty(rounds) for name in names}
+    gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        for turn in range(rounds):
+            first = turn % len(names)
+            for name in names[first:] + names[:first]:
+                function, own = functions[name], times[name][turn]
+                cpu, wall = time.process_time_ns(), clock()
+                for call in range(calls):
+                    start = clock()
+                    function()
+                    own[call] = clock() - start
+                busy[name][turn] = (time.process_time_ns() - cpu) / max(clock() - wall, 1)
+    finally:
+        if was_enabled:
+            gc.enable()
+    hardware, found = hardware_line(), {}
+    for name in names:
+        us, cores = np.maximum(times[name], 1).ravel() / 1e3, float(np.median(busy[name]))
+        found[name] = Latency(name, us, items_per_call, cores, hardware)
+    return found

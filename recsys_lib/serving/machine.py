@@ -1,59 +1,32 @@
-"""What this machine can do at best: reading memory, multiplying, and the time these imply."""
+"""What a machine can do at best, what a model asks of it, and the time these imply."""
 
 from __future__ import annotations
 
 import os
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys_lib.checks import check_number
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 _DEFAULT_BYTES = 1 << 28
 # Instruction sets that matter for small models, as the kernel names them, and as people do.
 _FLAGS = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_vnni": "VNNI", "asimddp": "dot product"}
 
-
-@dataclass(frozen=True)
-class ReadBandwidth:
-    """How fast one thread reads memory.
-
-    Args:
-        num_bytes: size of what was read.
-        p50_s: median time of reading all of it once.
-        best_s: shortest time.
-
-    Example:
-        >>> ReadBandwidth(num_bytes=10**9, p50_s=0.1, best_s=0.08)
-        ReadBandwidth(1,000.0 MB in 100,000 us p50, 10.0 GB/s)
-    """
-
-    num_bytes: int
-    p50_s: float
-    best_s: float
-
-    @property
-    def bytes_per_s(self) -> float:
-        """Bytes a second at the median."""
-        return self.num_bytes / self.p50_s
-
-    def __repr__(self) -> str:
-        return (
-            f"ReadBandwidth({self.num_bytes / 1e6:,.1f} MB in {self.p50_s * 1e6:,.0f} us p50, "
-            f"{self.bytes_per_s / 1e9:.1f} GB/s)"
-        )
-
-    def to_frame(self) -> pd.DataFrame:
-        """Give one row."""
-        return _one_row(self, bytes_per_s=self.bytes_per_s)
+# Layers that move numbers, or forget them, without arithmetic on them.
+_FREE = {
+    "InputLayer", "Embedding", "Concatenate", "Reshape", "Flatten", "Dropout", "Identity",
+    "GaussianNoise", "Lookup", "Squeeze", "ExpandDims", "Permute",
+}  # fmt: skip
+# Operations for each number of the output.
+_PER_OUTPUT = {"Activation": 1, "ReLU": 1, "Rescaling": 2, "BatchNormalization": 2}
+_BETWEEN_INPUTS = {"Add", "Multiply", "Subtract", "Average", "Maximum", "Minimum"}
 
 
 @dataclass(frozen=True)
@@ -80,24 +53,16 @@ class Machine:
             f"multiplies {self.flops_per_s / 1e9:,.0f} GFLOP/s; {self.hardware})"
         )
 
-    def to_frame(self) -> pd.DataFrame:
-        """Give one row."""
-        return _one_row(self)
-
 
 @dataclass(frozen=True)
 class Roofline:
     """The least time a job takes: reading its bytes or doing its arithmetic, whichever is longer.
 
     Args:
-        num_bytes: read.
-        num_flops: done; a multiplication and an addition are two.
         memory_s: for the bytes.
         compute_s: for the arithmetic.
     """
 
-    num_bytes: float
-    num_flops: float
     memory_s: float
     compute_s: float
 
@@ -117,20 +82,16 @@ class Roofline:
             f"memory {self.memory_s * 1e6:,.1f} us, compute {self.compute_s * 1e6:,.1f} us)"
         )
 
-    def to_frame(self) -> pd.DataFrame:
-        """Give one row."""
-        return _one_row(self, seconds=self.seconds, limit=self.limit)
 
-
-def read_bandwidth(table: NDArray[Any] | None = None, *, repeats: int = 20) -> ReadBandwidth:
-    """Time the reading of an array, once through, by one thread.
+def read_bandwidth(table: NDArray[Any] | None = None, *, repeats: int = 20) -> float:
+    """Return how many bytes of an array one thread reads a second, at best.
 
     What is timed is ``numpy.bitwise_or.reduce`` over 8-byte words: one load and one instruction for
     each vector register, so that nothing but the memory limits it. No program that looks at all of
     the table once can be faster; a table that fits into a cache is read at the cache's speed.
 
     Args:
-        table: a contiguous array of a multiple of 8 bytes; None for 256 MB of zeros.
+        table: a contiguous array of a multiple of 8 bytes; None for 256 MB.
         repeats: how often, after two readings that are not timed.
 
     Raises:
@@ -138,11 +99,10 @@ def read_bandwidth(table: NDArray[Any] | None = None, *, repeats: int = 20) -> R
         ValueError: table is empty, not contiguous or of another number of bytes; repeats below 1.
 
     Example:
-        >>> result = read_bandwidth(np.zeros((1000, 64), np.float32))
-        >>> result.num_bytes, result.best_s <= result.p50_s
-        (256000, True)
+        >>> read_bandwidth(np.zeros((1000, 64), np.float32)) > 1e6
+        True
     """
-    check_number("repeats", repeats, 1, integer=True)
+    repeats = check_number("repeats", repeats, 1, integer=True)
     if table is None:
         table = np.ones(_DEFAULT_BYTES // 8, np.int64)
     if table.nbytes == 0 or table.nbytes % 8 or not table.flags.c_contiguous:
@@ -150,8 +110,7 @@ def read_bandwidth(table: NDArray[Any] | None = None, *, repeats: int = 20) -> R
             f"table has {table.nbytes} bytes: expected a contiguous array of a multiple of 8 bytes"
         )
     words = table.reshape(-1).view(np.int64)
-    times = _seconds(lambda: np.bitwise_or.reduce(words), repeats)
-    return ReadBandwidth(table.nbytes, float(np.median(times)), float(times.min()))
+    return table.nbytes / _best_seconds(lambda: np.bitwise_or.reduce(words), repeats)
 
 
 def measure_machine(*, repeats: int = 10, num_bytes: int = _DEFAULT_BYTES) -> Machine:
@@ -165,18 +124,17 @@ def measure_machine(*, repeats: int = 10, num_bytes: int = _DEFAULT_BYTES) -> Ma
         >>> measure_machine(repeats=1, num_bytes=1 << 16).flops_per_s > 0
         True
     """
-    table = np.ones(max(1, num_bytes // 8), np.int64)
-    read = read_bandwidth(table, repeats=repeats)
+    read = read_bandwidth(np.ones(max(1, num_bytes // 8), np.int64), repeats=repeats)
     size = 1024
     matrix = np.ones((size, size), np.float32)
-    product = _seconds(lambda: matrix @ matrix, repeats).min()
-    return Machine(read.num_bytes / read.best_s, 2 * size**3 / float(product), hardware_line())
+    product = _best_seconds(lambda: matrix @ matrix, repeats)
+    return Machine(read, 2 * size**3 / product, hardware_line())
 
 
 def roofline(
     num_bytes: float, num_flops: float = 0.0, *, machine: Machine | None = None
 ) -> Roofline:
-    """Give the time that no implementation on this machine can beat.
+    """Return the time that no implementation on this machine can beat.
 
     Args:
         num_bytes: that must come out of memory.
@@ -198,15 +156,7 @@ def roofline(
     check_number("num_bytes", num_bytes, 0)
     check_number("num_flops", num_flops, 0)
     machine = measure_machine() if machine is None else machine
-    memory, compute = num_bytes / machine.read_bytes_per_s, num_flops / machine.flops_per_s
-    return Roofline(num_bytes, num_flops, memory, compute)
-
-
-def available_cores() -> int:
-    """Give the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return Roofline(num_bytes / machine.read_bytes_per_s, num_flops / machine.flops_per_s)
 
 
 def hardware_line() -> str:
@@ -226,22 +176,63 @@ def hardware_line() -> str:
             elif key.strip().lower() in ("flags", "features"):
                 flags = value
     known = [name for flag, name in _FLAGS.items() if flag in flags.split()]
-    cores = available_cores()
+    affinity = getattr(os, "sched_getaffinity", None)  # of this process, where that can be asked
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     return ", ".join([model, f"{cores} core{'s' if cores > 1 else ''}", *known])
 
 
-def _seconds(function: Any, repeats: int) -> NDArray[np.float64]:
-    for _ in range(2):
-        function()
-    times = np.empty(repeats)
-    for repeat in range(repeats):
+def count_flops(model: Any) -> int:
+    """Count the arithmetic of scoring one user-item pair with a functional Keras model.
+
+    A multiplication and an addition are two; looking up an embedding is none.
+
+    Args:
+        model: a functional model, each of whose layers is used once.
+
+    Raises:
+        TypeError: not a functional model.
+        ValueError: a layer whose arithmetic is not known here; the message names it.
+
+    Example:
+        >>> from recsys_lib.models import RatingModelConfig, build_rating_model
+        >>> config = RatingModelConfig("dot_product", num_users=9, num_items=9, embedding_dim=4)
+        >>> count_flops(build_rating_model(config)) >= 2 * 4
+        True
+    """
+    if not hasattr(model, "layers") or not hasattr(model, "inputs"):
+        raise TypeError(
+            f"model is of type {type(model).__name__}: expected a functional Keras model"
+        )
+    return sum(_layer_flops(layer) for layer in model.layers)
+
+
+def _layer_flops(layer: Any) -> int:
+    kind = type(layer).__name__
+    if kind in _FREE:
+        return 0
+    outputs = int(np.prod(layer.output.shape[1:], dtype=np.int64))  # numbers for one pair
+    inputs = layer.input if isinstance(layer.input, list) else [layer.input]
+    if kind == "Dense":
+        activation = getattr(layer.activation, "__name__", "linear")
+        extra = int(layer.use_bias) + (activation != "linear")
+        return outputs * (2 * int(inputs[0].shape[-1]) + extra)
+    if kind == "Dot":
+        return 2 * int(np.prod(inputs[0].shape[1:], dtype=np.int64))
+    if kind in _BETWEEN_INPUTS:
+        return outputs * (len(inputs) - 1)
+    if kind in _PER_OUTPUT:
+        return outputs * _PER_OUTPUT[kind]
+    raise ValueError(
+        f"layer {layer.name!r} is a {kind}, whose arithmetic is not known here: expected Dense, "
+        f"Dot, {', '.join(sorted(_BETWEEN_INPUTS | _PER_OUTPUT.keys() | _FREE))}"
+    )
+
+
+def _best_seconds(function: Callable[[], Any], repeats: int) -> float:
+    """Return the shortest time of a call, after two that are not timed."""
+    times = []
+    for _ in range(repeats + 2):
         start = time.perf_counter_ns()
         function()
-        times[repeat] = max(time.perf_counter_ns() - start, 1) / 1e9
-    return times
-
-
-def _one_row(result: Any, **more: Any) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.DataFrame([vars(result) | more])
+        times.append(max(time.perf_counter_ns() - start, 1) / 1e9)
+    return min(times[2:])

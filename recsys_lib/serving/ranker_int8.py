@@ -9,72 +9,57 @@ with a scale for each output. Sums of products are exact in 32-bit integers, the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from recsys_lib.serving.ranker_products import close_tiles, has_amx, open_tiles, tile_shapes
-from recsys_lib.serving.ranker_simd import add_relu, dense_relu, to_bytes
+from recsys_lib.serving import simd
 
 Floats = NDArray[np.float32]
-_COLUMNS = 64  # outputs at a time; inputs are padded to a multiple of it, too
-_CACHE_LINE = 64
-_TINY = 1e-30
+_ROWS = 16
+_COLUMNS = 2 * simd.NUM_LANES  # outputs at a time; widths are padded to a multiple of it
+_LOAD = simd.BYTES_PER_LOAD
+_TINY = np.float32(1e-30)
+_zeros, _load, _splat, _dot4, _store = (
+    simd.zeros, simd.load_bytes, simd.splat4, simd.dot4, simd.store,
+)  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
-class PackedLayers:
-    """Dense layers as the compiled code reads them; see :func:`pack_layers`.
+def pack_layers(
+    layers: Sequence[tuple[Floats, Floats]],
+) -> tuple[NDArray[np.int64], NDArray[np.int8], Floats, Floats]:
+    """Return the kernels of ReLU layers in 8 bits, laid out for :func:`add_scores`.
 
-    Args:
-        shapes: (num_layers, 2) int64, inputs and outputs of each layer after padding.
-        weights: int8; for 64 outputs after 64 outputs, for 4 inputs after 4 inputs, for each
-            output the 4 weights.
-        scales: float32, one for each output of each layer.
-        biases: float32, likewise.
-    """
-
-    shapes: NDArray[np.int64]
-    weights: NDArray[np.int8]
-    scales: Floats
-    biases: Floats
-
-
-def pack_layers(layers: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> PackedLayers:
-    """Round the kernels of ReLU layers to 8 bits and lay them out for the compiled code.
-
-    Zeros pad inputs and outputs to multiples of 64, which changes no score.
+    Zeros pad inputs and outputs to multiples of 32, which changes no score.
 
     Args:
         layers: (kernel (inputs, outputs), bias (outputs,)) of each.
 
+    Returns:
+        ``(shapes, weights, scales, biases)``: (num_layers, 2) inputs and outputs of each layer;
+        int8, for 32 outputs after 32 outputs, for 4 inputs after 4 inputs, for each output the 4
+        weights; one float32 scale, and one bias, for each output of each layer.
+
     Example:
-        >>> packed = pack_layers([(np.eye(64, 3), np.zeros(3))])
-        >>> packed.shapes.tolist(), packed.weights.dtype, packed.weights.shape
-        ([[64, 64]], dtype('int8'), (4096,))
+        >>> shapes, weights, _, _ = pack_layers([(np.eye(60, 3), np.zeros(3))])
+        >>> shapes.tolist(), weights.dtype, weights.shape
+        ([[64, 32]], dtype('int8'), (2048,))
     """
-    shapes, weights, scales, biases = [], [], [], []
-    for kernel, bias in layers:
-        inputs, outputs = (_padded(size) for size in kernel.shape)
+    shapes = np.array([[_padded(size) for size in k.shape] for k, _ in layers], np.int64)
+    weights, nothing = [np.zeros(0, np.int8)], np.zeros(0, np.float32)
+    scales, biases = [nothing], [nothing]
+    for (kernel, bias), (inputs, outputs) in zip(layers, shapes, strict=True):
         padded = np.zeros((inputs, outputs), np.float32)
         padded[: kernel.shape[0], : kernel.shape[1]] = kernel
-        scale = np.maximum(np.abs(padded).max(0), np.float32(_TINY)) / np.float32(127)  # (outputs,)
-        codes = np.rint(padded / scale).astype(np.int8)
+        scales.append(np.maximum(np.abs(padded).max(0), _TINY) / np.float32(127))
+        codes = np.rint(padded / scales[-1]).astype(np.int8)
         blocks = codes.reshape(inputs // 4, 4, outputs // _COLUMNS, _COLUMNS)
         weights.append(blocks.transpose(2, 0, 3, 1).ravel())
-        shapes.append((inputs, outputs))
-        scales.append(scale)
-        biases.append(np.pad(np.asarray(bias, np.float32), (0, outputs - len(bias))))
-    return PackedLayers(
-        np.array(shapes, np.int64).reshape(-1, 2),
-        _aligned(np.concatenate([*weights, np.zeros(0, np.int8)])),
-        np.concatenate([*scales, np.zeros(0, np.float32)]),
-        np.concatenate([*biases, np.zeros(0, np.float32)]),
-    )
+        biases.append(np.pad(bias, (0, outputs - len(bias))).astype(np.float32))
+    numbers = np.concatenate(scales), np.concatenate(biases)
+    return shapes.reshape(-1, 2), _aligned(np.concatenate(weights)), *numbers
 
 
 def _padded(size: int) -> int:
@@ -83,135 +68,116 @@ def _padded(size: int) -> int:
 
 def _aligned(array: NDArray[Any]) -> NDArray[Any]:
     """Copy to where a cache line starts: a vector across two lines takes twice as long to read."""
-    room = np.empty(array.nbytes + _CACHE_LINE, np.uint8)
-    start = -room.ctypes.data % _CACHE_LINE
-    copy = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    room = np.empty(array.nbytes + simd.CACHE_LINE, np.uint8)
+    start = -room.ctypes.data % simd.CACHE_LINE
+    copy = room[start : start + array.nbytes].view(array.dtype)
     copy[...] = array
     return copy
 
 
-def _compile(function: Callable[..., Any]) -> Any:
-    """Compile, and keep the machine code on disk where there is a place to write."""
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-    options["fastmath"] = {"reassoc", "contract", "nnan", "nsz"}  # weights are finite
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder that can be written
-        return njit(**options)(function)
+_fast = simd.compiled(error_model="numpy", fastmath={"reassoc", "contract", "nnan", "nsz"})
 
 
-@_compile
-def _score_rows(
-    tiles: NDArray[Any],
-    item_ids: NDArray[np.int64],
-    user_rows: NDArray[np.int64],
-    item_half: Floats,
-    user_halves: Floats,
-    shapes: NDArray[np.int64],
-    weights: NDArray[np.int8],
-    scales: Floats,
-    biases: Floats,
-    last: Floats,
-    scores: Floats,
-) -> None:
-    """Add ``last . h(relu(item_half[i] + user_halves[u]))`` to the score of each pair (u, i)."""
-    num_pairs, widest = item_ids.shape[0], user_halves.shape[1]
-    for layer in range(shapes.shape[0]):
-        widest = max(widest, shapes[layer, 1])
-    values, codes = np.zeros((16, widest), np.float32), np.zeros((16, widest), np.uint8)
-    sums, largest = np.zeros((16, 64), np.int32), np.zeros((16, 16), np.float32)
-    row_scales = np.zeros(16, np.float32)
-    open_tiles(tiles)
-    for start in range(0, num_pairs, 16):
-        for row in range(16):
-            pair = min(start + row, num_pairs - 1)  # the last one again, where rows are left over
-            add_relu(item_half, item_ids[pair], user_halves, user_rows[pair], values, row, largest)
-        first_weight, first_output = 0, 0
-        for layer in range(shapes.shape[0]):
-            inputs, outputs = shapes[layer, 0], shapes[layer, 1]
-            to_bytes(values, inputs, codes, row_scales, largest)
-            for column in range(0, outputs, 64):
-                dense_relu(
-                    tiles, codes, weights, first_weight, inputs, sums, row_scales, scales,
-                    biases, first_output + column, values, column, largest,
-                )  # fmt: skip
-                first_weight += inputs * 64
-            first_output += outputs
-        for row in range(min(16, num_pairs - start)):
-            total = np.float32(0.0)
-            for j in range(last.shape[0]):
-                total += values[row, j] * last[j]
-            scores[start + row] += total
-    close_tiles(tiles)
+@_fast
+def _to_bytes(values: Floats, codes: NDArray[np.uint8], steps: Floats, num_inputs: int) -> None:
+    """Round rows of numbers, 0 and more, to codes, 255 the largest; note what a step is worth."""
+    bits = values.view(np.int32)  # in the order of the numbers, as none is below 0
+    for row in range(_ROWS):
+        most = np.int32(1)
+        for j in range(num_inputs):
+            most = max(most, bits[row, j])
+        largest = max(np.int32(most).view(np.float32), _TINY)
+        steps[row] = largest / np.float32(255)
+        factor = np.float32(255) / largest
+        for j in range(num_inputs):
+            codes[row, j] = np.int32(values[row, j] * factor + np.float32(0.5))
 
 
-class Int8Layers:
-    """The layers of a ranker after the first, packed, and its item half, padded.
+@_fast
+def _multiply(
+    codes: NDArray[np.uint8], num_inputs: int, weights: NDArray[np.int8], at: int,
+    sums: NDArray[np.int32],
+) -> int:  # fmt: skip
+    """Set (16, 32) sums of products with the weights that start at ``at``; give where they end."""
+    for row in range(0, _ROWS, 4):
+        place = at
+        a0, a1, a2, a3 = _zeros(), _zeros(), _zeros(), _zeros()
+        b0, b1, b2, b3 = _zeros(), _zeros(), _zeros(), _zeros()
+        first, width = row * codes.shape[1], codes.shape[1]
+        for j in range(first, first + num_inputs, 4):
+            left, right = _load(weights, place), _load(weights, place + _LOAD)
+            place += 2 * _LOAD
+            x = _splat(codes, j)
+            a0, b0 = _dot4(a0, x, left), _dot4(b0, x, right)
+            x = _splat(codes, j + width)
+            a1, b1 = _dot4(a1, x, left), _dot4(b1, x, right)
+            x = _splat(codes, j + 2 * width)
+            a2, b2 = _dot4(a2, x, left), _dot4(b2, x, right)
+            x = _splat(codes, j + 3 * width)
+            a3, b3 = _dot4(a3, x, left), _dot4(b3, x, right)
+        to = row * _COLUMNS
+        _store(a0, sums, to), _store(b0, sums, to + 16)
+        _store(a1, sums, to + 32), _store(b1, sums, to + 48)
+        _store(a2, sums, to + 64), _store(b2, sums, to + 80)
+        _store(a3, sums, to + 96), _store(b3, sums, to + 112)
+    return place
+
+
+@_fast
+def _scale_back(
+    sums: NDArray[np.int32], steps: Floats, scales: Floats, biases: Floats, first: int,
+    values: Floats, column: int,
+) -> None:  # fmt: skip
+    """Set 32 columns of ``values = relu(sums * steps * scales[first:] + biases[first:])``."""
+    for row in range(_ROWS):
+        for j in range(_COLUMNS):
+            k = np.uintp(first + j)  # no sign: else each index is looked at
+            value = np.float32(sums[row, j]) * (steps[row] * scales[k]) + biases[k]
+            values[row, np.uintp(column + j)] = max(value, np.float32(0))
+
+
+@_fast
+def add_scores(
+    scores: Floats, item_half: Floats, item_ids: NDArray[np.int64], user_halves: Floats,
+    rows: NDArray[np.int64], shapes: NDArray[np.int64], weights: NDArray[np.int8], scales: Floats,
+    biases: Floats, last: Floats,
+) -> None:  # fmt: skip
+    """Add ``last . h(relu(item_half[i] + user_halves[row]))`` to the score of each (row, i).
 
     Args:
-        item_half: (num_items, h) float32, see :class:`recsys_lib.serving.ranker_parts.RankerParts`.
-        layers: kernel and bias of each further layer.
+        scores: (n,), changed.
+        item_half: (num_items, h) the items' part of the first layer.
+        item_ids: (n,), not checked.
+        user_halves: (m, h) the users' part.
+        rows: (n,) which row of it each pair has.
+        shapes: of :func:`pack_layers`, as the next three.
+        weights: 8-bit.
+        scales: of the outputs.
+        biases: of the outputs.
         last: (width,) kernel of the score.
-        amx: whether to use AMX; None for where it is to be had.
-
-    Attributes:
-        nbytes: of the packed layers.
-
-    Raises:
-        ValueError: AMX is asked for, and not there.
-
-    Example:
-        >>> layers = Int8Layers(np.ones((5, 3), np.float32), (), np.ones(3, np.float32))
-        >>> scores = np.zeros(2, np.float32)
-        >>> layers.add_scores(np.zeros((1, 3), np.float32), None, np.array([0, 4]), scores)
-        >>> scores.tolist()
-        [3.0, 3.0]
     """
-
-    def __init__(
-        self,
-        item_half: Floats,
-        layers: Sequence[tuple[Floats, Floats]],
-        last: Floats,
-        *,
-        amx: bool | None = None,
-    ) -> None:
-        available = has_amx()  # asks for the right to use it as well
-        if amx and not available:
-            raise ValueError("amx is True, and this process has no AMX: expected None or False")
-        self._packed = packed = pack_layers(layers)
-        self._padding = _padded(item_half.shape[1]) - item_half.shape[1]
-        self._item_half = _aligned(np.pad(item_half, ((0, 0), (0, self._padding))))
-        width = packed.shapes[-1, 1] if layers else self._item_half.shape[1]
-        self._last = np.pad(last, (0, width - len(last)))
-        self._ids = np.arange(len(item_half))
-        self._tiles = tile_shapes(available if amx is None else amx)
-        arrays = (packed.weights, packed.scales, packed.biases)
-        self.nbytes = sum(array.nbytes for array in arrays)
-
-    def add_scores(
-        self,
-        user_halves: Floats,
-        user_rows: NDArray[np.int64] | None,
-        item_ids: NDArray[np.int64] | None,
-        scores: Floats,
-    ) -> None:
-        """Add to ``scores`` (n,) what the layers say about n pairs; ids are not checked.
-
-        Args:
-            user_halves: (m, h) the users' part of the first layer.
-            user_rows: (n,) which row of it each pair has; None for the first, always.
-            item_ids: (n,) items; None for all in order.
-            scores: (n,) float32, changed.
-        """
-        if self._padding:
-            user_halves = np.pad(user_halves, ((0, 0), (0, self._padding)))
-        if item_ids is None:
-            item_ids = self._ids
-        if user_rows is None:
-            user_rows = np.zeros(len(item_ids), np.int64)
-        packed = self._packed
-        _score_rows(
-            self._tiles, item_ids, user_rows, self._item_half, user_halves, packed.shapes,
-            packed.weights, packed.scales, packed.biases, self._last, scores,
-        )  # fmt: skip
+    num_pairs, width = len(item_ids), item_half.shape[1]
+    widest = max(width, shapes.max() if len(shapes) else 0)
+    values = np.zeros((_ROWS, widest), np.float32)
+    codes, sums = np.zeros((_ROWS, widest), np.uint8), np.zeros((_ROWS, _COLUMNS), np.int32)
+    steps = np.zeros(_ROWS, np.float32)
+    for start in range(0, num_pairs, _ROWS):
+        size = min(_ROWS, num_pairs - start)
+        for row in range(size):
+            item, user = item_ids[start + row], rows[start + row]
+            for j in range(width):
+                values[row, j] = max(item_half[item, j] + user_halves[user, j], np.float32(0))
+            for j in range(width, values.shape[1]):
+                values[row, j] = 0
+        at, output = 0, 0
+        for layer in range(len(shapes)):
+            _to_bytes(values, codes, steps, shapes[layer, 0])
+            for column in range(0, shapes[layer, 1], _COLUMNS):
+                at = _multiply(codes, shapes[layer, 0], weights, at, sums)
+                _scale_back(sums, steps, scales, biases, output, values, column)
+                output += _COLUMNS
+        for row in range(size):
+            total = np.float32(0)
+            for j in range(len(last)):
+                total += values[row, j] * last[j]
+            scores[start + row] += total

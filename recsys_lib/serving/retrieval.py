@@ -1,28 +1,32 @@
-"""The best k of many items for a user: exact search over float32, 8-bit or 4-bit vectors."""
+"""The best k of many items for a user: exact search over float32 or 8-bit vectors."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_k
+from recsys_lib.checks import check_choice, check_ids, check_k, check_number
 from recsys_lib.files import read_file, write_file
-from recsys_lib.serving.float_search import search_float
-from recsys_lib.serving.item_codes import ItemCodes, encode_items
-from recsys_lib.serving.vector_checks import check_exclude, check_queries, check_vectors
 
-PRECISIONS = {"float32": 32, "int8": 8, "int4": 4}
 # Keeping more than this in order during the scan costs more than ordering all scores once.
 _LARGEST_SCAN_K = 512
+# Scores are float32: products of larger values could leave its range.
+_LARGEST_VALUE, _LARGEST_DIM = 1e16, 1 << 16
+_SCORES_AT_ONCE = 1 << 22  # 4 million float32, 16 MB
+_BLOCK = 256
+_TINY = 1e-32  # products below the range of float32 may be lost, up to 1e-37 each
+
+Floats = NDArray[np.float32]
+Ids = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,9 +43,9 @@ class SearchResult:
         SearchResult(1 user, k = 2, rescored 2 a user)
     """
 
-    item_ids: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    rescored: NDArray[np.int64]
+    item_ids: Ids
+    scores: Floats
+    rescored: Ids
 
     def __repr__(self) -> str:
         users, k = self.item_ids.shape
@@ -53,19 +57,19 @@ class SearchResult:
 class TopKIndex:
     """Exact maximum inner product search.
 
-    All precisions give the same answer, which is that of float32 vectors; they differ in how many
-    bytes a search reads. ``"int8"`` and ``"int4"`` scan rounded vectors, drop what provably cannot
-    be among the best, and score the rest on float32 (:mod:`recsys_lib.serving.scan`); they need
-    Numba (``pip install recsys-lib[serving]``), and without it search float32 after a warning.
-    The first index of a process compiles the scan: seconds, once.
+    Both precisions give the same answer, which is that of float32 vectors; they differ in how many
+    bytes a search reads. ``"int8"`` scans rounded vectors, drops what provably cannot be among the
+    best, and scores the rest on float32 (:mod:`recsys_lib.serving.scan`); it needs Numba (``pip
+    install recsys-lib[serving]``), and without it searches float32 after a warning. The first
+    index of a process compiles the scan: seconds, once.
 
     A score is the inner product, summed in float64 and rounded to float32. Equal scores are in
     order of item id, lowest first. Item ids are row numbers of ``item_vectors``.
 
     Args:
         item_vectors: (num_items, embedding_dim) finite numbers; kept as float32. No items is fine.
-        precision: "float32", "int8" or "int4".
-        num_threads: threads that share the users of a batch (int8, int4); one user takes one.
+        precision: "float32" or "int8".
+        num_threads: threads that share the users of a batch ("int8"); one user takes one.
 
     Raises:
         TypeError: item_vectors are not real numbers.
@@ -84,24 +88,23 @@ class TopKIndex:
     def __init__(
         self, item_vectors: ArrayLike, precision: str = "float32", *, num_threads: int = 1
     ) -> None:
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision is {precision!r}: expected one of {sorted(PRECISIONS)}")
-        if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
-            raise ValueError(f"num_threads is {num_threads!r}: expected an integer of at least 1")
-        vectors = check_vectors("item_vectors", item_vectors)
-        self.precision, self.num_threads = precision, num_threads
+        self.precision = check_choice("precision", precision, ("float32", "int8"))
+        self.num_threads = check_number("num_threads", num_threads, 1, integer=True)
+        vectors = _check_vectors("item_vectors", item_vectors)
         self.num_items, self.embedding_dim = vectors.shape
         lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
         self._row_ids = np.argsort(-lengths, kind="stable")  # longest first
         self._rows = np.ascontiguousarray(vectors[self._row_ids])
-        self._longest = float(lengths.max(initial=0.0))
-        self._codes: ItemCodes | None = None
-        if precision != "float32" and _has_numba():
-            from recsys_lib.serving.scan import scan
+        longest = float(lengths.max(initial=0.0))
+        self._multiply = partial(_search_float, self._rows, self._row_ids, longest)
+        self._scan: Callable[..., None] | None = None
+        self._scanned_bytes = self._rows.nbytes
+        if precision == "int8" and _has_numba():
+            from recsys_lib.serving.scan import encode_items, scan
 
-            codes = encode_items(self._rows, PRECISIONS[precision])
-            table = (codes.bits, codes.blocks, codes.bounds, self._rows, self._row_ids)
-            self._codes, self._scanner = codes, partial(scan, *table)
+            codes = encode_items(self._rows)
+            self._scan = partial(scan, *codes, self._rows, self._row_ids)
+            self._scanned_bytes = codes.blocks.nbytes + codes.bounds.nbytes
 
     def __repr__(self) -> str:
         return f"TopKIndex({self.num_items:,} items, d = {self.embedding_dim}, {self.precision})"
@@ -109,12 +112,12 @@ class TopKIndex:
     @property
     def scanned_bytes(self) -> int:
         """Bytes that the search for one user reads, apart from the vectors of the rescored."""
-        return self._rows.nbytes if self._codes is None else self._codes.nbytes
+        return self._scanned_bytes
 
     def search(
         self, user_vectors: ArrayLike, k: int = 10, *, exclude: Sequence[ArrayLike] | None = None
     ) -> SearchResult:
-        """Give the k items of highest inner product for each user.
+        """Return the k items of highest inner product for each user.
 
         Args:
             user_vectors: (b, embedding_dim), or (embedding_dim,) for one user.
@@ -129,43 +132,32 @@ class TopKIndex:
             ValueError: k below 1, a wrong dimension, NaN, infinity or values of 1e16 and more, an
                 unknown item id, or as many lists in exclude as there are not users.
         """
-        check_k(k)
-        queries = check_queries(user_vectors, self.embedding_dim)
-        excluded, starts = check_exclude(exclude, len(queries), self.num_items)
-        width = min(k, self.num_items)
-        if self._codes is None or width > _LARGEST_SCAN_K:
-            found = search_float(
-                self._rows, self._row_ids, self._longest, queries, width, excluded, starts
+        k = check_k(k)
+        vectors = np.asarray(user_vectors)
+        queries = _check_vectors("user_vectors", vectors[None] if vectors.ndim == 1 else vectors)
+        if queries.shape[1] != self.embedding_dim:
+            raise ValueError(
+                f"user_vectors has dimension {queries.shape[1]}: "
+                f"expected {self.embedding_dim}, as the item vectors"
             )
-        else:
-            found = self._scan(queries, width, excluded, starts)
-        return SearchResult(_pad(found[0], k, -1), _pad(found[1], k, -np.inf), found[2])
-
-    def _scan(
-        self,
-        queries: NDArray[np.float32],
-        k: int,
-        excluded: NDArray[np.int64],
-        starts: NDArray[np.int64],
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
-        num_users = len(queries)
-        ids = np.empty((num_users, k), np.int64)
-        scores = np.empty((num_users, k), np.float32)
-        rescored = np.empty(num_users, np.int64)
-        threads = min(self.num_threads, num_users)
-        if threads < 2:
-            self._scanner(queries, excluded, starts, scores, ids, rescored)
-            return ids, scores, rescored
+        excluded, starts = _check_exclude(exclude, len(queries), self.num_items)
+        ids = np.empty((len(queries), k), np.int64)
+        scores = np.empty((len(queries), k), np.float32)
+        rescored = np.empty(len(queries), np.int64)
+        find = self._multiply if self._scan is None or k > _LARGEST_SCAN_K else self._scan
 
         def take(first: int, last: int) -> None:
-            part = slice(first, last)
-            own = starts[first : last + 1]
-            self._scanner(queries[part], excluded, own, scores[part], ids[part], rescored[part])
+            part, own = slice(first, last), starts[first : last + 1]
+            find(queries[part], excluded, own, scores[part], ids[part], rescored[part])
 
-        cuts = np.linspace(0, num_users, threads + 1).astype(int).tolist()
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(take, cuts[:-1], cuts[1:]))
-        return ids, scores, rescored
+        threads = min(self.num_threads, len(queries)) if find is self._scan else 1
+        if threads < 2:
+            take(0, len(queries))
+        else:
+            cuts = np.linspace(0, len(queries), threads + 1).astype(int).tolist()
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(take, cuts[:-1], cuts[1:]))
+        return SearchResult(ids, scores, rescored)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the vectors and settings to one file: whole, or not at all.
@@ -206,19 +198,89 @@ class TopKIndex:
         return cls(arrays["item_vectors"], settings["precision"], num_threads=num_threads)
 
 
-def _pad(values: NDArray[Any], k: int, filler: float) -> NDArray[Any]:
-    missing = k - values.shape[1]
-    if missing == 0:
-        return values
-    return np.pad(values, ((0, 0), (0, missing)), constant_values=filler)
-
-
 def _has_numba() -> bool:
     if importlib.util.find_spec("numba") is not None:
         return True
     warnings.warn(
         "Numba is not installed: TopKIndex searches float32 vectors, with the same answers but "
-        "slower; for 8 and 4 bits install recsys-lib[serving]",
+        "slower; for 8 bits install recsys-lib[serving]",
         stacklevel=3,
     )
     return False
+
+
+def _check_vectors(name: str, values: ArrayLike) -> Floats:
+    """Return (n, d) float32: finite, and not too large to multiply."""
+    vectors = np.asarray(values)
+    if vectors.dtype.kind not in "fiu":
+        raise TypeError(f"{name} is of type {vectors.dtype}: expected real numbers")
+    if vectors.ndim != 2 or not 0 < vectors.shape[1] <= _LARGEST_DIM:
+        raise ValueError(
+            f"{name} has shape {vectors.shape}: expected (n, d) with d from 1 to {_LARGEST_DIM}"
+        )
+    flat = vectors.reshape(-1).astype(np.result_type(vectors, np.float32), copy=False)
+    # A sum of squares below the square of the limit says all in one fast pass; NaN fails it.
+    if not (flat @ flat < _LARGEST_VALUE**2 or np.abs(flat).max(initial=0) < _LARGEST_VALUE):
+        row, column = np.argwhere(~(np.abs(vectors) < _LARGEST_VALUE))[0]
+        raise ValueError(
+            f"{name}[{row}] holds {vectors[row, column]}: "
+            f"expected finite numbers below {_LARGEST_VALUE:g}"
+        )
+    return np.ascontiguousarray(vectors, np.float32)
+
+
+def _check_exclude(
+    exclude: Sequence[ArrayLike] | None, num_users: int, num_items: int
+) -> tuple[Ids, Ids]:
+    """Return the ids of all lists, sorted within each, and where the list of each user starts."""
+    if exclude is None:
+        return np.empty(0, np.int64), np.zeros(num_users + 1, np.int64)
+    if isinstance(exclude, str | bytes) or not hasattr(exclude, "__len__"):
+        raise TypeError(f"exclude is a {type(exclude).__name__}: expected a list of item-id lists")
+    if len(exclude) != num_users:
+        raise ValueError(f"exclude has {len(exclude)} lists: expected {num_users}, one a user")
+    lists = [np.sort(check_ids(f"exclude[{u}]", x, num_items)) for u, x in enumerate(exclude)]
+    starts = np.concatenate([[0], np.cumsum([len(ids) for ids in lists])]).astype(np.int64)
+    return np.concatenate([*lists, np.empty(0, np.int64)]), starts
+
+
+def _search_float(
+    rows: Floats, row_ids: Ids, longest: float, queries: Floats, excluded: Ids, starts: Ids,
+    scores: Floats, ids: Ids, rescored: Ids,
+) -> None:  # fmt: skip
+    """Fill (b, k) ``scores`` and ``ids``, -inf and -1 where none is left; count ``rescored``.
+
+    The float32 product may be off by ``(d + 2) * 2**-23 * |x| |q|``, in an order of summing that
+    depends on the machine. So every row within twice that of the k-th score is scored again, in
+    float64, and those scores are ordered: the answer is the same on all machines.
+    """
+    num_users, num_rows, k = len(queries), len(rows), min(ids.shape[1], len(rows))
+    scores[:], ids[:], rescored[:] = -np.inf, -1, 0
+    if num_rows == 0:
+        return
+    place_of = np.argsort(row_ids) if len(excluded) else row_ids
+    lengths = np.sqrt(np.einsum("bd,bd->b", queries, queries, dtype=np.float64))
+    slack = (rows.shape[1] + 2) * 2.0**-22 * longest * lengths + _TINY
+    users_at_once = max(1, _SCORES_AT_ONCE // num_rows)
+    for first in range(0, num_users, users_at_once):
+        batch = queries[first : first + users_at_once]
+        product = batch @ rows.T
+        for user, near in enumerate(product, start=first):
+            near[place_of[excluded[starts[user] : starts[user + 1]]]] = -np.inf
+            keep = np.flatnonzero(near >= _lower_bound(near, k) - slack[user])
+            keep = keep[near[keep] > -np.inf]
+            exact = np.einsum("nd,d->n", rows[keep], queries[user], dtype=np.float64)
+            exact = exact.astype(np.float32)
+            best = np.lexsort((row_ids[keep], -exact))[:k]
+            ids[user, : len(best)] = row_ids[keep[best]]
+            scores[user, : len(best)] = exact[best]
+            rescored[user] = len(keep)
+
+
+def _lower_bound(scores: Floats, k: int) -> np.float32:
+    """Give a number that at least k scores reach, close to the k-th best."""
+    num_blocks = len(scores) // _BLOCK
+    if num_blocks < 4 * k:  # few blocks: order the scores themselves
+        return np.partition(scores, len(scores) - k)[len(scores) - k]
+    maxima = scores[: num_blocks * _BLOCK].reshape(num_blocks, _BLOCK).max(axis=1)
+    return np.partition(maxima, num_blocks - k)[num_blocks - k]

@@ -1,7 +1,9 @@
-"""Exported models, opened again: the same ``score`` for every runtime."""
+"""Scorers for serving: the same methods for every runtime, and exported models opened again."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import threading
 from abc import ABC, abstractmethod
@@ -12,45 +14,28 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import check_ids, check_number
-from recsys_lib.serving.exported_files import (
-    FACTS_NAME,
-    folder_digests,
-    parse_facts,
-    split_facts,
-)
 
+FACTS_NAME = "recsys_lib.json"  # of the entry in an ONNX file
+_FORMAT, _VERSION, _DIGEST_LENGTH = "recsys_lib scorer", 2, 64
 _PAIRS_PER_CALL = 1 << 14
 _LITERT_MARK = b"TFL3"  # bytes 4 to 7 of every LiteRT file
+Ids = NDArray[np.int64]
 
 
-class Scorer(ABC):
-    """Scores user-item pairs with an exported model; made by :func:`load_scorer`.
-
-    One scorer may be shared by threads: calls wait for each other.
+class PairScorer(ABC):
+    """Scores user-item pairs; what :func:`load_scorer` opens and CandidateScorer are such.
 
     Attributes:
         num_users: user ids are in [0, num_users).
         num_items: item ids are in [0, num_items).
-        runtime: "litert", "onnx" or "saved_model".
-
-    Example:
-        >>> Scorer.score.__doc__.splitlines()[0]
-        'Score pairs: two (n,) integer arrays to (n,) float32 logits.'
     """
 
-    runtime = ""
-
-    def __init__(self, facts: dict[str, Any]) -> None:
-        self.num_users, self.num_items = int(facts["num_users"]), int(facts["num_items"])
-        self._lock = threading.Lock()
-
-    def __repr__(self) -> str:
-        return f"Scorer({self.runtime}, {self.num_users:,} users, {self.num_items:,} items)"
+    num_users: int
+    num_items: int
 
     @abstractmethod
-    def _run(
-        self, user_ids: NDArray[np.int32], item_ids: NDArray[np.int32]
-    ) -> NDArray[np.float32]: ...
+    def _score_pairs(self, user_ids: Ids, item_ids: Ids) -> NDArray[np.float32]:
+        """Score pairs of checked ids, (n,) and (n,) to (n,)."""
 
     def score(self, user_ids: ArrayLike, item_ids: ArrayLike) -> NDArray[np.float32]:
         """Score pairs: two (n,) integer arrays to (n,) float32 logits.
@@ -59,41 +44,121 @@ class Scorer(ABC):
             TypeError: ids that are not integers.
             ValueError: ids out of range, or arrays of different length.
         """
-        users = check_ids("user_ids", user_ids, self.num_users).astype(np.int32)
-        items = check_ids("item_ids", item_ids, self.num_items).astype(np.int32)
+        users = check_ids("user_ids", user_ids, self.num_users)
+        items = check_ids("item_ids", item_ids, self.num_items)
         if users.shape != items.shape:
             raise ValueError(
                 f"user_ids has shape {users.shape}, item_ids {items.shape}: expected (n,) twice"
             )
-        with self._lock:
-            if len(users) <= _PAIRS_PER_CALL:
-                return self._run(users, items) if len(users) else np.empty(0, np.float32)
-            return np.concatenate(
-                [
-                    self._run(users[at : at + _PAIRS_PER_CALL], items[at : at + _PAIRS_PER_CALL])
-                    for at in range(0, len(users), _PAIRS_PER_CALL)
-                ]
-            )
+        return self._score_pairs(users, items)
 
-    def score_candidates(self, user_id: int, item_ids: ArrayLike) -> NDArray[np.float32]:
-        """Score candidates (n,) for one user: (n,) float32 logits."""
-        items = np.asarray(item_ids)
-        return self.score(np.full(items.shape, user_id), items)
+    def score_candidates(
+        self, user_id: int, item_ids: ArrayLike | None = None
+    ) -> NDArray[np.float32]:
+        """Score candidates for one user.
+
+        Args:
+            user_id: one user.
+            item_ids: (n,) candidates; None for the whole catalogue, in order.
+
+        Returns:
+            (n,) float32 logits.
+
+        Raises:
+            TypeError: ids that are not integers.
+            ValueError: ids out of range.
+        """
+        users = check_ids("user_id", [user_id], self.num_users)
+        given = np.arange(self.num_items) if item_ids is None else item_ids
+        items = check_ids("item_ids", given, self.num_items)
+        return self._score_pairs(np.repeat(users, len(items)), items)
 
     def score_all_items(self, user_ids: ArrayLike) -> NDArray[np.float32]:
         """Score all items for users (b,): (b, num_items) float32 logits."""
-        users, items = np.asarray(user_ids), np.arange(self.num_items)
-        scores = self.score(np.repeat(users, self.num_items), np.tile(items, len(users)))
-        return scores.reshape(len(users), self.num_items)
+        users = check_ids("user_ids", user_ids, self.num_users)
+        items = np.arange(self.num_items)
+        scores = np.empty((len(users), self.num_items), np.float32)
+        for row, user in enumerate(users):
+            scores[row] = self._score_pairs(np.full(len(items), user), items)
+        return scores
 
 
-class _LiteRTScorer(Scorer):
+def count_ids(model: Any) -> tuple[int, int]:
+    """Return (num_users, num_items) that a rating model has rows for.
+
+    Args:
+        model: a functional Keras model whose two inputs, user ids and item ids in this order, go
+            straight into layers with an ``input_dim`` (``Embedding``); the smallest one counts.
+
+    Raises:
+        TypeError: not a functional model of two inputs.
+        ValueError: an input feeds no such layer.
+
+    Example:
+        >>> from recsys_lib.models import RatingModelConfig, build_rating_model
+        >>> count_ids(build_rating_model(RatingModelConfig("neumf", 20, 30)))
+        (20, 30)
+    """
+    inputs = getattr(model, "inputs", None)
+    if not isinstance(inputs, list) or len(inputs) != 2:
+        raise TypeError(
+            f"model is of type {type(model).__name__}: expected a functional Keras model with the "
+            "inputs user_ids and item_ids, such as build_rating_model gives"
+        )
+    tables = [layer for layer in model.layers if hasattr(layer, "input_dim")]
+    users, items = ([int(t.input_dim) for t in tables if t.input is ids] for ids in inputs)
+    if not users or not items:
+        raise ValueError(
+            f"model looks {'item_ids' if users else 'user_ids'} up in no layer with an input_dim: "
+            "expected an Embedding, as in the models of build_rating_model"
+        )
+    return min(users), min(items)
+
+
+class ExportedScorer(PairScorer):
+    """An exported model, opened; made by :func:`load_scorer`.
+
+    One scorer may be shared by threads: calls wait for each other.
+
+    Attributes:
+        num_users: user ids are in [0, num_users).
+        num_items: item ids are in [0, num_items).
+        runtime: "litert" or "onnx".
+    """
+
+    runtime = ""
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        self.num_users, self.num_items = facts["num_users"], facts["num_items"]
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        counts = f"{self.num_users:,} users, {self.num_items:,} items"
+        return f"ExportedScorer({self.runtime}, {counts})"
+
+    @abstractmethod
+    def _run(
+        self, user_ids: NDArray[np.int32], item_ids: NDArray[np.int32]
+    ) -> NDArray[np.float32]: ...
+
+    def _score_pairs(self, user_ids: Ids, item_ids: Ids) -> NDArray[np.float32]:
+        users, items = user_ids.astype(np.int32), item_ids.astype(np.int32)
+        parts = [np.empty(0, np.float32)]
+        with self._lock:
+            for at in range(0, len(users), _PAIRS_PER_CALL):
+                part = slice(at, at + _PAIRS_PER_CALL)
+                parts.append(self._run(users[part], items[part]))
+        return parts[1] if len(parts) == 2 else np.concatenate(parts)
+
+
+class _LiteRTScorer(ExportedScorer):
     runtime = "litert"
 
-    def __init__(self, path: Path, num_threads: int) -> None:
+    def __init__(self, path: Path, content: bytes, num_threads: int) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
-        content, facts = split_facts(path)
+        size = int.from_bytes(content[-8:], "little")
+        content, facts = _unseal(path, content, content[-8 - size : -8])
         super().__init__(facts)
         self._interpreter = Interpreter(model_content=content, num_threads=num_threads)
         runner = self._interpreter.get_signature_runner("serving_default")
@@ -115,10 +180,10 @@ class _LiteRTScorer(Scorer):
         return self._interpreter.get_tensor(self._logits)
 
 
-class _OnnxScorer(Scorer):
+class _OnnxScorer(ExportedScorer):
     runtime = "onnx"
 
-    def __init__(self, path: Path, num_threads: int) -> None:
+    def __init__(self, path: Path, content: bytes, num_threads: int) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -126,7 +191,7 @@ class _OnnxScorer(Scorer):
         options.log_severity_level = 4  # errors arrive as exceptions
         try:
             self._session = onnxruntime.InferenceSession(
-                path.read_bytes(), options, providers=["CPUExecutionProvider"]
+                content, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # the runtime has a class of its own for each failure
             raise ValueError(
@@ -134,66 +199,65 @@ class _OnnxScorer(Scorer):
                 "export_onnx or export_litert wrote, not truncated or changed"
             ) from error
         metadata = self._session.get_modelmeta().custom_metadata_map
-        super().__init__(parse_facts(path, metadata.get(FACTS_NAME)))
+        super().__init__(_unseal(path, content, metadata.get(FACTS_NAME, "").encode())[1])
 
     def _run(self, user_ids: NDArray[np.int32], item_ids: NDArray[np.int32]) -> NDArray[np.float32]:
         return self._session.run(["logits"], {"user_ids": user_ids, "item_ids": item_ids})[0]
 
 
-class _SavedModelScorer(Scorer):
-    runtime = "saved_model"
-
-    def __init__(self, path: Path) -> None:
-        facts_file = path / "assets.extra" / FACTS_NAME
-        text = facts_file.read_text(encoding="utf-8") if facts_file.is_file() else None
-        facts = parse_facts(path, text)
-        if folder_digests(path) != facts.get("sha256"):
-            raise ValueError(
-                f"{path} is damaged: expected the files as export_saved_model wrote them"
-            )
-        super().__init__(facts)
-        import tensorflow as tf
-
-        self._model = tf.saved_model.load(str(path))  # the function needs it alive
-        self._function = self._model.signatures["serving_default"]
-        self._to_tensor = tf.constant
-
-    def _run(self, user_ids: NDArray[np.int32], item_ids: NDArray[np.int32]) -> NDArray[np.float32]:
-        ids = {"user_ids": self._to_tensor(user_ids), "item_ids": self._to_tensor(item_ids)}
-        return self._function(**ids)["logits"].numpy()
-
-
-def load_scorer(path: str | os.PathLike[str], num_threads: int = 1) -> Scorer:
-    """Open what export_litert, export_onnx or export_saved_model wrote.
+def load_scorer(path: str | os.PathLike[str], num_threads: int = 1) -> ExportedScorer:
+    """Open what export_litert or export_onnx wrote.
 
     The kind is found from the content. LiteRT runs in ``ai_edge_litert``, ONNX in ``onnxruntime``.
     Runtimes in one process disturb each other's threads: measure them in processes of their own.
 
     Args:
-        path: of the file, or of the folder of a SavedModel. Open only files that you trust: a
-            SavedModel is a program.
-        num_threads: of LiteRT and ONNX Runtime; TensorFlow has its own setting for the process.
+        path: of the file.
+        num_threads: that a call may use.
 
     Raises:
-        FileNotFoundError: nothing is there.
+        FileNotFoundError: there is no such file.
         ValueError: the file is truncated, changed, or not one of ours.
 
     Example:
         >>> import tempfile
         >>> from recsys_lib.models import RatingModelConfig, build_rating_model
-        >>> from recsys_lib.serving.export import export_litert
+        >>> from recsys_lib.serving import export_litert
         >>> model = build_rating_model(RatingModelConfig("dot_product", 20, 30))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     export_litert(model, f"{folder}/ranker.tflite")
         ...     load_scorer(f"{folder}/ranker.tflite")
-        Scorer(litert, 20 users, 30 items)
+        ExportedScorer(litert, 20 users, 30 items)
     """
     num_threads = check_number("num_threads", num_threads, 1, integer=True)
-    path = Path(path)
-    if path.is_dir():
-        return _SavedModelScorer(path)
-    with path.open("rb") as file:
-        start = file.read(8)
-    if start[4:] == _LITERT_MARK:
-        return _LiteRTScorer(path, num_threads)
-    return _OnnxScorer(path, num_threads)
+    content = Path(path).read_bytes()
+    kind = _LiteRTScorer if content[4:8] == _LITERT_MARK else _OnnxScorer
+    return kind(Path(path), content, num_threads)
+
+
+def seal(content: bytes, model: Any) -> bytes:
+    """Return the facts that go with the content of a file: numbers of ids, bytes, checksum."""
+    num_users, num_items = count_ids(model)
+    facts = {"format": _FORMAT, "format_version": _VERSION, "model_bytes": len(content)}
+    text = json.dumps(facts | {"num_users": num_users, "num_items": num_items}).encode()
+    return text + hashlib.sha256(content + text).hexdigest().encode()
+
+
+def _unseal(path: Path, content: bytes, sealed: bytes) -> tuple[bytes, dict[str, Any]]:
+    """Return the model and the facts; ValueError where they are missing, damaged, or newer."""
+    text, digest = sealed[:-_DIGEST_LENGTH], sealed[-_DIGEST_LENGTH:]
+    try:
+        facts = json.loads(text)
+        version, model = facts["format_version"], content[: facts["model_bytes"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} has no facts of a {_FORMAT}: expected a whole file written by export_litert "
+            "or export_onnx"
+        ) from error
+    if version > _VERSION:
+        raise ValueError(
+            f"{path} has format version {version}: expected up to {_VERSION}, or a newer recsys_lib"
+        )
+    if hashlib.sha256(model + text).hexdigest().encode() != digest:
+        raise ValueError(f"{path} is damaged: expected the file as it was written")
+    return model, facts

@@ -1,4 +1,4 @@
-"""A few vector instructions for Numba: enough to score 16 items at once on whole numbers.
+"""A few vector instructions for Numba: enough for products of bytes, 16 sums at once.
 
 Numba has no vector type, and no loop that it compiles becomes the byte dot product that processors
 have for exactly this job. So two types and some functions are declared here through Numba's
@@ -8,8 +8,8 @@ documented extension interface; each is one or two LLVM instructions:
 ``zeros()``         16 sums of 0, 32-bit integers
 ``load_bytes``      64 consecutive bytes of an array
 ``splat4``          4 consecutive bytes of an array, repeated 16 times
-``low4, high4``     the lower and the upper half of each of 64 bytes
 ``dot4``            sums[r] += a[4r]*b[4r] + ... + a[4r+3]*b[4r+3]; a unsigned, b signed bytes
+``store``           put 16 sums into an array
 ``at_least``        16 comparisons with one number, as the bits of an integer
 ``prefetch``        start to read a row of a table
 ==================  ==========================================================================
@@ -27,7 +27,7 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import binding, ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
@@ -143,26 +143,6 @@ def splat4(typing_context: Any, array: Any, start: Any) -> Any:
 
 
 @intrinsic
-def low4(typing_context: Any, values: Any) -> Any:
-    """Give the lower four bits of each byte."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.and_(args[0], ir.Constant(_BYTES, [15] * BYTES_PER_LOAD))
-
-    return BYTES(BYTES), generate
-
-
-@intrinsic
-def high4(typing_context: Any, values: Any) -> Any:
-    """Give the upper four bits of each byte, moved down."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.lshr(args[0], ir.Constant(_BYTES, [4] * BYTES_PER_LOAD))
-
-    return BYTES(BYTES), generate
-
-
-@intrinsic
 def prefetch(typing_context: Any, table: Any, row: Any) -> Any:
     """Start to read a row of a (n, d) array into the cache, without waiting for it."""
 
@@ -192,3 +172,28 @@ def at_least(typing_context: Any, sums: Any, bound: Any) -> Any:
         return builder.zext(builder.bitcast(bits, ir.IntType(NUM_LANES)), _WORD)
 
     return types.uint32(SUMS, types.int32), generate
+
+
+@intrinsic
+def store(typing_context: Any, sums: Any, array: Any, start: Any) -> Any:
+    """Put 16 sums into ``array``, of 32-bit integers, from ``start`` on; the caller has room."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[1])(context, builder, args[1]).data
+        place = builder.bitcast(builder.gep(data, [args[2]]), _WORDS.as_pointer())
+        builder.store(args[0], place, align=4)
+        return context.get_dummy_value()
+
+    return types.void(sums, array, types.intp), generate
+
+
+def compiled(*signature: Any, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Compile without the interpreter's lock, and keep the code on disk where that is allowed."""
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        try:
+            return njit(*signature, nogil=True, cache=True, **options)(function)
+        except RuntimeError:  # no folder that can be written
+            return njit(*signature, nogil=True, **options)(function)
+
+    return decorate

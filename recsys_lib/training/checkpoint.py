@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.data import Interactions
+from recsys_lib.data import Interactions, Split
 from recsys_lib.files import read_file, write_file
+from recsys_lib.training.history import History
 
 _CLASS = "training checkpoint"
 
@@ -24,17 +25,13 @@ class TrainingState:
         model: the values of ``model.variables``, in their order.
         optimizer: the values of ``optimizer.variables``, with step count and learning rate.
         best: ``model`` after the best epoch so far; empty without early stopping.
-        loss: one value per finished epoch.
-        validation: one value per finished epoch; empty without validation.
-        seconds: one value per finished epoch.
+        history: the course of the run so far.
     """
 
     model: list[NDArray[Any]]
     optimizer: list[NDArray[Any]]
     best: list[NDArray[Any]]
-    loss: tuple[float, ...] = ()
-    validation: tuple[float, ...] = ()
-    seconds: tuple[float, ...] = ()
+    history: History
 
 
 def save_checkpoint(
@@ -54,14 +51,13 @@ def save_checkpoint(
 
     Example:
         >>> import tempfile
-        >>> state = TrainingState([np.ones(2)], [np.int64(3)], [], loss=(0.5,))
+        >>> state = TrainingState([np.ones(2)], [np.int64(3)], [], History((0.5,)))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save_checkpoint(f"{folder}/run", {"seed": 1}, state)
-        ...     load_checkpoint(f"{folder}/run", {"seed": 1}).loss
+        ...     load_checkpoint(f"{folder}/run", {"seed": 1}).history.loss
         (0.5,)
     """
-    header: dict[str, Any] = {"settings": settings}
-    header |= {name: list(getattr(state, name)) for name in ("loss", "validation", "seconds")}
+    header = {"settings": settings, "history": asdict(state.history)}
     arrays = {
         f"{part}.{number}": np.asarray(values)
         for part in ("model", "optimizer", "best")
@@ -86,37 +82,35 @@ def load_checkpoint(path: str | os.PathLike[str], settings: dict[str, Any]) -> T
     saved = header["settings"]
     for name in sorted(settings.keys() | saved.keys()):
         if saved.get(name) != settings.get(name):
-            raise ValueError(
-                f"checkpoint {path} belongs to another run: {name} was {saved.get(name)}, now it "
-                f"is {settings.get(name)}: expected the same, another path, or resume=False"
-            )
+            change = f"{name} was {saved.get(name)}, now it is {settings.get(name)}"
+            raise ValueError(f"checkpoint {path} belongs to another run: {change}")
 
-    def part(name: str) -> list[NDArray[Any]]:
-        count = sum(key.startswith(f"{name}.") for key in arrays)
-        return [arrays[f"{name}.{number}"] for number in range(count)]
-
-    return TrainingState(
-        part("model"),
-        part("optimizer"),
-        part("best"),
-        tuple(header["loss"]),
-        tuple(header["validation"]),
-        tuple(header["seconds"]),
+    model, optimizer, best = (
+        [arrays[f"{part}.{number}"] for number in range(sum(k.startswith(part) for k in arrays))]
+        for part in ("model", "optimizer", "best")
     )
+    course: dict[str, Any] = header["history"]
+    lists = {name: tuple(values) for name, values in course.items() if isinstance(values, list)}
+    return TrainingState(model, optimizer, best, History(**course | lists))
 
 
-def fingerprint(interactions: Interactions | None) -> str | None:
-    """Give a short hash of the rows, to tell data sets apart.
+def fingerprint(*parts: Any) -> str:
+    """Return a hash of arrays, interactions, splits and plain settings, to tell runs apart.
 
     Example:
         >>> a, b = Interactions([0, 1], [0, 1]), Interactions([0, 1], [1, 0])
         >>> fingerprint(a) == fingerprint(a), fingerprint(a) == fingerprint(b)
         (True, False)
     """
-    if interactions is None:
-        return None
-    digest = hashlib.blake2b(digest_size=12)
-    digest.update(f"{interactions.num_users} {interactions.num_items}".encode())
-    for column in (interactions.user_ids, interactions.item_ids, interactions.ratings):
-        digest.update(b"-" if column is None else column.tobytes())
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Split):
+            part = fingerprint(part.train, part.test, part.negatives)
+        elif isinstance(part, Interactions):
+            counts = part.num_users, part.num_items
+            part = fingerprint(counts, part.user_ids, part.item_ids, part.ratings)
+        is_array = isinstance(part, np.ndarray)
+        digest.update(f"{part.dtype}{part.shape}".encode() if is_array else repr(part).encode())
+        if is_array:
+            digest.update(np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()

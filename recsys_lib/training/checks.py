@@ -1,72 +1,17 @@
-"""Checks of what fit() is given, before anything is touched."""
+"""What fit() is given: checked before anything is touched, and noted for the checkpoint."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from recsys_lib.data import Interactions
-from recsys_lib.training.gradients import is_large
-from recsys_lib.training.loop import OBJECTIVES
+import numpy as np
+
+from recsys_lib.checks import check_type
+from recsys_lib.data import Interactions, Split
+from recsys_lib.training.checkpoint import fingerprint
+from recsys_lib.training.loop import is_large
 
 _FEWEST_ROWS_FOR_JIT = 50_000
-
-
-def check_options(
-    interactions: Interactions,
-    *,
-    objective: str,
-    epochs: int,
-    batch_size: int,
-    negatives_per_positive: int,
-    l2: float,
-    seed: int,
-    patience: int | None,
-    has_validation: bool,
-    checkpoint: Path | None,
-) -> None:
-    """Raise unless the arguments of fit() are in range and fit each other.
-
-    Raises:
-        TypeError: a wrong type.
-        ValueError: a value out of range, ratings missing, or patience without validation.
-        FileNotFoundError: the folder of ``checkpoint`` does not exist.
-
-    Example:
-        >>> check_options(Interactions([0], [0]), objective="bpr", epochs=1, batch_size=1,
-        ...               negatives_per_positive=1, l2=0.0, seed=0, patience=3,
-        ...               has_validation=False, checkpoint=None)
-        Traceback (most recent call last):
-        ValueError: patience is 3, but there is no validation to judge by
-    """
-    if not isinstance(interactions, Interactions):
-        raise TypeError(
-            f"interactions is of type {type(interactions).__name__}: expected Interactions "
-            "(of a Split, pass .train)"
-        )
-    if objective not in OBJECTIVES:
-        raise ValueError(f"objective is {objective!r}: expected one of {tuple(OBJECTIVES)}")
-    if objective == "squared_error" and interactions.ratings is None:
-        raise ValueError(
-            "objective is 'squared_error', but interactions has no ratings: expected ratings, or "
-            "an objective for plain events such as 'sigmoid_cross_entropy'"
-        )
-    _check_integer("epochs", epochs, 1)
-    _check_integer("batch_size", batch_size, 1)
-    _check_integer("negatives_per_positive", negatives_per_positive, 1)
-    _check_integer("seed", seed, 0)
-    if patience is not None:
-        _check_integer("patience", patience, 1)
-        if not has_validation:
-            raise ValueError(f"patience is {patience}, but there is no validation to judge by")
-    if isinstance(l2, bool) or not isinstance(l2, int | float):
-        raise TypeError(f"l2 is {l2!r}: expected a number")
-    if not 0 <= l2 < float("inf"):
-        raise ValueError(f"l2 is {l2}: expected a finite number, 0 or more")
-    if checkpoint is not None and not checkpoint.parent.is_dir():
-        raise FileNotFoundError(
-            f"checkpoint is {checkpoint}: expected an existing folder {checkpoint.parent}"
-        )
 
 
 def check_model(model: Any, interactions: Interactions) -> None:
@@ -77,7 +22,6 @@ def check_model(model: Any, interactions: Interactions) -> None:
         ValueError: the inputs are swapped, the output is not (n,), an id is out of its range, or
             there is nothing to train.
     """
-    import numpy as np
     import tensorflow as tf
 
     names = [str(getattr(x, "name", "")) for x in getattr(model, "inputs", None) or ()]
@@ -90,21 +34,16 @@ def check_model(model: Any, interactions: Interactions) -> None:
     try:
         shape = tuple(model(ids, training=False).shape)
     except (tf.errors.InvalidArgumentError, IndexError) as error:
-        raise ValueError(
-            f"interactions counts {counts[0]} users and {counts[1]} items, and model cannot score "
-            f"user {counts[0] - 1} with item {counts[1] - 1}: expected tables of that size"
-        ) from error
+        what = f"model cannot score user {counts[0] - 1} with item {counts[1] - 1}"
+        raise ValueError(f"{what}: expected tables as large as interactions") from error
     if shape != (2,):
-        raise ValueError(
-            f"model returns shape {shape} for two pairs: expected (2,), one logit per pair "
-            "(a trailing axis would broadcast against labels)"
-        )
+        raise ValueError(f"model returns shape {shape} for two pairs: expected (2,), two logits")
     if not model.trainable_variables:
         raise ValueError("model has no trainable variables: expected something to train")
 
 
 def own_optimizer(optimizer: Any) -> Any:
-    """Give a fresh optimizer with the settings of ``optimizer``, which stays as it is.
+    """Return a fresh optimizer with the settings of ``optimizer``, which stays as it is.
 
     Raises:
         TypeError: neither a name nor a Keras optimizer.
@@ -120,14 +59,9 @@ def own_optimizer(optimizer: Any) -> Any:
         try:
             return keras.optimizers.get(optimizer)
         except ValueError as error:
-            raise ValueError(
-                f"optimizer is {optimizer!r}: expected the name of a Keras optimizer such as "
-                "'adam', 'adagrad' or 'sgd', or an instance of one"
-            ) from error
-    if not isinstance(optimizer, keras.optimizers.Optimizer):
-        raise TypeError(
-            f"optimizer is of type {type(optimizer).__name__}: expected a name or a Keras optimizer"
-        )
+            hint = "expected the name of a Keras optimizer such as 'adam', or an instance"
+            raise ValueError(f"optimizer is {optimizer!r}: {hint}") from error
+    check_type("optimizer", optimizer, (keras.optimizers.Optimizer,), " of Keras, or its name")
     return type(optimizer).from_config(optimizer.get_config())
 
 
@@ -143,10 +77,32 @@ def jit_pays(model: Any, interactions: Interactions, num_gathered: int) -> bool:
     return not any(is_large((*v.shape, 1)[0], num_gathered) for v in model.trainable_variables)
 
 
-def _check_integer(name: str, value: Any, lowest: int) -> None:
-    import numpy as np
+def uses_averages(optimizer: Any) -> bool:
+    """Tell whether a run ends with the averages of its weights."""
+    return bool(getattr(optimizer, "inner_optimizer", optimizer).use_ema)
 
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} is {value!r}: expected an integer")
-    if value < lowest:
-        raise ValueError(f"{name} is {value}: expected {lowest} or more")
+
+def run_settings(
+    loop: dict[str, Any],
+    model: Any,
+    interactions: Interactions,
+    optimizer: Any,
+    validation: Any,
+    **more: Any,
+) -> dict[str, Any]:
+    """Return what a checkpoint notes of a run, and what must agree when it is resumed.
+
+    A validation that is a function cannot be compared; of an extra loss, only the name can.
+    """
+    extra = loop["extra_loss"]
+    name = extra and getattr(extra, "__name__", type(extra).__name__)
+    config = sorted((k, v) for k, v in optimizer.get_config().items() if k != "name")
+    is_data = isinstance(validation, Interactions | Split)
+    return loop | {
+        "extra_loss": name,
+        "optimizer": {"class": type(optimizer).__name__, "config": repr(config)},
+        "model": [[list(v.shape), str(v.dtype)] for v in model.variables],
+        "interactions": fingerprint(interactions),
+        "validation": fingerprint(validation) if is_data else None,
+        **more,
+    }

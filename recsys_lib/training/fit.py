@@ -5,23 +5,26 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_lib.checks import check_choice, check_number, check_type
 from recsys_lib.data import Interactions
-from recsys_lib.training.checkpoint import (
-    TrainingState,
-    fingerprint,
-    load_checkpoint,
-    save_checkpoint,
+from recsys_lib.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from recsys_lib.training.checks import (
+    check_model,
+    jit_pays,
+    own_optimizer,
+    run_settings,
+    uses_averages,
 )
-from recsys_lib.training.checks import check_model, check_options, jit_pays, own_optimizer
-from recsys_lib.training.history import History
-from recsys_lib.training.logs import progress_bar, scalar_writer
+from recsys_lib.training.history import History, progress_bar, scalar_writer
 from recsys_lib.training.loop import (
+    OBJECTIVES,
     Batch,
     EpochResult,
     compile_epoch,
@@ -29,12 +32,6 @@ from recsys_lib.training.loop import (
     trained_variables,
 )
 from recsys_lib.training.sampling import epoch_order
-from recsys_lib.training.settings import (
-    check_extra_loss,
-    extra_settings,
-    optimizer_settings,
-    validation_settings,
-)
 from recsys_lib.training.validation import Validation, make_validator
 
 
@@ -129,91 +126,71 @@ def fit(
         >>> run.loss[-1] < 0.1 < run.loss[0]
         True
     """
-    path = None if checkpoint is None else Path(checkpoint)
-    check_options(
-        interactions,
-        objective=objective,
-        epochs=epochs,
-        batch_size=batch_size,
-        negatives_per_positive=negatives_per_positive,
-        l2=l2,
-        seed=seed,
-        patience=patience,
-        has_validation=validation is not None,
-        checkpoint=path,
-    )
-    check_model(model, interactions)
-    check_extra_loss(extra_loss, objective_weight)
-    metric = metric or ("rmse" if objective == "squared_error" else "ndcg")
-    validate = (
-        None if validation is None else make_validator(validation, metric, model, interactions)
-    )
-    optimizer = own_optimizer(optimizer)
-    averages = getattr(optimizer, "inner_optimizer", optimizer).use_ema
-    if averages and patience is not None:
-        raise ValueError(
-            f"patience is {patience} and optimizer has use_ema=True: expected one of them, for the "
-            "weights of the best epoch and the averages at the end exclude each other"
-        )
+    check_type("interactions", interactions, (Interactions,), " (of a Split, pass .train)")
+    check_choice("objective", objective, OBJECTIVES)
+    if objective == "squared_error" and interactions.ratings is None:
+        raise ValueError("interactions has no ratings: expected some, or another objective")
+    many = check_number("negatives_per_positive", negatives_per_positive, 1, integer=True)
     loop: dict[str, Any] = {
         "objective": objective,
-        "batch_size": int(batch_size),
-        "negatives_per_positive": int(negatives_per_positive),
-        "l2": float(l2),
-        "seed": int(seed),
+        "batch_size": check_number("batch_size", batch_size, 1, integer=True),
+        "negatives_per_positive": many,
+        "l2": check_number("l2", l2, 0),
+        "seed": check_number("seed", seed, 0, integer=True),
+        "objective_weight": check_number("objective_weight", objective_weight, 0),
+        "extra_loss": extra_loss,
     }
+    if extra_loss is None and loop["objective_weight"] != 1:
+        raise ValueError(f"objective_weight is {objective_weight}, but there is no extra_loss")
+    if not (extra_loss is None or callable(extra_loss)):
+        raise TypeError(f"extra_loss is of type {type(extra_loss).__name__}: expected a function")
+    epochs = check_number("epochs", epochs, 1, integer=True)
+    optimizer = own_optimizer(optimizer)
+    if patience is not None:
+        patience = check_number("patience", patience, 1, integer=True)
+        if validation is None:
+            raise ValueError(f"patience is {patience}, but there is no validation to judge by")
+        if uses_averages(optimizer):
+            # The weights of the best epoch and the averages at the end exclude each other.
+            raise ValueError(f"patience is {patience}: expected None beside use_ema=True")
+    path = None if checkpoint is None else Path(checkpoint)
+    if path is not None and not path.parent.is_dir():
+        raise FileNotFoundError(f"checkpoint is {path}: expected an existing folder {path.parent}")
+    check_model(model, interactions)
+    judged = None  # the name of the metric, where there is one
+    if validation is not None:
+        judged = metric or ("rmse" if objective == "squared_error" else "ndcg")
+        validate = make_validator(validation, judged, model, interactions)
     if jit_compile is None:
-        num_gathered = batch_size * (1 + num_drawn(objective, negatives_per_positive))
+        num_gathered = loop["batch_size"] * (1 + num_drawn(objective, many))
         jit_compile = jit_pays(model, interactions, num_gathered)
     loop["jit_compile"] = bool(jit_compile)
-    settings = loop | {
-        "optimizer": optimizer_settings(optimizer),
-        "model": [[list(v.shape), str(v.dtype)] for v in model.variables],
-        "interactions": fingerprint(interactions),
-        "early_stopping": patience is not None,
-        **extra_settings(extra_loss, objective_weight),
-        "metric": None if validate is None else metric,
-        "validation": validation_settings(validation),
-    }
-    state = TrainingState([], [], [])
+    stops = patience is not None
+    settings = run_settings(
+        loop, model, interactions, optimizer, validation, early_stopping=stops, metric=judged
+    )
+    state = TrainingState([], [], [], History(metric=judged))
     if path is not None and resume and path.exists():
         state = load_checkpoint(path, settings)
-        if len(state.loss) > epochs:
-            raise ValueError(
-                f"epochs is {epochs}, but checkpoint {path} has {len(state.loss)} epochs already: "
-                "expected at least as many, another path, or resume=False"
-            )
+        if state.history.epochs > epochs:
+            reached = f"expected at least {state.history.epochs}, which {path} has already"
+            raise ValueError(f"epochs is {epochs}: {reached}")
     variables = [*model.variables, *getattr(extra_loss, "variables", ())]
     optimizer.build(trained_variables(model, extra_loss))
-    if extra_loss is not None:
-        loop |= {"extra_loss": extra_loss, "objective_weight": float(objective_weight)}
     run_epoch = compile_epoch(model, optimizer, interactions, **loop)
-    if state.loss:
+    done = state.history.epochs
+    if done:
         _assign(variables, state.model)
         _assign(optimizer.variables, state.optimizer)
     else:
-        state = TrainingState(_values(variables), _values(optimizer.variables), [])
-
-    def history(stopped_early: bool = False) -> History:
-        return History(
-            state.loss,
-            state.validation,
-            state.seconds,
-            None if validate is None else metric,
-            stopped_early,
-            len(interactions),
-        )
-
-    def out_of_patience() -> bool:
-        best = history().best_epoch
-        return patience is not None and best is not None and len(state.loss) - best >= patience
-
-    with scalar_writer(log_dir) as write, progress_bar(epochs, len(state.loss), progress) as bar:
-        for epoch in range(len(state.loss), epochs):
-            if out_of_patience():
+        state = replace(state, model=_values(variables), optimizer=_values(optimizer.variables))
+    with scalar_writer(log_dir) as write, progress_bar(epochs, done, progress) as bar:
+        for epoch in range(done, epochs):
+            run = state.history
+            if patience is not None and run.epochs - (run.best_epoch or run.epochs) >= patience:
                 break
             start = time.perf_counter()
-            result = run_epoch(epoch_order(len(interactions), seed, epoch), epoch)
+            result = run_epoch(epoch_order(len(interactions), loop["seed"], epoch), epoch)
             seconds = time.perf_counter() - start
             weights = _values(variables)
             if not _all_finite(result, weights):
@@ -221,18 +198,16 @@ def fit(
                 raise FloatingPointError(_divergence(epoch, result, optimizer))
             loss = result.loss_sum / len(interactions)
             logs = {"loss": loss, "interactions_per_second": len(interactions) / seconds}
-            if validate is not None:
-                logs[metric] = validate()
-            state = TrainingState(
-                weights,
-                _values(optimizer.variables),
-                state.best,
-                (*state.loss, loss),
-                (*state.validation, logs[metric]) if validate is not None else (),
-                (*state.seconds, seconds),
+            if judged is not None:
+                logs[judged] = validate()
+            run = replace(
+                run,
+                loss=(*run.loss, loss),
+                validation=(*run.validation, logs[judged]) if judged is not None else (),
+                seconds=(*run.seconds, seconds),
             )
-            if patience is not None and history().best_epoch == epoch + 1:
-                state.best[:] = weights
+            best = weights if stops and run.best_epoch == epoch + 1 else state.best
+            state = TrainingState(weights, _values(optimizer.variables), best, run)
             if path is not None:
                 save_checkpoint(path, settings, state)
             write(epoch + 1, logs)
@@ -240,15 +215,15 @@ def fit(
             bar.update()
             if on_epoch_end is not None:
                 on_epoch_end(epoch + 1, logs)
-    if patience is not None and state.best:
+    if state.best:
         _assign(variables, state.best)
-    if averages:
+    if uses_averages(optimizer):
         trained = trained_variables(model, extra_loss)
         optimizer.finalize_variable_values(trained)
         for variable in trained:  # the mean of weights that fulfil a constraint may not
             if variable.constraint is not None:
                 variable.assign(variable.constraint(variable))
-    return history(stopped_early=len(state.loss) < epochs)
+    return replace(state.history, stopped_early=state.history.epochs < epochs)
 
 
 def _values(variables: Any) -> list[NDArray[Any]]:

@@ -1,11 +1,17 @@
-"""How a rating model is run in training: one user against several items."""
+"""How a rating model is run: in training, one user against several items; else, pairs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from recsys_lib.checks import check_ids, check_shape
+
 Forward = Callable[[Any, Any], Any]
+_PAIRS_PER_BATCH = 1 << 16
 
 
 def make_forward(model: Any) -> Forward:
@@ -99,20 +105,83 @@ def embedding_tables(model: Any) -> list[tuple[int, str]]:
         >>> embedding_tables(build_rating_model(RatingModelConfig("dot_product", 2, 3, 4)))
         [(0, 'users'), (1, 'items')]
     """
-    import keras
-
-    tables = []
-    for layer in getattr(model, "layers", ()):
-        if not isinstance(layer, keras.layers.Embedding) or not layer.trainable:
-            continue
-        for position, variable in enumerate(model.trainable_variables):
-            if variable is layer.embeddings:
-                fed_by = [layer.input is ids for ids in model.inputs]
-                if sum(fed_by) == 1:
-                    tables.append((position, ("users", "items")[fed_by.index(True)]))
+    positions = {id(variable): n for n, variable in enumerate(model.trainable_variables)}
+    tables = [
+        (positions[id(layer.embeddings)], side)
+        for layer, side in _lookups(model)
+        if id(layer.embeddings) in positions
+    ]
     if not tables:
         raise ValueError(
             "l2: model has no Embedding layer that an input feeds directly: expected a functional "
             "model such as build_rating_model gives, or l2=0"
         )
     return tables
+
+
+def _lookups(model: Any) -> list[tuple[Any, str]]:
+    """Return the Embedding layers that one input feeds directly, with "users" or "items"."""
+    import keras
+
+    inputs = getattr(model, "inputs", None) or ()
+    found = []
+    for layer in getattr(model, "layers", ()):
+        if isinstance(layer, keras.layers.Embedding):
+            fed_by = [layer.input is ids for ids in inputs]
+            if sum(fed_by) == 1:
+                found.append((layer, ("users", "items")[fed_by.index(True)]))
+    return found
+
+
+class KerasScorer:
+    """Scores pairs with a Keras model, compiled, in batches; follows the model's weights.
+
+    Args:
+        model: maps ``[user_ids, item_ids]``, each (n,) int32, to (n,) logits.
+
+    Example:
+        >>> import keras
+        >>> inputs = [keras.Input((), dtype="int32"), keras.Input((), dtype="int32")]
+        >>> rows = [keras.layers.Embedding(3, 2)(x) for x in inputs]
+        >>> model = keras.Model(inputs, keras.ops.sum(rows[0] * rows[1], axis=-1))
+        >>> KerasScorer(model).score([0, 1], [2, 2]).shape
+        (2,)
+    """
+
+    def __init__(self, model: Any) -> None:
+        import tensorflow as tf
+
+        self.model = model
+        ids = tf.TensorSpec([None], tf.int32)
+
+        @tf.function(autograph=False, input_signature=[ids, ids])
+        def forward(user_ids: Any, item_ids: Any) -> Any:
+            return tf.cast(model([user_ids, item_ids], training=False), tf.float32)
+
+        # One signature, compiled once: TensorFlow need not watch for further ones.
+        self._forward = forward.get_concrete_function()
+        self._counts = {"users": 1 << 31, "items": 1 << 31}
+        for layer, side in _lookups(model):
+            self._counts[side] = min(self._counts[side], layer.input_dim)
+
+    def score(self, user_ids: ArrayLike, item_ids: ArrayLike) -> NDArray[np.float32]:
+        """Score pairs: two (n,) integer arrays to (n,) float32 logits.
+
+        Raises:
+            TypeError: ids are not integers.
+            ValueError: an unknown id, not one dimension, or lengths differ.
+        """
+        import tensorflow as tf
+
+        users = check_ids("user_ids", user_ids, self._counts["users"])
+        items = check_ids("item_ids", item_ids, self._counts["items"])
+        check_shape("item_ids", items, users.shape)
+        scores = np.empty(len(users), np.float32)
+        for start in range(0, len(users), _PAIRS_PER_BATCH):
+            rows = slice(start, start + _PAIRS_PER_BATCH)
+            logits = self._forward(
+                tf.constant(users[rows], tf.int32), tf.constant(items[rows], tf.int32)
+            )
+            check_shape("model's output", logits, users[rows].shape)
+            scores[rows] = logits.numpy()
+        return scores

@@ -1,8 +1,12 @@
-"""What a training run leaves behind: one number per epoch, and why it ended."""
+"""What a training run shows and leaves behind: one number per epoch, and why it ended."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 LOWER_IS_BETTER = frozenset({"rmse", "mae", "loss"})
 
@@ -18,13 +22,11 @@ class History:
         seconds: wall time of each epoch's training, without validation and checkpoint.
         metric: name of the metric, or None without validation.
         stopped_early: True when ``patience`` ended the run before ``epochs``.
-        num_interactions: interactions per epoch.
 
     Example:
-        >>> run = History((0.9, 0.7, 0.6), (0.3, 0.5, 0.4), (1.0, 1.0, 1.0), "ndcg",
-        ...               num_interactions=500)
-        >>> run.epochs, run.best_epoch, run.best_value, run.interactions_per_second
-        (3, 2, 0.5, 500.0)
+        >>> run = History((0.9, 0.7, 0.6), (0.3, 0.5, 0.4), (1.0, 1.0, 1.0), "ndcg")
+        >>> run.epochs, run.best_epoch
+        (3, 2)
     """
 
     loss: tuple[float, ...] = ()
@@ -32,7 +34,6 @@ class History:
     seconds: tuple[float, ...] = ()
     metric: str | None = None
     stopped_early: bool = False
-    num_interactions: int = 0
 
     @property
     def epochs(self) -> int:
@@ -50,18 +51,46 @@ class History:
         best = min if self.metric in LOWER_IS_BETTER else max
         return self.validation.index(best(self.validation)) + 1
 
-    @property
-    def best_value(self) -> float | None:
-        """The metric after :attr:`best_epoch`; None without validation."""
-        return None if self.best_epoch is None else self.validation[self.best_epoch - 1]
 
-    @property
-    def interactions_per_second(self) -> float:
-        """Interactions trained on per second of training, over the whole run.
+def progress_bar(epochs: int, done: int, progress: bool) -> Any:
+    """Return a tqdm bar over epochs, or without ``progress`` one that shows nothing."""
+    from tqdm.auto import tqdm
 
-        Raises:
-            ValueError: no epoch was trained.
-        """
-        if not self.seconds:
-            raise ValueError("the run has no epochs: expected at least one")
-        return self.num_interactions * self.epochs / sum(self.seconds)
+    return tqdm(total=epochs, initial=done, disable=not progress, desc="training", unit="epoch")
+
+
+@contextmanager
+def scalar_writer(
+    log_dir: str | os.PathLike[str] | None,
+) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
+    """Open an event file; yield a function that writes numbers by name at a step.
+
+    Args:
+        log_dir: folder for the event file; made where it is missing. Look at it with
+            ``tensorboard --logdir <folder>``. None writes nothing.
+
+    Example:
+        >>> import os, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with scalar_writer(folder) as write:
+        ...         write(1, {"loss": 0.5})
+        ...     [name[:21] for name in os.listdir(folder)]
+        ['events.out.tfevents.1']
+    """
+    if log_dir is None:
+        yield lambda step, values: None
+        return
+    import tensorflow as tf
+
+    writer = tf.summary.create_file_writer(os.fspath(log_dir))
+
+    def write(step: int, values: Mapping[str, float]) -> None:
+        with writer.as_default(step=step):
+            for name, value in values.items():
+                tf.summary.scalar(name, value)
+        writer.flush()
+
+    try:
+        yield write
+    finally:
+        writer.close()

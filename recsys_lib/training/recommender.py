@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_lib.checks import check_counts, check_type, check_weights
 from recsys_lib.data import Interactions
+from recsys_lib.files import known_settings
 from recsys_lib.models import (
     RatingModelConfig,
     Recommender,
@@ -17,8 +19,8 @@ from recsys_lib.models import (
     inner_product_vectors,
 )
 from recsys_lib.training.fit import fit
+from recsys_lib.training.forward import KerasScorer
 from recsys_lib.training.history import History
-from recsys_lib.training.scoring import KerasScorer
 
 _OPTIONS = inspect.signature(fit).parameters.keys() - {"model", "interactions"}
 
@@ -57,15 +59,10 @@ class KerasRecommender(Recommender):
     """
 
     def __init__(self, config: RatingModelConfig, **options: Any) -> None:
-        if not isinstance(config, RatingModelConfig):
-            raise TypeError(
-                f"config is of type {type(config).__name__}: expected RatingModelConfig"
-            )
-        unknown = sorted(options.keys() - _OPTIONS)
-        if unknown:
-            raise TypeError(f"options {unknown} are unknown: expected some of {sorted(_OPTIONS)}")
+        check_type("config", config, (RatingModelConfig,))
+        inspect.signature(fit).bind(None, None, **options)
         self.config = config
-        self.options = dict(options)
+        self.options = {k: v.item() if isinstance(v, np.generic) else v for k, v in options.items()}
         self.keras_model: Any = None
         self.history: History | None = None
         self._not_saved: list[str] = []
@@ -78,13 +75,8 @@ class KerasRecommender(Recommender):
                 f"this model was loaded, and its {', '.join(self._not_saved)} cannot be saved: "
                 "expected a new KerasRecommender(config, ...) to train"
             )
-        counts = interactions.num_users, interactions.num_items
-        if counts != (self.config.num_users, self.config.num_items):
-            raise ValueError(
-                f"interactions counts {counts[0]} users and {counts[1]} items, config "
-                f"{self.config.num_users} and {self.config.num_items}: expected the same"
-            )
         config = self.config
+        check_counts("interactions", interactions, (config.num_users, config.num_items))
         if (
             config.kind == "matrix_factorization"
             and config.global_bias == 0
@@ -126,12 +118,17 @@ class KerasRecommender(Recommender):
 
     @classmethod
     def _from_state(cls, config: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
-        fields = config["config"]
-        fields["hidden_units"] = tuple(fields["hidden_units"])
-        model = cls(RatingModelConfig(**fields), **config["options"])
+        parts = ["config", "global_bias", "options", "not_saved"]
+        config = known_settings(config, parts, "KerasRecommender")
+        names = [field.name for field in fields(RatingModelConfig)]
+        settings = known_settings(config["config"], names, "RatingModelConfig")
+        settings["hidden_units"] = tuple(settings["hidden_units"])
+        options = known_settings(config["options"], _OPTIONS, "fit")
+        model = cls(RatingModelConfig(**settings), **options)
         model._not_saved = list(config["not_saved"])
         fitted_config = replace(model.config, global_bias=config["global_bias"])
         keras_model = build_rating_model(fitted_config)
-        keras_model.set_weights([arrays[f"weight.{number}"] for number in range(len(arrays))])
+        weights = [f"weight.{number}" for number in range(len(arrays))]
+        keras_model.set_weights([check_weights(name, arrays[name]) for name in weights])
         model._use(fitted_config, keras_model)
         return model

@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from recsys_lib.checks import check_choice, check_counts
 from recsys_lib.data import Interactions, Split
 from recsys_lib.evaluation import (
     evaluate_full_ranking,
     evaluate_leave_one_out,
     evaluate_ratings,
 )
-from recsys_lib.training.scoring import KerasScorer
+from recsys_lib.training.forward import KerasScorer
 
 RATING_METRICS = ("rmse", "mae")
 RANKING_METRICS = ("ndcg", "hit_rate", "recall")
@@ -50,54 +51,40 @@ def make_validator(
     if isinstance(validation, Interactions | Split):
         _check_data(validation, metric, train, k)
         scorer = KerasScorer(model)
-        judge: Callable[[], Any] = lambda: _judge(validation, metric, scorer, train, k)  # noqa: E731
-    elif callable(validation):
-        judge = lambda: validation(model)  # noqa: E731
-    else:
+    elif not callable(validation):
+        kind = type(validation).__name__
         raise TypeError(
-            f"validation is of type {type(validation).__name__}: expected Interactions, a Split, "
-            "or a function of the model"
+            f"validation is of type {kind}: expected Interactions, a Split or a function"
         )
 
-    def checked() -> float:
-        value = float(judge())
+    def judge() -> float:
+        if isinstance(validation, Split):
+            value = getattr(evaluate_leave_one_out(scorer, validation, k), metric)
+        elif not isinstance(validation, Interactions):
+            value = float(validation(model))
+        elif metric in RATING_METRICS:
+            value = getattr(evaluate_ratings(scorer, validation), metric)
+        else:
+            value = getattr(evaluate_full_ranking(scorer, train, validation, k), metric)
         if not math.isfinite(value):
             raise ValueError(f"validation gave {metric} = {value}: expected a finite number")
         return value
 
-    return checked
+    return judge
 
 
 def _check_data(validation: Interactions | Split, metric: str, train: Interactions, k: int) -> None:
     is_split = isinstance(validation, Split)
     allowed = RANKING_METRICS if is_split else RATING_METRICS + RANKING_METRICS
-    if metric not in allowed:
-        raise ValueError(f"metric is {metric!r}: expected one of {allowed} for this validation")
+    check_choice("metric", metric, allowed)
     if isinstance(validation, Split) and validation.negatives is None:
-        raise ValueError(
-            "validation is a Split without negatives: expected negatives, or Interactions"
-        )
+        raise ValueError("validation is a Split without negatives: expected some, or Interactions")
     if metric in RATING_METRICS and getattr(validation, "ratings", None) is None:
         raise ValueError(f"metric is {metric!r}, but validation has no ratings")
-    counts = validation.num_users, validation.num_items
-    if counts != (train.num_users, train.num_items):
-        raise ValueError(
-            f"validation counts {counts[0]} users and {counts[1]} items, interactions "
-            f"{train.num_users} and {train.num_items}: expected the same"
-        )
-    given = validation.negatives if isinstance(validation, Split) else None
+    check_counts("validation", validation, (train.num_users, train.num_items))
+    given = getattr(validation, "negatives", None)
     candidates = validation.num_items if given is None else 1 + given.shape[1]
     if metric in RANKING_METRICS and candidates < k:
         raise ValueError(
             f"validation ranks {candidates} candidates: expected at least {k} for {metric} at {k}"
         )
-
-
-def _judge(
-    validation: Interactions | Split, metric: str, scorer: Any, train: Interactions, k: int
-) -> float:
-    if isinstance(validation, Split):
-        return getattr(evaluate_leave_one_out(scorer, validation, k), metric)
-    if metric in RATING_METRICS:
-        return getattr(evaluate_ratings(scorer, validation), metric)
-    return getattr(evaluate_full_ranking(scorer, train, validation, k), metric)

@@ -28,6 +28,8 @@ from recsys_lib.data import Interactions
 from recsys_lib.models import RatingModelConfig, build_rating_model
 from recsys_lib.training import fit
 
+pytestmark = pytest.mark.slow  # each takes a second or more, and together they are an eighth of all
+
 USERS, ITEMS = 64, 96
 RANDOM = np.random.default_rng(0)
 DATA = Interactions(

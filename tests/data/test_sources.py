@@ -1,4 +1,4 @@
-"""How files are fetched: official addresses, archives, pickles, mirrors."""
+"""Where data sets are looked for, how they are fetched, and what happens when they cannot be."""
 
 from __future__ import annotations
 
@@ -6,14 +6,26 @@ import gzip
 import io
 import os
 import pickle
+import warnings
 import zipfile
 from collections import defaultdict
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from recsys_lib.data import DATASETS, DownloadError, load_dataset, load_frame, sources
-from recsys_lib.data.sources import pairs_from_pickle
+from recsys_lib.data import (
+    DATASETS,
+    DownloadError,
+    Split,
+    load_dataset,
+    load_frame,
+    load_split,
+)
+from recsys_lib.data.files import CorruptFileError, data_home
+from recsys_lib.data.sources import PICKLES, pairs_from_pickle
 
+FIELDS = ("ratings", "timestamps", "user_vocabulary", "item_vocabulary", "item_names", "item_texts")
 NCF = {
     "ml-1m.train.rating": b"0\t0\t5\n1\t1\t3\n1\t2\t4\n",
     "ml-1m.test.rating": b"0\t2\t5\t978824351\n1\t3\t3\t978300174\n",
@@ -22,6 +34,29 @@ NCF = {
 RETAIL_HEADER = (
     "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n"
 )
+
+
+@pytest.fixture
+def nowhere(monkeypatch, tmp_path):
+    """No address answers, and the data home is empty."""
+    monkeypatch.setenv("RECSYS_DATA_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("RECSYS_DATA_MIRROR", "http://127.0.0.1:9/nothing")
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def address(server, monkeypatch):
+    """Make a data set come from the test's server, without checksums."""
+
+    def change(name, path="", **changes):
+        files = dict.fromkeys(DATASETS[name].files, ())
+        card = replace(
+            DATASETS[name],
+            **({"address": server.url + path, "checksum": (), "files": files} | changes),
+        )
+        monkeypatch.setitem(DATASETS, name, card)
+
+    return change
 
 
 def names_in(folder):
@@ -34,120 +69,246 @@ def put(folder, files):
         (folder / name).write_bytes(content)
 
 
-def test_mirror_with_plain_and_packed_files(server, tmp_path, monkeypatch):
+def fields(data):
+    """Which fields there are, of the rows and of the split."""
+    rows = data.train if isinstance(data, Split) else data
+    found = {field for field in FIELDS if getattr(rows, field) is not None}
+    return found | {f for f in ("negatives", "validation") if getattr(data, f, None) is not None}
+
+
+def load_all(name, **options):
+    """All rows of a data set, and its published splits."""
+    folds = range(1, DATASETS[name].num_splits + 1)
+    splits = [load_split(name, fold=fold, progress=False, **options) for fold in folds]
+    return [load_dataset(name, progress=False, **options), *splits]
+
+
+def test_data_home(monkeypatch, tmp_path):
+    for name in ("RECSYS_DATA_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert data_home() == tmp_path / ".cache" / "recsys_lib"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
+    assert data_home() == tmp_path / "x" / "recsys_lib"
+    monkeypatch.setenv("RECSYS_DATA_HOME", "~/mine")
+    assert data_home() == tmp_path / "mine"
+    assert data_home(tmp_path / "other") == tmp_path / "other"
+
+
+@pytest.mark.parametrize("columns", [3, 4])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_data_home_that_has_all_files_is_only_read(nowhere, columns, packed):
+    files = dict(NCF)
+    if columns == 4:
+        files["ml-1m.train.rating"] = b"0\t0\t5\t7\n1\t1\t3\t8\n1\t2\t4\t9\n"
+    if packed:
+        files = {f"{name}.gz": gzip.compress(content) for name, content in files.items()}
+    put(nowhere / "ncf-ml-1m", files)
+    before = {path: path.stat().st_mtime_ns for path in nowhere.rglob("*")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        split = load_split("ncf-ml-1m", fallback="synthetic")
+    assert {path: path.stat().st_mtime_ns for path in nowhere.rglob("*")} == before
+    assert split.train.item_ids.tolist() == [0, 1, 2]
+    assert split.train.ratings.tolist() == [5, 3, 4]
+    assert split.test.item_ids.tolist() == [2, 3]
+    assert split.negatives.tolist() == [[1, 4], [0, 3]]
+    assert (split.num_users, split.num_items) == (2, 5)
+    assert split.train.timestamps is None  # whichever file was found
+    data = load_dataset("ncf-ml-1m")
+    assert data.item_ids.tolist() == [0, 1, 2, 2, 3]
+    assert data.ratings.tolist() == [5, 3, 4, 5, 3]
+
+
+@pytest.mark.parametrize(
+    ("negatives", "message"),
+    [
+        (b"(0,2)\t1\t4\n(1,3)\t0\n", "line 2: .* and 2 item ids"),
+        (b"(0,2)\t1\t4\n(1,4)\t0\t3\n", r"line 2: .*expected \(1,3\)"),
+        (b"(0,2)\t1\t4\n\n", "line 2"),
+        (b"(0,2)\t1\t4\n", "has 1 lines: expected 2"),
+        (b"(0,2)\t1\t4\n(1,3)\t0\t3\n(1,3)\t0\t3\n", "line 3"),
+        (b"(0,2)\t1\tx\n", "line 1"),
+    ],
+)
+def test_damage_is_never_papered_over(nowhere, negatives, message):
+    put(nowhere / "ncf-ml-1m", NCF | {"ml-1m.test.negative": negatives})
+    with pytest.raises(CorruptFileError, match=message):
+        load_split("ncf-ml-1m", fallback="synthetic")
+
+
+def test_what_to_put_where(nowhere):
+    with pytest.raises(DownloadError) as raised:
+        load_split("ncf-ml-1m", progress=False)
+    parts = [*NCF, str(nowhere / "ncf-ml-1m"), DATASETS["ncf-ml-1m"].source]
+    for part in (*parts, "RECSYS_DATA_HOME", "RECSYS_DATA_MIRROR"):
+        assert part in str(raised.value)
+    assert not (nowhere / "ncf-ml-1m").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*SYNTHETIC")
+@pytest.mark.parametrize("name", DATASETS)
+def test_stand_ins_have_every_field_of_the_real_data(real_data, nowhere, monkeypatch, name):
+    stand_ins = load_all(name, fallback="synthetic")
+    monkeypatch.undo()
+    real_data(name)  # or skip
+    for stand_in, real in zip(stand_ins, load_all(name), strict=True):
+        assert type(stand_in) is type(real)
+        assert fields(stand_in) == fields(real)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_stand_ins_are_of_the_same_kind(nowhere, name):
+    card = DATASETS[name]
+    with pytest.warns(UserWarning, match=f"{name} is not to be had.*SYNTHETIC") as caught:
+        data, *splits = load_all(name, fallback="synthetic")
+    assert {warning.filename for warning in caught} == {__file__}
+    vocabularies = {"user_vocabulary", "item_vocabulary"} if "item_names" in card.columns else set()
+    assert fields(data) == set(card.columns) | vocabularies
+    assert data.is_synthetic and data.name == f"synthetic (for {name})"
+    assert len(splits) == card.num_splits
+    for split in splits:
+        assert split.is_synthetic
+        assert fields(split) - {"negatives", "validation"} == fields(data)
+        assert len(split.all_rows()) == len(data)
+        assert split.train.to_csr()[split.test.user_ids, split.test.item_ids].sum() == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*SYNTHETIC")
+def test_stand_ins_follow_the_protocol(nowhere):
+    split = load_split("ncf-ml-1m", fallback="synthetic", progress=False)
+    assert split.negatives.shape == (split.num_users, 99)
+    met = split.train.to_csr() + split.test.to_csr()
+    assert met[np.repeat(split.test.user_ids, 99), split.negatives.ravel()].sum() == 0
+    assert all(len(set(row)) == 99 for row in split.negatives.tolist())
+    frame = load_frame("online-retail", fallback="synthetic", progress=False)
+    assert list(frame.columns) == RETAIL_HEADER.strip().split(",")
+    assert (frame.groupby("InvoiceNo")["CustomerID"].nunique() == 1).all()
+    assert frame.groupby("InvoiceNo").size().mean() > 1.5
+
+
+@pytest.mark.parametrize(
+    ("load", "arguments", "message"),
+    [
+        (
+            load_dataset,
+            {"name": "ml-1m"},
+            "name is 'ml-1m': expected one of ncf-ml-1m, .*synthetic",
+        ),
+        (load_dataset, {"name": "ml-100k", "fallback": "yes"}, "fallback is 'yes'"),
+        (load_dataset, {"name": "synthetic", "preset": "films"}, "preset is 'films'"),
+        (load_split, {"name": "ml-latest-small"}, "name is 'ml-latest-small': expected .*ml-100k"),
+        (load_split, {"name": "ml-100k", "fold": 6}, "fold is 6"),
+        (load_split, {"name": "ncf-ml-1m", "fold": 2}, "fold is 2"),
+        (load_frame, {"name": "ml-100k"}, "name is 'ml-100k': expected one of online-retail"),
+    ],
+)
+def test_bad_arguments(load, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        load(**arguments)
+
+
+def test_mirror_with_plain_and_packed_files(server, address, tmp_path, monkeypatch):
     monkeypatch.setenv("RECSYS_DATA_MIRROR", server.url + "/data/")
-    monkeypatch.setattr(sources, "CHECKSUMS", {})
+    address("ncf-ml-1m")
     server.routes = {f"/data/ncf-ml-1m/{name}": content for name, content in NCF.items()}
     train = server.routes.pop("/data/ncf-ml-1m/ml-1m.train.rating")
     server.routes["/data/ncf-ml-1m/ml-1m.train.rating.gz"] = gzip.compress(train)
-    split = load_dataset("ncf-ml-1m", data_home=tmp_path, progress=False)
-    assert len(split.train) == 3
-    assert names_in(tmp_path / "ncf-ml-1m") == [
-        "ml-1m.test.negative",
-        "ml-1m.test.rating",
-        "ml-1m.train.rating.gz",
-    ]
+    put(tmp_path / "ncf-ml-1m", {"ml-1m.test.rating": NCF["ml-1m.test.rating"]})
+    assert len(load_split("ncf-ml-1m", data_home=tmp_path, progress=False).train) == 3
+    files = ["ml-1m.test.negative", "ml-1m.test.rating", "ml-1m.train.rating.gz"]
+    assert names_in(tmp_path / "ncf-ml-1m") == files
     asked = len(server.requests)
-    load_dataset("ncf-ml-1m", data_home=tmp_path, progress=False)
+    assert "/data/ncf-ml-1m/ml-1m.test.rating" not in server.requests  # that one was there
+    load_split("ncf-ml-1m", data_home=tmp_path, progress=False)
     assert len(server.requests) == asked
 
 
-@pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_mirror_is_checked(server, tmp_path, monkeypatch, suffix):
+@pytest.mark.parametrize(
+    ("suffix", "content", "message"),
+    [
+        ("", b"0 1 2\n", "wrong checksum"),
+        (".gz", gzip.compress(b"0 1 2\n"), "wrong checksum"),
+        (".gz", gzip.compress(b"0 1 2\n" * 99)[:-9], "no whole gzip file"),
+    ],
+)
+def test_mirror_is_checked(server, tmp_path, monkeypatch, suffix, content, message):
     monkeypatch.setenv("RECSYS_DATA_MIRROR", server.url)
-    content = gzip.compress(b"0 1 2\n") if suffix else b"0 1 2\n"
     server.routes = {f"/adressa-macr/{name}{suffix}": content for name in ("train.txt", "test.txt")}
-    with pytest.raises(DownloadError, match="wrong checksum"):
-        load_dataset("adressa-macr", data_home=tmp_path, progress=False)
+    with pytest.raises(DownloadError, match=message):
+        load_split("adressa-macr", data_home=tmp_path, progress=False)
     assert names_in(tmp_path) == []
 
 
-def test_mirror_serves_a_damaged_gzip(server, tmp_path, monkeypatch):
-    monkeypatch.setenv("RECSYS_DATA_MIRROR", server.url)
-    server.routes = {"/adressa-macr/train.txt.gz": gzip.compress(b"0 1 2\n" * 99)[:-9]}
-    with pytest.raises(DownloadError, match="no whole gzip file"):
-        load_dataset("adressa-macr", data_home=tmp_path, progress=False)
-    assert names_in(tmp_path) == []
-
-
-def test_only_missing_files_are_fetched(server, tmp_path, monkeypatch):
-    monkeypatch.setenv("RECSYS_DATA_MIRROR", server.url)
-    monkeypatch.setattr(sources, "CHECKSUMS", {})
-    put(tmp_path / "adressa-macr", {"train.txt": b"0 1 2\n"})
-    server.routes = {"/adressa-macr/test.txt": b"0 3\n1 0\n"}
-    split = load_dataset("adressa-macr", data_home=tmp_path, progress=False)
-    assert server.requests == ["/adressa-macr/test.txt"]
-    assert split.test.item_ids.tolist() == [3, 0]
-    assert split.train.to_frame().to_numpy().tolist() == [[0, 1], [0, 2]]
-
-
-def test_official_address_with_git_blob_ids(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "FILES", {"adressa-macr": server.url})
+def test_official_address_with_git_blob_ids(server, address, tmp_path):
+    address("adressa-macr", files=DATASETS["adressa-macr"].files)
     server.routes = {"/train.txt": b"0 1 2\n", "/test.txt": b"0 3\n"}
-    with pytest.raises(
-        DownloadError, match="expected git:bd8920e78e87ce47552862cdacc3695ba6fb42c6"
-    ):
-        load_dataset("adressa-macr", data_home=tmp_path, progress=False)
+    with pytest.raises(DownloadError, match="git:bd8920e78e87ce47552862cdacc3695ba6fb42c6"):
+        load_split("adressa-macr", data_home=tmp_path, progress=False)
     assert names_in(tmp_path) == []
+    address("adressa-macr")
+    split = load_split("adressa-macr", data_home=tmp_path, progress=False)
+    assert split.train.to_frame().to_numpy().tolist() == [[0, 1], [0, 2]]
+    assert split.test.item_ids.tolist() == [3]
 
 
-def test_archive(server, tmp_path, monkeypatch):
+def zipped(members):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("user_artists.dat", "userID\tartistID\tweight\r\n2\t7\t40\r\n5\t7\t1\r\n")
-        archive.writestr("artists.dat", 'id\tname\turl\tpictureURL\r\n7\t"Weird" Al\t\t\r\n')
-        archive.writestr("tags.dat", "tagID\ttagValue\r\n1\tcaf\xe9\r\n".encode("latin-1"))
-        tagged = "userID\tartistID\ttagID\tday\tmonth\tyear\r\n2\t7\t1\t1\t4\t2009\r\n"
-        archive.writestr("user_taggedartists.dat", tagged)
-    server.routes["/l.zip"] = buffer.getvalue()
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def test_archive(server, address, tmp_path):
     name = "lastfm-hetrec2011-2k"
-    monkeypatch.setattr(sources, "ARCHIVES", {name: (server.url + "/l.zip", (), "")})
+    server.routes["/l.zip"] = zipped(
+        {
+            "user_artists.dat": "userID\tartistID\tweight\r\n2\t7\t40\r\n5\t7\t1\r\n",
+            "artists.dat": 'id\tname\turl\tpictureURL\r\n7\t"Weird" Al\t\t\r\n',
+            "tags.dat": "tagID\ttagValue\r\n1\tcaf\xe9\r\n".encode("latin-1"),
+            "user_taggedartists.dat": "userID\tartistID\ttagID\tday\tmonth\tyear\r\n"
+            "2\t7\t1\t1\t4\t2009\r\n",
+        }
+    )
+    address(name, "/l.zip")
     data = load_dataset(name, data_home=tmp_path, progress=False)
     assert data.item_texts == ('"Weird" Al café',)
     assert data.ratings.tolist() == [40, 1]
     assert names_in(tmp_path / name) == sorted(DATASETS[name].files)
 
 
-def test_archive_that_points_out_of_the_folder(server, tmp_path, monkeypatch):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("ml-100k/u.data", "1\t1\t1\t1\n")
-        archive.writestr("ml-100k/u.item", "")
-        archive.writestr("../../evil", "")
-    server.routes["/m.zip"] = buffer.getvalue()
-    monkeypatch.setattr(sources, "ARCHIVES", {"ml-100k": (server.url + "/m.zip", (), "ml-100k/")})
+def test_archive_that_points_out_of_the_folder(server, address, tmp_path):
+    server.routes["/m.zip"] = zipped({"ml-100k/u.data": "", "ml-100k/u.item": "", "../evil": ""})
+    address("ml-100k", "/m.zip")
     with pytest.raises(DownloadError, match="points out of the folder"):
         load_dataset("ml-100k", data_home=tmp_path / "home", progress=False)
     assert list(tmp_path.rglob("*")) == [tmp_path / "home"]
 
 
-def test_pickles_become_text(server, tmp_path, monkeypatch):
+def test_pickles_become_text(server, address, tmp_path, monkeypatch):
     train = defaultdict(dict, {1: {3: 1, 2: 1}, 0: {5: 1}})
     parts = {"train_mat_0": train, "valid_sample_0": {0: 1, 1: 4}, "test_sample_0": {0: [2]}}
-    server.routes = {
-        f"/Dataset/citeULike/LOO/{name}": pickle.dumps(part) for name, part in parts.items()
-    }
-    monkeypatch.setattr(sources, "_DERRD", server.url)
-    unchecked = {file: (member, ()) for file, (member, _) in sources.PICKLES.items()}
-    monkeypatch.setattr(sources, "PICKLES", unchecked)
-    split = load_dataset("citeulike-derrd", data_home=tmp_path, progress=False)
+    server.routes = {f"/{name}": pickle.dumps(part) for name, part in parts.items()}
+    address("citeulike-derrd")
+    for file, (member, _) in list(PICKLES.items()):
+        monkeypatch.setitem(PICKLES, file, (member, ()))
+    split = load_split("citeulike-derrd", data_home=tmp_path, progress=False)
     assert split.train.to_frame().to_numpy().tolist() == [[0, 5], [1, 2], [1, 3]]
     assert split.validation.item_ids.tolist() == [1, 4]
     assert split.test.item_ids.tolist() == [2]
 
 
-@pytest.mark.parametrize(
-    "evil", [{"__reduce__": (os.system, ("touch evil",))}, {"__reduce__": (eval, ("1",))}]
-)
-def test_pickles_run_nothing(tmp_path, monkeypatch, evil):
+@pytest.mark.parametrize("call", [(os.system, ("touch evil",)), (eval, ("1",))])
+def test_pickles_run_nothing(tmp_path, monkeypatch, call):
     monkeypatch.chdir(tmp_path)
-    kind = type("Evil", (), {"__reduce__": lambda self: evil["__reduce__"]})
+    kind = type("Evil", (), {"__reduce__": lambda self: call})
     with pytest.raises(DownloadError, match="is not allowed in a data file"):
         pairs_from_pickle(pickle.dumps({0: kind()}), "evil")
     assert names_in(tmp_path) == []
 
 
-def test_retail_from_uci(server, tmp_path, monkeypatch):
+def test_retail_from_uci(server, address, tmp_path):
     lines = [
         '536365,85123a,"HOLDER, WHITE",6,12/1/2010 8:26,2.55,17850,United Kingdom',
         "C536366,85123A,HOLDER,-1,12/1/2010 9:00,2.55,17850,United Kingdom",
@@ -156,11 +317,11 @@ def test_retail_from_uci(server, tmp_path, monkeypatch):
         '536369,85123A,"HOLDER, WHITE",2,12/3/2010 9:01,2.55,12583,France',
     ]
     server.routes["/data.csv"] = (RETAIL_HEADER + "\n".join(lines) + "\n").encode()
-    monkeypatch.setattr(sources, "RETAIL_URL", server.url + "/data.csv")
+    address("online-retail", "/data.csv")
     with pytest.raises(DownloadError, match="has 5 rows: expected 541909"):
         load_dataset("online-retail", data_home=tmp_path, progress=False)
     assert names_in(tmp_path) == []
-    monkeypatch.setattr(sources, "RETAIL_ROWS", 5)
+    address("online-retail", "/data.csv", statistics={"rows": 5})
     frame = load_frame("online-retail", data_home=tmp_path, progress=False)
     assert len(frame) == 5
     assert str(frame["InvoiceDate"][0]) == "2010-12-01 08:26:00"
@@ -170,3 +331,7 @@ def test_retail_from_uci(server, tmp_path, monkeypatch):
     assert data.item_vocabulary.tolist() == ["85123A"]
     assert data.ratings.tolist() == [6, 2]
     assert data.item_names == ("HOLDER, WHITE",)
+    path = tmp_path / "online-retail" / "online_retail.csv.gz"
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b",6,", b",six,")))
+    with pytest.raises(CorruptFileError, match="line 2: Quantity is 'six'"):
+        load_frame("online-retail", data_home=tmp_path)

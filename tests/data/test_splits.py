@@ -6,10 +6,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from recsys_lib.data import Interactions
+from recsys_lib.data import Interactions, make_synthetic, sample_negatives, split_cold_items
 
 
 @st.composite
@@ -29,21 +29,18 @@ def interactions(draw, unique_pairs=False):
     )
 
 
-def rows(part):
-    return part.ratings.astype(int).tolist()
+def rows(*parts):
+    return sorted(row for part in parts for row in part.ratings.astype(int).tolist())
 
 
 def pairs(part):
     return set(zip(part.user_ids.tolist(), part.item_ids.tolist(), strict=True))
 
 
-def items_of(data, user):
-    return set(data.item_ids[data.user_ids == user].tolist())
-
-
 @given(interactions(), st.integers(0, 5))
 def test_leave_one_out(data, seed):
-    users = [user for user in range(data.num_users) if len(items_of(data, user)) >= 2]
+    items = Counter(user for user, _ in pairs(data))
+    users = sorted(user for user, count in items.items() if count >= 2)
     if not users:
         with pytest.raises(ValueError, match="no user with two different items"):
             data.split_leave_one_out(seed)
@@ -62,20 +59,20 @@ def test_leave_one_out(data, seed):
 
 @given(interactions(unique_pairs=True))
 def test_leave_one_out_of_unique_pairs_loses_nothing(data):
-    assume(any(len(items_of(data, user)) >= 2 for user in range(data.num_users)))
-    train, test = data.split_leave_one_out()
-    assert sorted(rows(train) + rows(test)) == rows(data)
+    assume(len(data) > len(set(data.user_ids.tolist())))
+    assert rows(*data.split_leave_one_out()) == rows(data)
 
 
-def test_leave_one_out_takes_the_last_row_among_equal_times():
-    data = Interactions([0, 0, 0], [2, 0, 1], timestamps=[3, 3, 1])
-    assert data.split_leave_one_out()[1].item_ids.tolist() == [0]
-
-
-def test_leave_one_out_drops_earlier_rows_of_the_answer():
-    data = Interactions([0, 0, 0], [1, 2, 1], timestamps=[1, 2, 3])
-    train, test = data.split_leave_one_out()
-    assert (train.item_ids.tolist(), test.item_ids.tolist()) == ([2], [1])
+@pytest.mark.parametrize(
+    ("item_ids", "timestamps", "kept", "tested"),
+    [
+        ([2, 0, 1], [3, 3, 1], [2, 1], 0),  # the last row among equal times
+        ([1, 2, 1], [1, 2, 3], [2], 1),  # earlier rows of the answer are dropped
+    ],
+)
+def test_leave_one_out_by_hand(item_ids, timestamps, kept, tested):
+    train, test = Interactions([0] * 3, item_ids, None, timestamps).split_leave_one_out()
+    assert (train.item_ids.tolist(), test.item_ids.tolist()) == (kept, [tested])
     assert test.timestamps.tolist() == [3]
 
 
@@ -93,10 +90,10 @@ def test_random(data, fraction, seed):
             data.split_random(fraction, seed)
         return
     train, test = data.split_random(fraction, seed)
-    assert sorted(rows(train) + rows(test)) == rows(data)
+    assert rows(train, test) == rows(data)
     assert len(test) == num_test
-    assert rows(test) == rows(data.split_random(fraction, seed)[1])
-    assert rows(test) == sorted(rows(test))
+    again = data.split_random(fraction, seed)[1]
+    assert rows(test) == again.ratings.tolist() == test.ratings.tolist()  # in order
 
 
 @given(interactions(), st.floats(0.05, 0.95), st.integers(0, 5))
@@ -108,9 +105,26 @@ def test_stratified(data, fraction, seed):
             data.split_stratified(fraction, seed)
         return
     train, test = data.split_stratified(fraction, seed)
-    assert sorted(rows(train) + rows(test)) == rows(data)
+    assert rows(train, test) == rows(data)
     assert Counter(test.user_ids.tolist()) == Counter({u: n for u, n in wanted.items() if n})
     assert set(train.user_ids.tolist()) == set(count)
+
+
+@given(interactions(), st.floats(0.05, 0.95))
+def test_cut_in_time(data, fraction):
+    if data.timestamps is None:
+        with pytest.raises(ValueError, match="no timestamps"):
+            data.split_by_time(fraction)
+        return
+    num_test = max(1, round(len(data) * fraction))
+    if np.sort(data.timestamps)[-num_test] == data.timestamps.min():  # ties reach to the start
+        with pytest.raises(ValueError, match="leaves no row"):
+            data.split_by_time(fraction)
+        return
+    train, test = data.split_by_time(fraction)
+    assert train.timestamps.max() < test.timestamps.min()
+    assert rows(train, test) == rows(data)
+    assert len(test) >= num_test
 
 
 @given(interactions(), st.integers(2, 6), st.integers(0, 5))
@@ -119,26 +133,29 @@ def test_folds(data, num_folds, seed):
         with pytest.raises(ValueError, match=f"num_folds is {num_folds}"):
             data.split_folds(num_folds, seed)
         return
-    tested = []
-    for train, test in data.split_folds(num_folds, seed):
-        assert sorted(rows(train) + rows(test)) == rows(data)
+    folds = list(data.split_folds(num_folds, seed))
+    for train, test in folds:
+        assert rows(train, test) == rows(data)
         assert len(test) in (len(data) // num_folds, -(-len(data) // num_folds))
-        tested += rows(test)
-    assert sorted(tested) == rows(data)
+    assert rows(*(test for _, test in folds)) == rows(data)
 
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, float("nan")])
-def test_bad_fractions(fraction):
-    data = Interactions([0] * 9, list(range(9)))
-    for split in (data.split_random, data.split_stratified):
-        with pytest.raises(ValueError, match=r"test_fraction is .*: expected a number in \(0, 1\)"):
+def test_bad_arguments(fraction):
+    data = Interactions([0] * 9, list(range(9)), timestamps=list(range(9)))
+    for split in (data.split_random, data.split_stratified, data.split_by_time):
+        with pytest.raises(ValueError, match="test_fraction is"):
             split(fraction)
-
-
-@pytest.mark.parametrize("num_folds", [0, 1, 10])
-def test_bad_number_of_folds(num_folds):
-    with pytest.raises(ValueError, match="expected 2 to 9"):
-        Interactions([0] * 9, list(range(9))).split_folds(num_folds)
+    for name in ("test_fraction", "validation_fraction"):
+        with pytest.raises(ValueError, match=f"{name} is"):
+            split_cold_items(data, **{name: fraction})
+    for num_folds in (0, 1, 10):
+        with pytest.raises(ValueError, match="num_folds is"):
+            data.split_folds(num_folds)
+    with pytest.raises(ValueError, match="add up to"):
+        split_cold_items(data, test_fraction=0.6, validation_fraction=0.5)
+    with pytest.raises(ValueError, match="expected enough for one in test"):
+        split_cold_items(data, min_interactions=10**9)
 
 
 def test_parts_keep_what_belongs_to_the_whole():
@@ -151,19 +168,42 @@ def test_parts_keep_what_belongs_to_the_whole():
         assert part.is_synthetic
 
 
-@given(interactions(), st.floats(0.05, 0.95))
-def test_cut_in_time(data, fraction):
-    if data.timestamps is None:
-        with pytest.raises(ValueError, match="no timestamps"):
-            data.split_by_time(fraction)
-        return
-    try:
-        train, test = data.split_by_time(fraction)
-    except ValueError as error:  # all rows would be test rows: only when ties reach to the start
-        assert "leaves no row" in str(error)
-        num_test = max(1, round(len(data) * fraction))
-        assert np.sort(data.timestamps)[-num_test] == data.timestamps.min()
-        return
-    assert train.timestamps.max() < test.timestamps.min()
-    assert sorted(rows(train) + rows(test)) == rows(data)
-    assert len(test) >= max(1, round(len(data) * fraction))
+@pytest.mark.parametrize("with_ids", [False, True])
+def test_no_item_and_no_row_is_in_two_parts(with_ids):
+    log, ids = make_synthetic("music"), {}
+    if with_ids:
+        ids = {"item_vocabulary": np.arange(log.num_items)}
+    log = Interactions(log.user_ids, log.item_ids, item_names=log.item_names, **ids)
+    split = split_cold_items(log, seed=1)
+    parts = (split.train, split.validation, split.test)
+    items = np.concatenate([part.item_vocabulary for part in parts])
+    counts = np.bincount(log.item_ids, minlength=log.num_items)
+    assert len(np.unique(items)) == len(items) == (counts >= 5).sum()
+    assert sum(map(len, parts)) == counts[counts >= 5].sum()
+    assert [p.num_items / len(items) for p in parts] == pytest.approx([0.7, 0.1, 0.2], abs=1e-3)
+    for part in parts:
+        assert part.num_users == log.num_users
+        assert np.bincount(part.item_ids).min() >= 5  # nothing of an item was lost
+        assert part.item_names == tuple(log.item_names[i] for i in part.item_vocabulary)
+    again, other = split_cold_items(log, seed=1), split_cold_items(log, seed=2)
+    np.testing.assert_array_equal(again.test.item_vocabulary, split.test.item_vocabulary)
+    assert not np.array_equal(other.test.item_vocabulary, split.test.item_vocabulary)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 5))
+def test_sampled_negatives_are_unseen_and_different(seed, num_negatives):
+    rng = np.random.default_rng(seed)
+    data = Interactions(rng.integers(0, 9, 60), rng.integers(0, 40, 60), num_items=40)
+    train, test = data.split_leave_one_out(seed)
+    negatives = sample_negatives(train, test, num_negatives, seed)
+    known = (train.to_csr() + test.to_csr()).toarray() > 0
+    assert negatives.shape == (len(test), num_negatives)
+    for user, row in zip(test.user_ids, negatives, strict=True):
+        assert len(set(row.tolist())) == num_negatives
+        assert not known[user, row].any()
+    np.testing.assert_array_equal(negatives, sample_negatives(train, test, num_negatives, seed))
+    with pytest.raises(ValueError, match="num_negatives is 40: user"):
+        sample_negatives(train, test, 40)
+    with pytest.raises(ValueError, match="num_negatives is 0"):
+        sample_negatives(train, test, 0)

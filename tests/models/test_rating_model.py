@@ -140,8 +140,8 @@ def test_config_survives_json():
     config = make_config("neumf")
     again = RatingModelConfig(**json.loads(json.dumps(dataclasses.asdict(config))))
     assert again == config and hash(again) == hash(config)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        config.seed = 2
+    numpy_scalars = RatingModelConfig("neumf", np.int64(7), np.int32(3), init_std=np.float32(0.5))
+    json.dumps(dataclasses.asdict(numpy_scalars))
 
 
 @every_kind
@@ -167,30 +167,30 @@ def test_output_stays_float32_under_mixed_precision(kind):
 
 
 @pytest.mark.parametrize(
-    ("changes", "error", "message"),
+    ("changes", "error"),
     [
-        ({"kind": "svd"}, ValueError, "kind is 'svd': expected one of dot_product"),
-        ({"num_users": 0}, ValueError, "num_users is 0: expected an integer of at least 1"),
-        ({"num_items": 2.0}, TypeError, "num_items is 2.0"),
-        ({"embedding_dim": -1}, ValueError, "embedding_dim is -1"),
-        ({"hidden_units": (8,)}, ValueError, "expected none for dot_product"),
-        ({"kind": "two_tower", "hidden_units": ()}, ValueError, "expected some, such as"),
-        ({"kind": "neumf", "hidden_units": (8, 0)}, ValueError, r"hidden_units\[1\] is 0"),
-        ({"kind": "neumf", "hidden_units": 8}, TypeError, "expected a tuple of integers"),
-        ({"activation": None}, TypeError, "activation is None"),
-        ({"init_std": 0}, ValueError, "init_std is 0"),
-        ({"global_bias": float("nan")}, ValueError, "global_bias is nan"),
-        ({"seed": "a"}, TypeError, "seed is 'a'"),
+        ({"kind": "svd"}, ValueError),
+        ({"num_users": 0}, ValueError),
+        ({"num_items": 2.0}, TypeError),
+        ({"embedding_dim": -1}, ValueError),
+        ({"hidden_units": (8,)}, ValueError),
+        ({"hidden_units": (), "kind": "two_tower"}, ValueError),
+        ({"hidden_units": (8, 0), "kind": "neumf"}, ValueError),
+        ({"hidden_units": 8, "kind": "neumf"}, TypeError),
+        ({"activation": None}, TypeError),
+        ({"init_std": 0}, ValueError),
+        ({"global_bias": float("nan")}, ValueError),
+        ({"seed": "a"}, TypeError),
     ],
 )
-def test_bad_configs(changes, error, message):
+def test_bad_configs(changes, error):
     settings = {"kind": "dot_product", "num_users": 2, "num_items": 3} | changes
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=next(iter(changes))):
         RatingModelConfig(**settings)
 
 
 def test_bad_builder_arguments():
-    with pytest.raises(TypeError, match="config is of type str: expected RatingModelConfig"):
+    with pytest.raises(TypeError, match="config is of type str"):
         build_rating_model("dot_product")
-    with pytest.raises(TypeError, match="expected None, keras or tf_keras"):
+    with pytest.raises(TypeError, match="keras or tf_keras"):
         build_rating_model(make_config("dot_product"), keras=np)

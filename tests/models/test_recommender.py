@@ -80,9 +80,9 @@ def test_recommend_is_sorted_allowed_and_padded(model, users, k, draw):
         assert len(set(items.tolist())) == num_left
         assert not set(items.tolist()) & set(banned)
         scores = model.score_all_items([user])[0]
-        assert (np.diff(scores[items]) <= 0).all()
         allowed = np.setdiff1d(np.arange(NUM_ITEMS), banned)
-        np.testing.assert_array_equal(np.sort(scores[allowed])[::-1][:num_left], scores[items])
+        best = np.sort(scores[allowed])[::-1][:num_left]
+        np.testing.assert_allclose(scores[items], best, rtol=1e-5, atol=1e-6)
 
 
 @every_model
@@ -106,7 +106,7 @@ def test_folding_in_a_users_history_never_gives_it_back(model):
 
 
 def test_als_refuses_histories():
-    with pytest.raises(TypeError, match="ALS cannot score a user known only by items"):
+    with pytest.raises(TypeError, match="histories: the model cannot fold in"):
         MODELS[-1].recommend(histories=[[1]])
 
 
@@ -114,14 +114,15 @@ def test_als_refuses_histories():
 @pytest.mark.parametrize(
     ("users", "items", "error", "message"),
     [
-        ([99], [0], ValueError, r"user_ids holds 99: expected ids in \[0, 9\)"),
-        ([-1], [0], ValueError, r"user_ids holds -1: expected ids in \[0, 9\)"),
-        ([0], [7], ValueError, r"item_ids holds 7: expected ids in \[0, 7\)"),
-        ([0.0], [0], TypeError, "user_ids is of type float64: expected integers"),
-        (["a"], [0], TypeError, "user_ids is of type <U1: expected integers"),
-        ([[0]], [0], ValueError, r"user_ids has shape \(1, 1\): expected one dimension"),
-        (0, [0], ValueError, r"user_ids has shape \(\): expected one dimension"),
-        ([0, 1], [0], ValueError, "item_ids has 1 ids, user_ids has 2: expected equal lengths"),
+        ([99], [0], ValueError, "user_ids holds 99"),
+        ([-1], [0], ValueError, "user_ids holds -1"),
+        ([0], [7], ValueError, "item_ids holds 7"),
+        ([0.0], [0], TypeError, "user_ids is of type float64"),
+        ([True], [0], TypeError, "user_ids is of type bool"),
+        (["a"], [0], TypeError, "user_ids is of type <U1"),
+        ([[0]], [0], ValueError, r"user_ids has shape \(1, 1\)"),
+        (0, [0], ValueError, r"user_ids has shape \(\)"),
+        ([0, 1], [0], ValueError, r"item_ids has shape \(1,\)"),
     ],
 )
 def test_score_refuses(model, users, items, error, message):
@@ -132,23 +133,19 @@ def test_score_refuses(model, users, items, error, message):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({}, ValueError, "user_ids, histories: none given: expected exactly one"),
-        ({"user_ids": [0], "histories": [[0]]}, ValueError, "both given: expected exactly one"),
+        ({}, ValueError, "none given"),
+        ({"user_ids": [0], "histories": [[0]]}, ValueError, "both given"),
         ({"user_ids": [9]}, ValueError, "user_ids holds 9"),
-        ({"user_ids": [0], "k": 0}, ValueError, "k is 0: expected at least 1"),
-        ({"user_ids": [0], "k": "3"}, TypeError, "k is '3': expected an integer"),
-        ({"user_ids": [0], "exclude": [[1], [2]]}, ValueError, "exclude has 2 lists: expected 1"),
+        ({"user_ids": [0], "k": 0}, ValueError, "k is 0"),
+        ({"user_ids": [0], "k": "3"}, TypeError, "k is '3'"),
+        ({"user_ids": [0], "exclude": [[1], [2]]}, ValueError, "exclude has 2 lists"),
         ({"user_ids": [0], "exclude": [[8]]}, ValueError, r"exclude\[0\] holds 8"),
-        ({"user_ids": [0], "exclude": 3}, TypeError, "exclude is of type int: expected a list"),
+        ({"user_ids": [0], "exclude": 3}, TypeError, "exclude is of type int"),
+        ({"user_ids": [0], "exclude": Interactions([0], [0])}, ValueError, "exclude counts 1"),
         ({"histories": [[1], []]}, ValueError, r"histories\[1\] is empty"),
         ({"histories": [[1], [7]]}, ValueError, r"histories\[1\] holds 7"),
-        ({"histories": [1, 2]}, ValueError, r"histories\[0\] has shape \(\)"),
-        ({"histories": [[0]], "exclude": DATA}, ValueError, "whose users histories do not name"),
-        (
-            {"user_ids": [0], "exclude": Interactions([0], [0])},
-            ValueError,
-            "exclude counts 1 users and 1 items: expected 9 and 7",
-        ),
+        ({"histories": [1, 2]}, ValueError, r"histories\[0\] has shape"),
+        ({"histories": [[0]], "exclude": DATA}, ValueError, "exclude is Interactions"),
     ],
 )
 def test_recommend_refuses(arguments, error, message):
@@ -163,12 +160,12 @@ def test_an_unfitted_model_says_so(model, tmp_path):
         lambda: model.score_all_items([0]),
         lambda: model.score_histories([[0]]),
         lambda: model.recommend([0]),
-        lambda: model.save(tmp_path / "model.npz"),
+        lambda: model.save(tmp_path / "model"),
     ]
     for call in calls:
         with pytest.raises(RuntimeError, match="is not fitted"):
             call()
-    with pytest.raises(TypeError, match="interactions is of type list: expected Interactions"):
+    with pytest.raises(TypeError, match="interactions is of type list"):
         model.fit([[0, 1]])
     assert list(tmp_path.iterdir()) == []
 
@@ -176,7 +173,7 @@ def test_an_unfitted_model_says_so(model, tmp_path):
 def test_nan_scores_are_refused():
     model = Popularity().fit(DATA)
     model.item_counts = np.full(NUM_ITEMS, np.nan, np.float32)
-    with pytest.raises(ValueError, match="holds NaN"):
+    with pytest.raises(ValueError, match="NaN"):
         model.recommend([0])
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recsys_lib.compression import load_compressed
+from recsys_lib.compression import load_compressed, with_weights
 from recsys_lib.compression.pruning import WeightPruning
 from recsys_lib.compression.quantization import (
     ProductQuantization,
@@ -19,25 +19,24 @@ from recsys_lib.compression.quantization import (
     UniformQuantization,
 )
 from recsys_lib.data import (
-    PRESETS,
-    Interactions,
     Split,
-    SyntheticConfig,
     make_synthetic,
     sample_negatives,
 )
+from recsys_lib.data.synthetic import PRESETS, SyntheticConfig
 from recsys_lib.evaluation import evaluate_full_ranking, evaluate_leave_one_out
-from recsys_lib.models import EASE, IALS, Popularity, as_factors
+from recsys_lib.models import EASE, IALS, as_factors
+from recsys_lib.models.factors import Factors
 from recsys_lib.recipe import (
     Distill,
     EntropyCode,
     Prune,
     Quantize,
     ReduceDimensions,
-    check_recipe,
     compress,
 )
-from recsys_lib.recipe.measure import Resamples, interval
+from recsys_lib.recipe.measure import interval, requests, resampled_means
+from recsys_lib.recipe.steps import check_recipe
 from recsys_lib.serving import compare_latency
 
 SYMMETRIC = UniformQuantization(4, symmetric=True)
@@ -45,15 +44,11 @@ TIMER = functools.partial(compare_latency, rounds=5, calls_per_round=5)
 RECIPE = [ReduceDimensions(12), Quantize(UniformQuantization(4, scale_search="mse")), EntropyCode()]
 
 
-def make_split(data: Interactions, negatives: int = 0) -> Split:
-    train, test = data.split_leave_one_out()
-    given = sample_negatives(train, test, negatives) if negatives else None
-    return Split(train, test, given)
-
-
 @pytest.fixture(scope="module")
 def split() -> Split:
-    return make_split(make_synthetic(SyntheticConfig("video", num_users=400, num_items=300)), 50)
+    data = make_synthetic(SyntheticConfig("video", num_users=400, num_items=300))
+    train, test = data.split_leave_one_out()
+    return Split(train, test, sample_negatives(train, test, 50))
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +57,10 @@ def model(split: Split) -> IALS:
 
 
 def test_every_stage_is_what_its_file_says(model: IALS, split: Split, tmp_path: Path) -> None:
+    before = model.user_vectors.copy(), model.item_vectors.copy()
     result = compress(model, RECIPE, split, TIMER)
+    np.testing.assert_array_equal(before[0], model.user_vectors)
+    np.testing.assert_array_equal(before[1], model.item_vectors)
     assert [stage.name for stage in result.stages] == [
         "start", "ReduceDimensions 12", "Quantize uniform 4 bits", "EntropyCode",
     ]  # fmt: skip
@@ -81,30 +79,42 @@ def test_every_stage_is_what_its_file_says(model: IALS, split: Split, tmp_path: 
         assert 0 < stage.candidates_p50_us <= stage.candidates_p99_us
     frame = result.to_frame()
     assert len(frame) == 4 and not frame.isna().to_numpy().any()
-    assert np.isnan(compress(model, RECIPE, split, None).stages[0].top_p50_us)
-
-
-def test_nothing_is_mutated(model: IALS, split: Split) -> None:
-    before = model.user_vectors.copy(), model.item_vectors.copy()
-    compress(model, [Prune(), Quantize(SYMMETRIC), EntropyCode()], split, None)
-    np.testing.assert_array_equal(before[0], model.user_vectors)
-    np.testing.assert_array_equal(before[1], model.item_vectors)
+    low, high = last.ndcg_interval
+    assert frame.ndcg_pm.iloc[-1] == (high - low) / 2
+    assert frame.change_low.iloc[-1] == last.change_interval[0]
+    assert np.isnan(compress(model, RECIPE[:1], split, None).stages[0].top_p50_us)
 
 
 def test_items_only_folds_the_training_items_in(model: IALS, split: Split) -> None:
-    result = compress(model, [Quantize(TransformCoding(0.05))], split, TIMER, account="items")
+    recipe = [Quantize(TransformCoding(0.05))]
+    result = compress(model, recipe, split, TIMER, account="items")
     assert result.factors.user_vectors is None
-    histories = split.train.to_csr()
-    users = [histories.indices[histories.indptr[u] : histories.indptr[u + 1]] for u in range(400)]
-    folded = as_factors(model).fold_in([items for items in users if len(items)])
-    expected = np.zeros((400, 24), np.float32)
-    expected[[len(items) > 0 for items in users]] = folded
-    from recsys_lib.compression import with_weights
-
-    exact = evaluate_leave_one_out(with_weights(model, {"user_vectors": expected}), split)
+    folded = as_factors(model).with_folded_users(split.train).user_vectors
+    exact = evaluate_leave_one_out(with_weights(model, {"user_vectors": folded}), split)
     assert result.stages[0].ndcg == pytest.approx(exact.ndcg, abs=2e-3)
-    whole = compress(model, [Quantize(TransformCoding(0.05))], split, None)
+    whole = compress(model, recipe, split, None)
     assert result.stages[-1].file_bytes < 0.7 * whole.stages[-1].file_bytes
+
+
+def test_what_is_timed_is_what_a_service_answers(split: Split) -> None:
+    """With biases, and with histories of which one is empty."""
+    random = np.random.default_rng(0)
+    items = random.normal(size=(300, 5)).astype(np.float32)
+    users = random.normal(size=(400, 5)).astype(np.float32)
+    biases = random.normal(size=300).astype(np.float32)
+    whole = Factors(items, users, item_biases=biases)
+    served = requests(whole, split, 7)
+    best = {tuple(row) for row in whole.recommend(np.arange(400), k=7)}
+    assert all(tuple(served["top"]().item_ids[0]) in best for _ in range(20))
+    assert served["candidates"]().shape == (300,)
+    model = as_factors(IALS(embedding_dim=5, epochs=2).fit(split.train))
+    items_only = Factors(model.item_vectors, fold_in=model.how_to_fold_in)
+    known = np.isin(split.train.user_ids, split.test.user_ids[5:])  # five users without history
+    fewer = Split(split.train.take(known), split.test)
+    histories = [row.indices for row in fewer.train.to_csr() if row.nnz]
+    best = {tuple(row) for row in items_only.recommend(histories=histories, k=7)}
+    calls = requests(items_only, fewer, 7)
+    assert all(tuple(calls["top"]().item_ids[0]) in best for _ in range(300))
 
 
 def test_steps_act(model: IALS, split: Split) -> None:
@@ -128,6 +138,8 @@ def test_distillation_starts_anew(model: IALS, split: Split) -> None:
     assert sizes[2] > (400 + 300) * 8 * 4 and sizes[3] < 0.3 * sizes[2]
     with pytest.raises(TypeError, match="no Distill"):
         compress(model, recipe, split, None, account="items")
+    recipe = [Prune(), Quantize(SYMMETRIC), Distill(8), Prune(), Quantize(SYMMETRIC), EntropyCode()]
+    assert check_recipe(recipe, 24) == recipe
 
 
 @pytest.mark.parametrize(
@@ -152,50 +164,52 @@ def test_distillation_starts_anew(model: IALS, split: Split) -> None:
 def test_orders_that_make_no_sense_are_refused_before_anything_runs(
     model: IALS, split: Split, recipe: list[Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from recsys_lib.recipe import compress as function
-
-    module = __import__(function.__module__, fromlist=["measure"])
+    module = sys.modules[compress.__module__]
     monkeypatch.setattr(module, "measure", lambda *_: pytest.fail("something ran"))
     with pytest.raises(ValueError, match=message):
         compress(model, recipe, split, None)
 
 
-def test_what_may_come_before_a_distillation() -> None:
-    recipe = [Prune(), Quantize(SYMMETRIC), Distill(8), Prune(), Quantize(SYMMETRIC), EntropyCode()]
-    assert check_recipe(recipe, 24) == recipe
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"data": None}, TypeError, "data is of type NoneType: expected Split"),
+        ({"recipe": Quantize()}, TypeError, "recipe"),
+        ({"recipe": [SYMMETRIC]}, TypeError, r"recipe\[0\]"),
+        ({"model": EASE()}, TypeError, "EASE"),
+        ({"timer": 3}, TypeError, "timer"),
+        ({"model": Factors(np.ones((3, 2)), np.ones((2, 2)))}, ValueError, "expected the same"),
+        ({"account": "users"}, ValueError, "account"),
+    ],
+)
+def test_bad_input_is_named(
+    model: IALS, split: Split, arguments: Any, error: type[Exception], message: str
+) -> None:
+    given = {"model": model, "recipe": RECIPE, "data": split, "timer": None} | arguments
+    with pytest.raises(error, match=message):
+        compress(**given)
 
 
-def test_bad_input_is_named(model: IALS, split: Split) -> None:
-    with pytest.raises(TypeError, match="data is of type Interactions: expected a Split"):
-        compress(model, RECIPE, split.train, None)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="recipe is of type Quantize"):
-        compress(model, Quantize(), split, None)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"recipe\[0\] is UniformQuantization"):
-        compress(model, [SYMMETRIC], split, None)  # type: ignore[list-item]
-    with pytest.raises(TypeError, match="EASE"):
-        compress(EASE().fit(split.train), RECIPE, split, None)
-    with pytest.raises(TypeError, match="Popularity"):
-        compress(Popularity().fit(split.train), RECIPE, split, None)
-    with pytest.raises(TypeError, match="timer is of type int"):
-        compress(model, RECIPE, split, 3)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="the model 400 and 300: expected the same"):
-        compress(model, RECIPE, make_split(make_synthetic("news")), None)
-    with pytest.raises(TypeError, match="config is of type int"):
-        Quantize(4)
-    with pytest.raises(TypeError, match="config is of type float"):
-        Prune(0.5)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="kind is 'mlp_ranker'"):
-        Distill(8, "mlp_ranker")
-    with pytest.raises(ValueError, match="expected one of user_vectors, item_vectors"):
-        Quantize({"items": UniformQuantization()})
+@pytest.mark.parametrize(
+    ("step", "error", "message"),
+    [
+        (lambda: Quantize(4), TypeError, "config is of type int"),
+        (lambda: Prune(0.5), TypeError, "config is of type float"),
+        (lambda: Distill(8, "mlp_ranker"), ValueError, "kind is 'mlp_ranker'"),
+        (lambda: Quantize({"items": SYMMETRIC}), ValueError, "config is 'items'"),
+        (lambda: Quantize(SYMMETRIC, teacher=EASE()), ValueError, "teacher is given"),
+    ],
+)
+def test_a_wrong_step_is_named(step: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        step()
 
 
 def test_intervals_agree_with_the_normal_approximation_and_are_paired(
     model: IALS, split: Split
 ) -> None:
     result = compress(model, [Quantize(UniformQuantization(8))], split, None)
-    quality = evaluate_leave_one_out(model, split)
-    low, high = quality.confidence_interval("ndcg")
+    low, high = evaluate_leave_one_out(model, split).confidence_interval("ndcg")
     found = result.stages[0].ndcg_interval
     assert found[1] - found[0] == pytest.approx(high - low, rel=0.15)
     # Eight bits change little for each user, so the difference is known far better than the mean.
@@ -206,14 +220,13 @@ def test_intervals_agree_with_the_normal_approximation_and_are_paired(
 def test_bootstrap_resamples_users_with_all_their_rows() -> None:
     users = np.repeat(np.arange(100), 9)
     values = np.repeat(np.random.default_rng(0).normal(size=100), 9)
-    low, high = interval(Resamples(users).means(values))
-    few = interval(Resamples(np.arange(100)).means(values[::9]))
-    assert (low, high) == pytest.approx(few)
+    few = interval(resampled_means(np.arange(100), values[::9]))
+    assert interval(resampled_means(users, values)) == pytest.approx(few)
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_the_same_call_on_all_domains(preset: Any) -> None:
-    data = make_split(make_synthetic(preset))
+    data = Split(*make_synthetic(preset).split_leave_one_out())
     model = IALS(embedding_dim=16, epochs=3).fit(data.train)
     for account in ("self-contained", "items"):
         result = compress(model, RECIPE, data, None, account=account)
@@ -223,7 +236,7 @@ def test_the_same_call_on_all_domains(preset: Any) -> None:
 
 
 def test_the_same_call_on_ml_100k(real_data: Any) -> None:
-    data = make_split(real_data("ml-100k"))
+    data = Split(*real_data("ml-100k").split_leave_one_out())
     model = IALS(embedding_dim=32, epochs=4).fit(data.train)
     result = compress(model, [Quantize(TransformCoding(0.1))], data, TIMER)
     start, last = result.stages
@@ -231,8 +244,8 @@ def test_the_same_call_on_ml_100k(real_data: Any) -> None:
     assert last.ratio > 6 and last.change > -0.1
 
 
-def test_a_teacher_goes_through_a_recipe_and_only_where_somebody_imitates(
-    model: IALS, split: Split
+def test_a_teacher_goes_through_a_recipe_and_is_checked_before_any_step_runs(
+    model: IALS, split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = RateDistortion(1e-3, epochs=10)
     alone, taught = (
@@ -240,17 +253,8 @@ def test_a_teacher_goes_through_a_recipe_and_only_where_somebody_imitates(
         for one in (None, EASE(l2=50.0).fit(split.train))
     )
     assert alone.shape != taught.shape or not np.allclose(alone, taught)
-    with pytest.raises(ValueError, match="teacher is given with UniformQuantization: expected Rat"):
-        Quantize(SYMMETRIC, teacher=model)
-
-
-def test_a_wrong_teacher_is_found_before_any_step_runs(
-    model: IALS, split: Split, monkeypatch: pytest.MonkeyPatch
-) -> None:
     monkeypatch.setattr(sys.modules[compress.__module__], "start", None)  # nothing may start
-    other = IALS(4, epochs=1).fit(make_split(make_synthetic("music")).train)
-    steps = [ReduceDimensions(8), Quantize(RateDistortion(), teacher=other)]
-    with pytest.raises(ValueError, match=r"teacher counts .* expected those of the model"):
-        compress(model, steps, split, None)
-    with pytest.raises(TypeError, match="teacher is of type int: expected a model with score_all"):
-        compress(model, [Quantize(RateDistortion(), teacher=3)], split, None)
+    other = IALS(4, epochs=1).fit(make_synthetic("music"))
+    for teacher, error in ((other, ValueError), (3, TypeError)):
+        with pytest.raises(error, match="teacher"):
+            compress(model, [Quantize(config, teacher=teacher)], split, None)

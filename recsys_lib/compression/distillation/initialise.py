@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.compression.distillation.platt import fit_logits
+from recsys_lib.checks import check_type
+from recsys_lib.compression.distillation.teacher import check_counts
 from recsys_lib.compression.pruning import (
     DimensionReduction,
     LayerRemoval,
@@ -22,9 +23,11 @@ from recsys_lib.compression.pruning.rating_models import read_config
 from recsys_lib.compression.weights import keras_model, named_weights, with_weights
 from recsys_lib.data import Interactions
 from recsys_lib.models import RatingModelConfig, build_rating_model, inner_product_vectors
-from recsys_lib.models.factors import Factors, paired_products
+from recsys_lib.models.factors import Factors
+from recsys_lib.training import KerasScorer
 
 _TABLES = ("user_embedding/embeddings", "item_embedding/embeddings")
+_BIASES = ("user_bias/embeddings", "item_bias/embeddings")
 
 
 def start_from_teacher(
@@ -36,10 +39,11 @@ def start_from_teacher(
       is an inner product ``<a_u, a_i>`` (IALS, ALS, dot_product, matrix_factorization, two_tower):
       the student's tables are ``P sqrt(S)`` and ``Q sqrt(S)`` of the truncated singular value
       decomposition ``P S Q'`` of all scores at once. No other tables of d columns give scores with
-      a smaller squared error. Biases of the teacher are kept by a matrix_factorization, which also
-      takes over its ``global_bias``, and become part of the decomposition for a dot_product. With
-      d of the teacher's rank or more, no score changes; columns beyond the rank keep the random
-      start on the user's side and are 0 on the item's, so that they can learn.
+      a smaller squared error. Biases and constant of the teacher (ALS, matrix_factorization) go
+      into those of a matrix_factorization; for a dot_product they are two more dimensions of the
+      teacher, and part of the decomposition. With d of the teacher's rank or more, no score
+      changes; columns beyond the rank keep the random start on the user's side and are 0 on the
+      item's, so that they can learn.
     - **Layers.** A student of the same kind as its teacher, mlp_ranker, neumf or two_tower: tables
       are turned together with the kernels that read them, and cut; hidden layers are kept at even
       distances and the others bridged; of each kept layer the most important neurons stay.
@@ -77,12 +81,8 @@ def start_from_teacher(
         >>> [weights.shape for weights in student.get_weights()]
         [(50, 4), (70, 4)]
     """
-    if not isinstance(student, RatingModelConfig):
-        raise TypeError(f"student is of type {type(student).__name__}: expected RatingModelConfig")
-    if interactions is not None and not isinstance(interactions, Interactions):
-        raise TypeError(
-            f"interactions is of type {type(interactions).__name__}: expected Interactions or None"
-        )
+    check_type("student", student, (RatingModelConfig,))
+    check_type("interactions", interactions, (Interactions, type(None)))
     if student.kind in ("dot_product", "matrix_factorization"):
         return _from_tables(teacher, student, interactions)
     return _from_layers(teacher, student, interactions)
@@ -91,82 +91,126 @@ def start_from_teacher(
 def _from_tables(
     teacher: Any, student: RatingModelConfig, interactions: Interactions | None
 ) -> Any:
-    users, items, biases, constant = _vectors(teacher, student.kind)
-    _check_counts((len(users), len(items)), student)
-    fresh = build_rating_model(student)
+    source = _tables(teacher, student.kind)
+    users, items = source.user_vectors, source.item_vectors
+    assert users is not None
+    check_counts("student", student, len(users), len(items))
     axes = rotate_to_principal_axes(users, items)
     width = min(student.embedding_dim, int(np.sum(axes.singular_values > 0)))
-    tables = [axes.user_vectors[:, :width], axes.item_vectors[:, :width]]
-    scale, offset = 1.0, 0.0
-    if interactions is not None:
-        own = sample_pairs(fresh, interactions)
-        scores = paired_products(tables[0], tables[1], own[0].astype(int), own[1].astype(int))
-        if biases:
-            scores = scores + biases[0][own[0]] + biases[1][own[1]] + constant
-        scale, offset = fit_logits(scores, own[2])
-    weights = named_weights(fresh)
-    for name, table in zip(_TABLES, tables, strict=True):
-        weights[name][:, :width] = table * np.sqrt(scale)
+    weights = named_weights(build_rating_model(student))
     weights[_TABLES[1]][:, width:] = 0.0
-    if student.kind == "matrix_factorization":
-        student = replace(student, global_bias=float(scale * constant + offset))
-        for side, bias in zip(("user", "item"), biases, strict=False):
-            weights[f"{side}_bias/embeddings"] = (scale * bias)[:, None].astype(np.float32)
-    return with_weights(build_rating_model(student), weights)
+
+    def build(scale: float, offset: float) -> Any:
+        for name, table in zip(_TABLES, axes, strict=False):
+            weights[name][:, :width] = table[:, :width] * np.sqrt(scale)
+        if student.kind == "dot_product":
+            return with_weights(build_rating_model(student), weights)
+        for name, bias in zip(_BIASES, (source.user_biases, source.item_biases), strict=True):
+            if bias is not None:
+                weights[name] = (scale * bias)[:, None].astype(np.float32)
+        shifted = replace(student, global_bias=float(scale * source.global_mean + offset))
+        return with_weights(build_rating_model(shifted), weights)
+
+    model = build(1.0, 0.0)
+    if interactions is None:
+        return model
+    user_ids, item_ids, labels = sample_pairs(model, interactions)
+    return build(*fit_logits(KerasScorer(model).score(user_ids, item_ids), labels))
 
 
-def _vectors(
-    teacher: Any, kind: str
-) -> tuple[NDArray[np.float32], NDArray[np.float32], list[NDArray[np.float32]], float]:
-    """Give two tables, biases that are to be kept beside them, and the constant."""
-    if isinstance(teacher, Factors):
-        weights = named_weights(teacher)
-        return weights["user_vectors"], weights["item_vectors"], [], 0.0
-    inner = keras_model(teacher)
-    if kind == inner.name == "matrix_factorization":
-        weights = named_weights(inner)
-        biases = [weights[f"{side}_bias/embeddings"][:, 0] for side in ("user", "item")]
-        constant = float(inner.get_layer("global_bias").offset)
-        return weights[_TABLES[0]], weights[_TABLES[1]], biases, constant
+def _tables(teacher: Any, kind: str) -> Factors:
+    """The teacher as tables, with mean and biases beside them if such a student keeps them."""
+    inner: Any = teacher if isinstance(teacher, Factors) else keras_model(teacher)
+    if kind == "matrix_factorization":
+        if isinstance(inner, Factors) and inner.user_vectors is not None:
+            return inner
+        if getattr(inner, "name", None) == kind:
+            weights = named_weights(inner)
+            users, items = (weights[name] for name in _TABLES)
+            biases = (weights[name][:, 0] for name in _BIASES)
+            result = Factors(items, users, global_mean=inner.get_layer("global_bias").offset)
+            result.user_biases, result.item_biases = biases
+            return result
     vectors = inner_product_vectors(inner)
     if vectors is None:
         raise ValueError(
             f"teacher is a {inner.name}, which is no inner product, and student a {kind}: expected "
             "a teacher such as IALS, dot_product, matrix_factorization or two_tower"
         )
-    return *vectors, [], 0.0
+    return Factors(vectors[1], vectors[0])
+
+
+def fit_logits(scores: ArrayLike, labels: ArrayLike) -> tuple[float, float]:
+    """Find scale and offset such that ``sigmoid(scale * score + offset)`` predicts labels best.
+
+    Args:
+        scores: (n,) finite numbers.
+        labels: (n,) of 0 and 1, both there.
+
+    Returns:
+        Scale, above 0, and offset.
+
+    Raises:
+        ValueError: scores that are no higher for label 1 than for label 0.
+
+    Source:
+        Platt, *Probabilistic Outputs for Support Vector Machines*, 1999, section 2.1, without its
+        smoothing of the labels.
+
+    Example:
+        >>> scale, offset = fit_logits([0.0, 0.0, 0.0, 0.0, 1.0, 1.0], [1, 0, 0, 0, 1, 0])
+        >>> round(scale, 3), round(offset, 3)  # log 3 apart, from -log 3 up
+        (1.099, -1.099)
+    """
+    from scipy.optimize import minimize
+    from scipy.special import expit, logit
+
+    x, y = np.asarray(scores, np.float64), np.asarray(labels, np.float64)
+    center, spread = x.mean(), x.std() or 1.0
+    z = (x - center) / spread
+
+    def loss(beta: NDArray[np.float64]) -> tuple[float, list[float]]:
+        logits = beta[0] * z + beta[1]
+        error = (expit(logits) - y) / len(y)
+        return np.mean(np.logaddexp(0, logits) - y * logits), [error @ z, error.sum()]
+
+    slope, offset = minimize(loss, [0.0, logit(y.mean())], jac=True, options={"gtol": 1e-9}).x
+    if slope <= 1e-9:
+        raise ValueError(
+            "teacher's scores are no higher for chosen items than for others: expected a teacher "
+            "that scores those higher, or no interactions"
+        )
+    return float(slope / spread), float(offset - slope * center / spread)
 
 
 def _from_layers(
     teacher: Any, student: RatingModelConfig, interactions: Interactions | None
 ) -> Any:
-    model = None if isinstance(teacher, Factors) else keras_model(teacher)
-    shape = None if model is None else read_config(model)
-    if shape is None or shape.kind != student.kind:
-        found = type(teacher).__name__ if shape is None else shape.kind
-        raise ValueError(f"teacher is a {found} and student a {student.kind}: expected equal kinds")
-    _check_counts((shape.num_users, shape.num_items), student)
-    if shape.activation != student.activation:
+    if isinstance(teacher, Factors):
         raise ValueError(
-            f"student has activation {student.activation}, teacher {shape.activation}: expected "
-            "the same"
+            f"teacher is a {type(teacher).__name__} and student a {student.kind}: expected a "
+            "student dot_product or matrix_factorization"
         )
-    if student.embedding_dim > shape.embedding_dim:
-        raise ValueError(
-            f"student has embedding_dim {student.embedding_dim}: expected at most the "
-            f"{shape.embedding_dim} of its teacher"
-        )
+    model = with_weights(keras_model(teacher), {})
+    shape = read_config(model)
+    check_counts("student", student, shape.num_users, shape.num_items)
     old, new = shape.hidden_units or (), student.hidden_units or ()
-    kept = kept_layers(len(old), len(new))
-    too_wide = [n for n, position in enumerate(kept) if new[n] > old[position]]
-    if too_wide or (student.kind == "two_tower" and new[-1] != old[-1]):
-        expected = [old[position] for position in kept]
-        last = ", and the last equal" if student.kind == "two_tower" else ""
-        raise ValueError(
-            f"student has hidden_units {new}: expected at most {expected}, those of its teacher's "
-            f"layers {list(kept)}{last}"
-        )
-    model = with_weights(model, {})
+    kept = kept_layers(len(old), len(new)) if student.kind == shape.kind else ()
+    wide = any(new[n] > old[position] for n, position in enumerate(kept))
+    fits = {
+        "kind": student.kind == shape.kind,
+        "activation": student.activation == shape.activation,
+        "embedding_dim": student.embedding_dim <= shape.embedding_dim,
+        # the ends of two towers are multiplied with each other
+        "hidden_units": not wide and (student.kind != "two_tower" or new[-1:] == old[-1:]),
+    }
+    for name, fit in fits.items():
+        if not fit:
+            raise ValueError(
+                f"student has {name} {getattr(student, name)}, its teacher {getattr(shape, name)}: "
+                "expected the same kind and activation, layers as wide or narrower, and of a "
+                "two_tower the last equally wide"
+            )
     if student.embedding_dim < shape.embedding_dim:
         model = prune(model, DimensionReduction(student.embedding_dim)).model
     for position in sorted(set(range(len(old))) - set(kept), reverse=True):
@@ -199,11 +243,3 @@ def kept_layers(teacher_layers: int, student_layers: int) -> tuple[int, ...]:
         return (teacher_layers - 1,)
     places = np.linspace(0, teacher_layers - 1, student_layers)
     return tuple(int(place) for place in np.round(places))
-
-
-def _check_counts(found: tuple[int, int], student: RatingModelConfig) -> None:
-    if found != (student.num_users, student.num_items):
-        raise ValueError(
-            f"student is for {student.num_users} users and {student.num_items} items, teacher for "
-            f"{found[0]} and {found[1]}: expected the same"
-        )

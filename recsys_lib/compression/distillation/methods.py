@@ -1,17 +1,93 @@
-"""What a student learns from its teacher, as frozen settings."""
+"""What a student learns from its teacher: settings, and the term of the loss that they make."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recsys_lib.checks import check_choice, check_number
+import numpy as np
+from numpy.typing import NDArray
 
-SOFT_LOSSES = ("listwise", "binary", "regression")
+from recsys_lib.checks import check_choice, check_number
+from recsys_lib.compression.distillation.losses import SOFT_LOSSES, soft_loss, store_numbers
+from recsys_lib.compression.distillation.teacher import TeacherScores, standardized
+from recsys_lib.data import Interactions
+from recsys_lib.training.forward import make_forward, split_at_dot
+from recsys_lib.training.loop import Batch
+from recsys_lib.training.sampling import uniform_negatives
+
+
+class Lesson:
+    """What methods make their terms from: a teacher, a student in training, the data.
+
+    The student's functions work inside a graph and under the tape. Where its score is an inner
+    product, all items of all users are one product of two matrices; any other model is called on
+    every pair, which takes ``num_items`` times as long as one item.
+
+    Args:
+        teacher: what the teacher says.
+        model: the student, ``[user_ids, item_ids]``, each (n,) int32, to (n,) logits.
+        train: the training data, whose items are not in ranked lists.
+
+    Attributes:
+        teacher, train, num_users, num_items: as given.
+        score: a function of (b,) user ids and (b, c) item ids that gives the student's (b, c)
+            logits.
+        parts: the student's ``user_side`` and ``item_side`` where its score is an inner product,
+            else None.
+
+    Example:
+        >>> from recsys_lib.models import RatingModelConfig, build_rating_model
+        >>> model = build_rating_model(RatingModelConfig("dot_product", 2, 3, 4))
+        >>> teacher, train = TeacherScores(np.eye(2, 3), 2, 3), Interactions([0, 1], [1, 2])
+        >>> Lesson(teacher, model, train).score_all(np.array([1, 0])).shape
+        TensorShape([2, 3])
+    """
+
+    def __init__(self, teacher: TeacherScores, model: Any, train: Interactions) -> None:
+        self.teacher, self.train = teacher, train
+        self.num_users, self.num_items = train.num_users, train.num_items
+        self.score, self.parts = make_forward(model), split_at_dot(model)
+
+    def score_all(self, user_ids: Any, item_ids: Any = None) -> Any:
+        """Score (c,) items, all without ``item_ids``, for each of (b,) users: (b, c) logits."""
+        import tensorflow as tf
+
+        item_ids = tf.range(self.num_items, dtype=tf.int32) if item_ids is None else item_ids
+        shape = [tf.shape(user_ids)[0], tf.shape(item_ids)[0]]
+        if self.parts is None:
+            return self.score(user_ids, tf.broadcast_to(item_ids[None, :], shape))
+        users = self.parts.user_side(user_ids, training=True)  # (b, d)
+        items = self.parts.item_side(item_ids, training=True)  # (c, d)
+        dots = tf.reshape(tf.matmul(users, items, transpose_b=True), [-1, 1])  # (b c, 1)
+        pairs = [dots, tf.repeat(user_ids, shape[1]), tf.tile(item_ids, shape[:1])]
+        logits = self.parts.rest(pairs, training=True)
+        return tf.reshape(tf.cast(logits, tf.float32), shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """A method's part of the loss, for the compiled training loop.
+
+    Args:
+        loss: of a batch, a scalar of the graph.
+        start_epoch: gets ready for an epoch, counted from 0, of so many: draws anew, for example.
+        trainable_variables: trained along with the student's.
+    """
+
+    loss: Callable[[Batch], Any]
+    start_epoch: Callable[[int, int], None] = lambda epoch, epochs: None
+    trainable_variables: Sequence[Any] = ()
+
+    def __call__(self, batch: Batch) -> Any:
+        """Return the loss of a batch."""
+        return self.loss(batch)
 
 
 @dataclass(frozen=True)
-class Method:
+class Method(ABC):
     """What all methods share.
 
     Args:
@@ -21,12 +97,16 @@ class Method:
     weight: float = 0.5
 
     def __post_init__(self) -> None:
-        check_weight("weight", self.weight)
+        store_numbers(self, 0, "weight", high=1)
 
-    def _check(self, low: float, *names: str, integer: bool = True, above: bool = False) -> None:
-        for name in names:
-            value = getattr(self, name)
-            check_number(name, value, low, integer=integer, include_low=not above)
+    @abstractmethod
+    def make_term(self, lesson: Lesson, seed: int) -> Term:
+        """Return what is added to the loss, before it is multiplied by the weight.
+
+        Args:
+            lesson: the teacher, the student in training, and the data.
+            seed: of all draws.
+        """
 
 
 @dataclass(frozen=True)
@@ -64,7 +144,7 @@ class SoftLabels(Method):
     Example:
         >>> SoftLabels(weight=1.5)
         Traceback (most recent call last):
-        ValueError: weight is 1.5: expected a number in [0, 1]
+        ValueError: weight is 1.5: expected a finite number from 0 to 1
     """
 
     loss: str = "listwise"
@@ -77,164 +157,57 @@ class SoftLabels(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("loss", self.loss, SOFT_LOSSES)
-        self._check(0, "temperature", integer=False, above=True)
-        self._check(1, "users_per_update")
-        for name in ("num_candidates", "items_per_update"):
-            count = getattr(self, name)
-            if count is None:
-                continue
-            self._check(1, name)
-            if count < 2:
-                raise ValueError(
-                    f"{name} is {count}: a softmax over one item is always 1 and teaches nothing; "
-                    "expected 2 or more"
-                )
-        if None not in (self.num_candidates, self.items_per_update):
+        store_numbers(self, 0, "temperature", include_low=False)
+        store_numbers(self, 1, "users_per_update", integer=True)
+        chosen = [n for n in ("num_candidates", "items_per_update") if getattr(self, n) is not None]
+        store_numbers(self, 2, *chosen, integer=True)
+        if len(chosen) == 2:
             raise ValueError(
                 f"items_per_update is {self.items_per_update} beside num_candidates: expected one "
                 "of them, since the candidates are drawn once"
             )
 
+    def make_term(self, lesson: Lesson, seed: int) -> Term:
+        """Return the mean loss of some users, drawn for each update."""
+        import tensorflow as tf
 
-@dataclass(frozen=True)
-class RankingDistillation(Method):
-    """The teacher's best unseen items count as liked, the first most of all.
+        teacher, num_items = lesson.teacher, lesson.num_items
+        count, drawn = self.num_candidates, self.items_per_update
+        loss = soft_loss(self.loss, self.temperature)
+        if drawn is not None:
+            check_number("items_per_update", drawn, 2, num_items, integer=True)
+        if count is None or count >= num_items:
+            scores, candidates = teacher.all_scores(), None
+        else:
+            items = half_best(teacher, count, np.random.default_rng([seed, 0, 7]))
+            scores, candidates = teacher.scores_of(items), tf.constant(items, tf.int32)
+        kept = tf.constant(standardized(scores) if self.standardize else scores)
 
-    For each of some users, with the teacher's list ``i_1 .. i_K`` of items that the user has not
-    met: ``- sum over r of w_r log sigmoid(s(i_r))``. The weights ``w_r`` sum to 1 and follow
-    ``exp(-r / decay) * tanh(max(mu * (rank(i_r) - r), 0))``: important are items high in the
-    teacher's list that the student ranks lower. The student's rank is estimated from
-    ``num_sampled`` drawn items; with 0 of them the second factor is left out.
+        def losses(users: Any, step: Any) -> Any:
+            wanted = tf.gather(kept, users)  # (b, c)
+            if drawn is not None:
+                stream = tf.stack([tf.constant(seed + 1, tf.int64), tf.cast(step, tf.int64)])
+                keys = tf.random.stateless_uniform([num_items], stream)
+                some = tf.math.top_k(keys, drawn, sorted=False).indices  # (drawn,), all different
+                return loss(tf.gather(wanted, some, axis=1), lesson.score_all(users, some))
+            if candidates is None:
+                return loss(wanted, lesson.score_all(users))
+            return loss(wanted, lesson.score(users, tf.gather(candidates, users)))
 
-    Args:
-        weight: share of the teacher, in [0, 1].
-        num_items: K, length of the list.
-        decay: ranks after which a position's importance has fallen to 1/e.
-        mu: sharpness of the second factor.
-        num_sampled: items drawn to estimate the student's rank.
-        users_per_update: users drawn for each update.
-
-    Raises:
-        TypeError: an argument is not of the type named.
-        ValueError: an argument is out of range.
-
-    Source:
-        Tang & Wang, *Ranking Distillation*, KDD 2018, equations 5 to 9.
-
-    Example:
-        >>> RankingDistillation(num_items=10).decay
-        10.0
-    """
-
-    num_items: int = 10
-    decay: float = 10.0
-    mu: float = 0.1
-    num_sampled: int = 100
-    users_per_update: int = 256
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check(1, "num_items", "users_per_update")
-        self._check(0, "decay", "mu", integer=False, above=True)
-        self._check(0, "num_sampled")
-
-
-@dataclass(frozen=True)
-class CollaborativeDistillation(Method):
-    """Soft labels on unseen items that are drawn by the teacher's rank, anew for each epoch.
-
-    An item at rank r of the teacher's ``pool`` best unseen ones is drawn in proportion to
-    ``exp(-r / decay)``, without replacement. The loss is the cross entropy of
-    ``sigmoid(t / T)`` and ``sigmoid(s / T)``, times T², as the mean over the drawn items.
-
-    Args:
-        weight: share of the teacher, in [0, 1].
-        num_items: items drawn per user.
-        decay: ranks after which the chance of being drawn has fallen to 1/e.
-        pool: how far down the list items can be drawn.
-        temperature: T, above 0.
-        users_per_update: users drawn for each update.
-
-    Raises:
-        TypeError: an argument is not of the type named.
-        ValueError: an argument is out of range.
-
-    Source:
-        Lee et al., *Collaborative Distillation for Top-N Recommendation*, ICDM 2019, in its form
-        guided by the teacher.
-
-    Example:
-        >>> CollaborativeDistillation(num_items=50, pool=20)
-        Traceback (most recent call last):
-        ValueError: pool is 20: expected at least num_items, 50
-    """
-
-    num_items: int = 40
-    decay: float = 20.0
-    pool: int = 200
-    temperature: float = 1.0
-    users_per_update: int = 256
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check(1, "num_items", "pool", "users_per_update")
-        self._check(0, "decay", "temperature", integer=False, above=True)
-        _check_pool(self.pool, self.num_items, "num_items")
-
-
-@dataclass(frozen=True)
-class RelaxedRankingDistillation(Method):
-    """The order of interesting items, above all uninteresting ones, whose order does not matter.
-
-    For each user and epoch, K *interesting* items are drawn from the teacher's ``pool`` best unseen
-    ones, rank r in proportion to ``exp(-r / decay)``, and L *uninteresting* ones uniformly from
-    the rest. What is maximised is the likelihood of the teacher's order of the first, given that
-    the second come below; the loss is divided by K.
-
-    Args:
-        weight: share of the teacher, in [0, 1].
-        num_interesting: K.
-        num_uninteresting: L.
-        decay: ranks after which the chance of being drawn has fallen to 1/e (T in the paper).
-        pool: how far down the list interesting items are drawn from.
-        users_per_update: users drawn for each update.
-
-    Raises:
-        TypeError: an argument is not of the type named.
-        ValueError: an argument is out of range.
-
-    Source:
-        Kang et al., *DE-RRD: A Knowledge Distillation Framework for Recommender System*, CIKM
-        2020, section 3.2, equations 6 to 8.
-
-    Example:
-        >>> RelaxedRankingDistillation().num_interesting
-        40
-    """
-
-    num_interesting: int = 40
-    num_uninteresting: int = 40
-    decay: float = 10.0
-    pool: int = 200
-    users_per_update: int = 256
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        names = "num_interesting", "num_uninteresting", "pool", "users_per_update"
-        self._check(1, *names)
-        self._check(0, "decay", integer=False, above=True)
-        _check_pool(self.pool, self.num_interesting, "num_interesting")
+        return Term(mean_over_users(losses, lesson.num_users, self.users_per_update, seed))
 
 
 @dataclass(frozen=True)
 class DistillationExperts(Method):
     """The teacher's hidden vectors are to be readable from the student's.
 
-    For the users and the items of a batch, experts (small networks, one hidden layer) rebuild the
-    teacher's vector from the student's; a gate reads the teacher's vector and picks the expert. The
-    loss is the squared distance, as the mean over the numbers of a vector. The choice is soft at
-    first and hard at the end: Gumbel noise, and a temperature that falls from 1 to
-    ``last_temperature`` over the epochs. Experts and gates are thrown away after training.
+    For the users and the items of a batch, experts rebuild the teacher's vector from the student's;
+    a gate reads the teacher's vector and picks the expert. The loss is the squared distance, as the
+    mean over the numbers of a vector. An expert is ``d_s -> (d_s + d_t) // 2 -> d_t`` with a ReLU
+    between; the gate is a linear layer. With Gumbel noise g and temperature tau, the experts are
+    mixed by ``softmax((log softmax(gate) + g) / tau)``: softly at first and hard at the end, as tau
+    falls from 1 to ``last_temperature`` over the epochs. Experts and gates are thrown away after
+    training.
 
     Args:
         weight: share of the teacher, in [0, 1].
@@ -244,11 +217,13 @@ class DistillationExperts(Method):
         last_temperature: of the gate in the last epoch, in (0, 1].
 
     Raises:
-        TypeError: an argument is not of the type named.
+        TypeError: an argument is not of the type named; from ``distill``: a teacher or student
+            whose score is no inner product.
         ValueError: an argument is out of range.
 
     Source:
-        Kang et al., *DE-RRD*, CIKM 2020, section 3.1, equations 1 to 5.
+        Kang et al., *DE-RRD*, CIKM 2020, section 3.1, equations 1 to 5; Jang, Gu & Poole,
+        *Categorical Reparameterization with Gumbel-Softmax*, 2016.
 
     Example:
         >>> DistillationExperts(num_experts=5).num_experts
@@ -261,27 +236,127 @@ class DistillationExperts(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check(1, "num_experts", "rows_per_update")
-        self._check(0, "last_temperature", integer=False, above=True)
-        if self.last_temperature > 1:
-            raise ValueError(
-                f"last_temperature is {self.last_temperature}: expected a number in (0, 1]"
+        store_numbers(self, 1, "num_experts", "rows_per_update", integer=True)
+        store_numbers(self, 0, "last_temperature", high=1, include_low=False)
+
+    def make_term(self, lesson: Lesson, seed: int) -> Term:
+        """Return the mean squared error of rebuilt users plus that of rebuilt items."""
+        import tensorflow as tf
+
+        if lesson.parts is None:
+            raise TypeError(
+                "student has no vector per user and item: DistillationExperts expected a model "
+                "whose score is an inner product, such as dot_product or two_tower"
             )
+        temperature, count = tf.Variable(1.0), self.rows_per_update
+        looks, sides = (lesson.parts.user_side, lesson.parts.item_side), []
+        for number, (look, vectors) in enumerate(zip(looks, lesson.teacher.vectors(), strict=True)):
+            own_seed, widths = 2 * seed + number, (look.outputs[0].shape[1], vectors.shape[1])
+            weights = _expert_weights(*widths, self.num_experts, own_seed)
+            sides.append((look, tf.constant(vectors), weights, own_seed))
+
+        def rebuild(student: Any, teacher: Any, weights: list[Any], noise: Any) -> Any:
+            first, first_bias, second, second_bias, gate, gate_bias = weights
+            hidden = tf.nn.relu(tf.matmul(student[None], first) + first_bias)  # (experts, n, _)
+            rebuilt = tf.matmul(hidden, second) + second_bias  # (experts, n, d_t)
+            logits = tf.nn.log_softmax(tf.matmul(teacher, gate) + gate_bias)  # (n, experts)
+            uniform = tf.random.stateless_uniform(tf.shape(logits), noise, 1e-10, 1.0)
+            gumbel = -tf.math.log(-tf.math.log(uniform) + 1e-20)
+            return tf.einsum("ne,end->nd", tf.nn.softmax((logits + gumbel) / temperature), rebuilt)
+
+        def loss(batch: Batch) -> Any:
+            total = 0.0
+            ids = batch.user_ids[:count], tf.reshape(batch.item_ids[:count, :2], [-1])
+            for (look, vectors, weights, own_seed), side in zip(sides, ids, strict=True):
+                noise = tf.stack([tf.constant(own_seed, tf.int64), tf.cast(batch.step, tf.int64)])
+                wanted = tf.gather(vectors, side)  # (n, d_t)
+                found = rebuild(look(side, training=True), wanted, weights, noise)
+                total += tf.reduce_mean((wanted - found) ** 2)
+            return total
+
+        def start_epoch(epoch: int, epochs: int) -> None:
+            temperature.assign(self.last_temperature ** (epoch / max(1, epochs - 1)))
+
+        return Term(loss, start_epoch, [w for _, _, weights, _ in sides for w in weights])
 
 
-def check_weight(name: str, weight: Any) -> float:
-    """Give a share in [0, 1].
+def _expert_weights(student_dim: int, teacher_dim: int, num_experts: int, seed: int) -> list[Any]:
+    """Kernel and bias of the experts' two layers and of the gate: Glorot, and zeros."""
+    import tensorflow as tf
+
+    rng, n = np.random.default_rng(seed), num_experts
+    middle = (student_dim + teacher_dim) // 2
+
+    def kernel(*shape: int) -> Any:
+        limit = np.sqrt(6.0 / sum(shape[-2:]))
+        return tf.Variable(rng.uniform(-limit, limit, shape).astype(np.float32))
+
+    def bias(*shape: int) -> Any:
+        return tf.Variable(tf.zeros(shape))
+
+    first = kernel(n, student_dim, middle), bias(n, 1, middle)
+    second = kernel(n, middle, teacher_dim), bias(n, 1, teacher_dim)
+    return [*first, *second, kernel(teacher_dim, n), bias(n)]
+
+
+def mean_over_users(
+    losses: Callable[[Any, Any], Any], num_users: int, users_per_update: int, seed: int
+) -> Callable[[Batch], Any]:
+    """Return the loss of a batch: the mean of ``losses(users, step)`` over users drawn for it."""
+    import tensorflow as tf
+
+    def loss(batch: Batch) -> Any:
+        users = uniform_negatives(1, users_per_update, num_users, seed, batch.step)[0]
+        return tf.reduce_mean(losses(users, batch.step))
+
+    return loss
+
+
+def half_best(teacher: TeacherScores, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return (num_users, count) items: the teacher's best half, then others from the rest."""
+    best = teacher.best_items(count // 2)
+    users = np.repeat(np.arange(teacher.num_users), best.shape[1])
+    taken = pair_keys(teacher.num_items, users, best.ravel())
+    rest = draw_outside(rng, teacher.num_items, count - count // 2, taken)
+    return np.hstack([best.astype(np.int64), rest])
+
+
+def draw_outside(
+    rng: np.random.Generator, num_items: int, count: int, excluded: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Draw items uniformly from those that are not excluded; an item can be drawn twice.
+
+    Args:
+        rng: source of randomness.
+        num_items: size of the catalogue.
+        count: items per user.
+        excluded: sorted numbers ``user * num_items + item``; see :func:`pair_keys`. The users are
+            0 to the last, and each must have an item left.
+
+    Returns:
+        (num_users, count) item ids, where num_users is given by the last excluded pair.
 
     Example:
-        >>> check_weight("weight", -0.1)
-        Traceback (most recent call last):
-        ValueError: weight is -0.1: expected a number in [0, 1]
+        >>> draw_outside(np.random.default_rng(0), 3, 2, np.array([0, 1, 3, 5])).tolist()
+        [[2, 2], [1, 1]]
     """
-    if isinstance(weight, int | float) and not isinstance(weight, bool) and not 0 <= weight <= 1:
-        raise ValueError(f"{name} is {weight}: expected a number in [0, 1]")
-    return float(check_number(name, weight, 0))
+    num_users = int(excluded[-1]) // num_items + 1
+    first = np.arange(num_users, dtype=np.int64)[:, None] * num_items
+    keys = first + rng.integers(0, num_items, (num_users, count))
+    while True:
+        place = np.minimum(np.searchsorted(excluded, keys), len(excluded) - 1)
+        bad = excluded[place] == keys
+        if not bad.any():
+            return keys - first
+        again = rng.integers(0, num_items, int(bad.sum()))
+        keys[bad] = np.broadcast_to(first, keys.shape)[bad] + again
 
 
-def _check_pool(pool: int, count: int, name: str) -> None:
-    if pool < count:
-        raise ValueError(f"pool is {pool}: expected at least {name}, {count}")
+def pair_keys(num_items: int, user_ids: NDArray[Any], item_ids: NDArray[Any]) -> NDArray[np.int64]:
+    """Return pairs as numbers ``user * num_items + item``, sorted, each once.
+
+    Example:
+        >>> pair_keys(3, np.array([1, 0]), np.array([2, 1])).tolist()
+        [1, 5]
+    """
+    return np.unique(user_ids.astype(np.int64) * num_items + item_ids.astype(np.int64))

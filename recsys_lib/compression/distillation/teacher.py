@@ -1,30 +1,29 @@
-"""What a teacher says: any scorer's scores, computed in batches and kept."""
+"""What a teacher says, kept; several teachers as one; how far a student says the same."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from recsys_lib.checks import check_ids, check_number, check_shape, check_type, check_weights
 from recsys_lib.data import Interactions
 from recsys_lib.models import inner_product_vectors
-from recsys_lib.models.factors import Factors
 from recsys_lib.models.topk import top_k
+from recsys_lib.training import KerasScorer
 
-MAX_CACHE_BYTES = 1 << 30
 _SCORES_PER_BATCH = 1 << 22  # 4 million float32, 16 MB
-
-Rows = Callable[[NDArray[np.int64]], NDArray[Any]]
 
 
 class TeacherScores:
     """Scores and best items of a teacher, each computed once, in batches of 16 MB.
 
     What is kept: all scores, ``4 * num_users * num_items`` bytes, only for methods that look at the
-    whole catalogue; else 4 bytes for each item in the lists of best items and for each of their
-    scores. It is refused beforehand if it would be more than ``max_cache_bytes``.
+    whole catalogue, and refused beforehand if that is more than ``max_cache_bytes``; else lists
+    of best items.
 
     Args:
         teacher: a fitted recommender; a Keras model ``[user_ids, item_ids]`` to (n,) logits;
@@ -33,12 +32,11 @@ class TeacherScores:
             (num_users, num_items) of scores. Higher is better.
         num_users: of the data.
         num_items: of the data.
-        max_cache_bytes: bound of the memory kept; one gibibyte by default.
-        progress: show a progress bar over batches of users.
+        max_cache_bytes: most bytes for all scores; one gibibyte by default.
 
     Raises:
         TypeError: a teacher that is none of these.
-        ValueError: an array of another shape.
+        ValueError: an array of another shape, or a teacher of other users or items.
 
     Example:
         >>> scores = TeacherScores(np.array([[0.1, 0.9, 0.5]]), 1, 3)
@@ -52,32 +50,30 @@ class TeacherScores:
         num_users: int,
         num_items: int,
         *,
-        max_cache_bytes: int = MAX_CACHE_BYTES,
-        progress: bool = False,
+        max_cache_bytes: int = 1 << 30,
     ) -> None:
-        self.teacher = teacher
+        self.teacher, self.max_cache_bytes = teacher, max_cache_bytes
         self.num_users, self.num_items = num_users, num_items
-        self.max_cache_bytes, self.progress = max_cache_bytes, progress
         self._rows = _rows_of(teacher, num_users, num_items)
         self._all: NDArray[np.float32] | None = None
-        self._best: dict[tuple[int, int | None], NDArray[np.int32]] = {}
-        self._excluded: list[Interactions] = []  # kept, so that an id() is not used again
-
-    @property
-    def cache_bytes(self) -> int:
-        """Bytes kept so far."""
-        kept = [*self._best.values(), *([] if self._all is None else [self._all])]
-        return sum(values.nbytes for values in kept)
+        # The interactions are kept beside the lists, so that an id() is not used again.
+        self._best: dict[tuple[int, int], tuple[NDArray[np.int32], Interactions | None]] = {}
 
     def all_scores(self) -> NDArray[np.float32]:
-        """Give (num_users, num_items) float32, computed once.
+        """Return (num_users, num_items) float32, computed once.
 
         Raises:
             MemoryError: more than ``max_cache_bytes``.
             ValueError: NaN or infinity in the scores, or another shape.
         """
         if self._all is None:
-            self._check_room(4 * self.num_users * self.num_items)
+            needed = 4 * self.num_users * self.num_items
+            if needed > self.max_cache_bytes:
+                raise MemoryError(
+                    f"the teacher's scores need {needed:,} bytes: expected at most "
+                    f"{self.max_cache_bytes:,}, the max_cache_bytes of TeacherScores, or a method "
+                    "that keeps a list per user, such as SoftLabels(num_candidates=...)"
+                )
             scores = np.empty((self.num_users, self.num_items), np.float32)
             for users, rows in self._batches():
                 scores[users] = rows
@@ -85,7 +81,7 @@ class TeacherScores:
         return self._all
 
     def best_items(self, k: int, exclude: Interactions | None = None) -> NDArray[np.int32]:
-        """Give the k best items of each user, best first, without those in ``exclude``.
+        """Return the k best items of each user, best first, without those in ``exclude``.
 
         Returns:
             (num_users, k) int32.
@@ -93,45 +89,35 @@ class TeacherScores:
         Raises:
             ValueError: a user has fewer than k items left, or the scores are not finite.
         """
-        key = k, None if exclude is None else id(exclude)
+        key = k, id(exclude)
         if key not in self._best:
-            self._check_room(4 * self.num_users * k)
             seen = None if exclude is None else exclude.to_csr("binary")
             best = np.empty((self.num_users, k), np.int32)
             for users, rows in self._batches():
-                if seen is not None:
-                    rows = rows.copy()
-                    met = seen[users]
-                    rows[
-                        np.repeat(np.arange(len(rows)), np.diff(met.indptr)), met.indices
-                    ] = -np.inf
-                best[users] = top_k(rows, k)
+                best[users] = top_k(_without(rows, users, seen), k)
             short = np.flatnonzero(best[:, -1] < 0)
             if len(short):
                 raise ValueError(
                     f"user {short[0]} has fewer than {k} items that are not excluded: expected a "
                     "method with shorter lists"
                 )
-            self._best[key] = best
-            if exclude is not None:
-                self._excluded.append(exclude)
-        return self._best[key]
+            self._best[key] = best, exclude
+        return self._best[key][0]
 
     def scores_of(self, item_ids: NDArray[Any]) -> NDArray[np.float32]:
         """Score each user's own items: (num_users, c) ids to (num_users, c) float32."""
-        scores = np.empty(item_ids.shape, np.float32)
-        for users, rows in self._batches():
-            scores[users] = np.take_along_axis(rows, item_ids[users].astype(np.int64), axis=1)
-        return scores
+        parts = [
+            np.take_along_axis(rows, item_ids[users].astype(np.int64), axis=1)
+            for users, rows in self._batches()
+        ]
+        return np.concatenate(parts)
 
     def vectors(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Give the teacher's hidden vectors: (num_users, d) and (num_items, d) float32.
+        """Return vectors whose inner products are the scores, (num_users, d) and (num_items, d).
 
         Raises:
             TypeError: the teacher has none.
         """
-        if isinstance(self.teacher, Factors):
-            return self.teacher.user_vectors, self.teacher.item_vectors
         vectors = inner_product_vectors(getattr(self.teacher, "keras_model", self.teacher))
         if vectors is None:
             raise TypeError(
@@ -140,50 +126,28 @@ class TeacherScores:
             )
         return vectors
 
-    def _batches(self) -> Any:
-        """Give pairs of a slice of users and their finite scores (b, num_items)."""
+    def _batches(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Some users, and their finite scores (b, num_items), in order until all had their turn."""
         size = max(1, _SCORES_PER_BATCH // self.num_items)
-        starts: Any = range(0, self.num_users, size)
-        if self._all is not None:
-            yield from ((slice(s, s + size), self._all[s : s + size]) for s in starts)
-            return
-        if self.progress:
-            from tqdm.auto import tqdm
-
-            starts = tqdm(starts, desc="teacher", unit="batch")
-        for start in starts:
+        for start in range(0, self.num_users, size):
             users = np.arange(start, min(start + size, self.num_users))
+            if self._all is not None:
+                yield users, self._all[users]
+                continue
             rows = np.asarray(self._rows(users), np.float32)
-            shape = (len(users), self.num_items)
-            if rows.shape != shape:
-                raise ValueError(f"teacher gave scores of shape {rows.shape}: expected {shape}")
-            bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-            if len(bad):
-                raise ValueError(
-                    f"teacher scores hold NaN or infinity for user {users[bad[0]]}: "
-                    "expected finite numbers"
-                )
-            yield slice(start, start + size), rows
-
-    def _check_room(self, more: int) -> None:
-        if self.cache_bytes + more > self.max_cache_bytes:
-            raise MemoryError(
-                f"teacher scores would need {self.cache_bytes + more:,} bytes: expected at most "
-                f"max_cache_bytes, {self.max_cache_bytes:,}; SoftLabels(num_candidates=...) and "
-                "the ranking methods keep only a list per user"
-            )
+            check_shape("teacher's answer", rows, (len(users), self.num_items))
+            yield users, check_weights("teacher's answer", rows)
 
 
-def _rows_of(teacher: Any, num_users: int, num_items: int) -> Rows:
+def _rows_of(
+    teacher: Any, num_users: int, num_items: int
+) -> Callable[[NDArray[np.int64]], NDArray[Any]]:
     """Turn a teacher into a function of (b,) user ids that gives (b, num_items) scores."""
     if isinstance(teacher, np.ndarray):
-        if teacher.shape != (num_users, num_items):
-            raise ValueError(
-                f"teacher is an array of shape {teacher.shape}: expected "
-                f"{(num_users, num_items)}, a score for each user and item"
-            )
+        check_shape("teacher", teacher, (num_users, num_items))
         return lambda users: teacher[users]
-    _check_counts(teacher, num_users, num_items)
+    if None not in (getattr(teacher, "num_users", None), getattr(teacher, "num_items", None)):
+        check_counts("teacher", teacher, num_users, num_items)
     if hasattr(teacher, "score_all_items"):
         return lambda users: teacher.score_all_items(users)
     score = getattr(teacher, "score", teacher)
@@ -191,8 +155,6 @@ def _rows_of(teacher: Any, num_users: int, num_items: int) -> Rows:
         vectors = inner_product_vectors(teacher)
         if vectors is not None:
             return lambda users: vectors[0][users] @ vectors[1].T
-        from recsys_lib.training import KerasScorer
-
         score = KerasScorer(teacher).score
     if not callable(score):
         raise TypeError(
@@ -203,20 +165,186 @@ def _rows_of(teacher: Any, num_users: int, num_items: int) -> Rows:
     def rows(users: NDArray[np.int64]) -> NDArray[Any]:
         pairs = np.repeat(users, num_items), np.tile(np.arange(num_items), len(users))
         scores = np.asarray(score(*pairs))
-        if scores.shape != pairs[0].shape:
-            raise ValueError(
-                f"teacher gave scores of shape {scores.shape} for {len(pairs[0])} pairs: expected "
-                f"({len(pairs[0])},)"
-            )
+        check_shape("teacher's answer", scores, pairs[0].shape)
         return scores.reshape(len(users), num_items)
 
     return rows
 
 
-def _check_counts(teacher: Any, num_users: int, num_items: int) -> None:
-    counts = getattr(teacher, "num_users", num_users), getattr(teacher, "num_items", num_items)
-    if counts != (num_users, num_items) and None not in counts:
+def check_counts(name: str, one: Any, num_users: int, num_items: int) -> None:
+    """Raise ValueError unless a model counts so many users and items."""
+    if (one.num_users, one.num_items) != (num_users, num_items):
         raise ValueError(
-            f"teacher counts {counts[0]} users and {counts[1]} items, interactions {num_users} and "
-            f"{num_items}: expected the same"
+            f"{name} counts {one.num_users} users and {one.num_items} items: expected {num_users} "
+            f"and {num_items}"
         )
+
+
+class Ensemble:
+    """The weighted mean of several models' scores, each brought to one scale.
+
+    Scores of different models have different units. Each model's scores of a user are therefore
+    standardised over the catalogue (mean 0, standard deviation 1) before they are averaged; a user
+    to whom a model gives the same score for every item gets zeros from it. Items that the user has
+    met score far above all others in most models, each in its own way, and are not recommended:
+    with ``exclude`` mean and deviation are those of the other items.
+
+    Args:
+        members: fitted models with ``score_all_items(user_ids)``, of the same users and items.
+        weights: one number per member, not below 0, not all 0; None for equal ones.
+        exclude: what users have met, left out of mean and deviation (not of the scores); None for
+            the whole catalogue.
+
+    Attributes:
+        num_users: of the first member.
+        num_items: of the first member.
+
+    Raises:
+        TypeError: a member without ``score_all_items``.
+        ValueError: no members, other users or items (of ``exclude``, too), or weights that do not
+            fit.
+
+    Example:
+        >>> from recsys_lib.data import Interactions
+        >>> from recsys_lib.models import EASE, Popularity
+        >>> data = Interactions([0, 0, 1, 1], [0, 1, 1, 2])
+        >>> both = Ensemble([Popularity().fit(data), EASE(l2=1.0).fit(data)])
+        >>> both.score_all_items([0]).argmax().item()
+        1
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Any],
+        weights: Sequence[float] | None = None,
+        exclude: Interactions | None = None,
+    ) -> None:
+        if len(members) == 0:
+            raise ValueError("members is empty: expected at least one model")
+        strangers = [type(one).__name__ for one in members if not hasattr(one, "score_all_items")]
+        if strangers:
+            raise TypeError(f"members has {strangers[0]}: expected models with score_all_items()")
+        given = [1.0] * len(members) if weights is None else weights
+        checked = [check_number(f"weights[{n}]", weight, 0) for n, weight in enumerate(given)]
+        if len(checked) != len(members) or not any(checked):
+            raise ValueError(f"weights is {checked}: expected {len(members)} numbers, not all 0")
+        check_type("exclude", exclude, (Interactions, type(None)))
+        self.members = tuple(members)
+        self.weights = tuple(weight / sum(checked) for weight in checked)
+        self.num_users, self.num_items = members[0].num_users, members[0].num_items
+        for number, one in enumerate([*members, *([] if exclude is None else [exclude])]):
+            name = f"members[{number}]" if number < len(members) else "exclude"
+            check_counts(name, one, self.num_users, self.num_items)
+        self._seen = None if exclude is None else exclude.to_csr("binary")
+
+    def score_all_items(self, user_ids: ArrayLike) -> NDArray[np.float32]:
+        """Score every item for each user: (b,) ids to (b, num_items) float32."""
+        total: Any = 0.0
+        counted = None if self._seen is None else self._seen[np.asarray(user_ids)].toarray() == 0
+        for weight, member in zip(self.weights, self.members, strict=True):
+            total = total + weight * standardized(member.score_all_items(user_ids), counted)
+        return np.asarray(total, np.float32)
+
+    def score(self, user_ids: ArrayLike, item_ids: ArrayLike) -> NDArray[np.float32]:
+        """Score pairs: two (n,) arrays of ids to (n,) float32."""
+        users, row = np.unique(np.asarray(user_ids), return_inverse=True)
+        items = np.asarray(item_ids)
+        scores = np.empty(len(items), np.float32)
+        size = max(1, _SCORES_PER_BATCH // self.num_items)
+        for start in range(0, len(users), size):
+            here = np.flatnonzero((row >= start) & (row < start + size))
+            rows = self.score_all_items(users[start : start + size])
+            scores[here] = rows[row[here] - start, items[here]]
+        return scores
+
+
+def standardized(
+    scores: NDArray[Any], counted: NDArray[np.bool_] | None = None
+) -> NDArray[np.float32]:
+    """Bring each row to mean 0 and standard deviation 1; a constant row becomes zeros.
+
+    Args:
+        scores: (b, n).
+        counted: (b, n), which of them make up mean and deviation; None for all.
+
+    Example:
+        >>> standardized(np.array([[1.0, 3.0], [2.0, 2.0]])).tolist()
+        [[-1.0, 1.0], [0.0, 0.0]]
+        >>> standardized(np.array([[1.0, 3.0, 6.0]]), np.array([[True, True, False]])).tolist()
+        [[-1.0, 1.0, 4.0]]
+    """
+    counted = np.ones(scores.shape, bool) if counted is None else counted
+    counted = counted | ~counted.any(axis=1, keepdims=True)  # who has met everything: of all
+    centred = scores - scores.mean(axis=1, keepdims=True, where=counted)
+    spread = centred.std(axis=1, keepdims=True, where=counted)
+    return np.asarray(np.divide(centred, spread, where=spread > 0, out=np.zeros_like(centred)))
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far a student ranks as its teacher does, as means over users.
+
+    Args:
+        overlap: share of the teacher's k best items that are among the student's k best, in
+            [0, 1].
+        rank_correlation: Spearman's, over the whole catalogue, in [-1, 1].
+        k: length of the lists.
+    """
+
+    overlap: float
+    rank_correlation: float
+    k: int
+
+
+def agreement(
+    teacher: Any,
+    student: Any,
+    user_ids: ArrayLike,
+    k: int = 10,
+    exclude: Interactions | None = None,
+) -> Agreement:
+    """Compare two models' rankings of the catalogue.
+
+    Args:
+        teacher: a model with ``score_all_items(user_ids)``.
+        student: another.
+        user_ids: (n,) users to compare for.
+        k: length of the lists that are compared.
+        exclude: interactions whose items are left out of the lists (not of the correlation).
+
+    Returns:
+        Overlap and correlation.
+
+    Raises:
+        ValueError: unknown ids, no users, or k out of range.
+
+    Source:
+        Spearman, *The Proof and Measurement of Association between Two Things*, 1904.
+
+    Example:
+        >>> from recsys_lib.models import Popularity
+        >>> model = Popularity().fit(Interactions([0, 0, 1], [0, 1, 1]))
+        >>> agreement(model, model, [0, 1], k=1)
+        Agreement(overlap=1.0, rank_correlation=1.0, k=1)
+    """
+    from scipy.stats import rankdata
+
+    users = check_ids("user_ids", user_ids, teacher.num_users)
+    seen = None if exclude is None else exclude.to_csr("binary")
+    if len(users) == 0:
+        raise ValueError("user_ids is empty: expected at least one user")
+    overlaps, correlations = [], []
+    for some in np.array_split(users, -(-len(users) // 256)):
+        scores = [np.asarray(model.score_all_items(some)) for model in (teacher, student)]
+        ranks = standardized(np.concatenate([rankdata(one, axis=1) for one in scores]))
+        correlations.append(np.mean(np.multiply(*np.split(ranks, 2)), axis=1))
+        lists = [top_k(_without(one, some, seen), k) for one in scores]
+        shared = (lists[0][:, :, None] == lists[1][:, None, :]) & (lists[0][:, :, None] >= 0)
+        overlaps.append(shared.sum(axis=(1, 2)) / np.maximum((lists[0] >= 0).sum(axis=1), 1))
+    correlation = float(np.mean(np.concatenate(correlations)))
+    return Agreement(float(np.mean(np.concatenate(overlaps))), round(correlation, 12), k)
+
+
+def _without(scores: NDArray[Any], users: NDArray[np.int64], seen: Any) -> NDArray[Any]:
+    """The users' scores (b, num_items) with -inf where a sparse matrix says they met the item."""
+    return scores if seen is None else np.where(seen[users].toarray() > 0, -np.inf, scores)

@@ -1,32 +1,38 @@
-"""From a fake-quantized model to integers."""
+"""From a Keras model to arithmetic in whole numbers: trained for it, calibrated, or on the fly."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys_lib.checks import check_choice
-from recsys_lib.compression.quantization.aware_graph import quantizable
-from recsys_lib.compression.quantization.calibration_data import Calibration
+from recsys_lib.compression.compressed import CompressedModel, compare_weights
 from recsys_lib.compression.quantization.fake_quant import Grid, quantize_to_grid
-from recsys_lib.compression.quantization.integer import IntegerDense
-from recsys_lib.compression.quantization.integer_model import IntegerBias, IntegerModel, Step
-from recsys_lib.compression.quantization.integer_ops import (
+from recsys_lib.compression.quantization.integer import REQUANTIZATIONS, IntegerDense
+from recsys_lib.compression.quantization.integer_model import (
+    Codes,
+    IntegerModel,
     Operation,
-    Piece,
-    Value,
+    Step,
     apply_dense,
     operation_of,
 )
-from recsys_lib.compression.quantization.qat import IntegerQuantization, quantization_aware
-from recsys_lib.compression.quantization.requantize import REQUANTIZATIONS
+from recsys_lib.compression.quantization.qat import (
+    Calibration,
+    IntegerQuantization,
+    num_rows,
+    quantizable,
+    quantization_aware,
+    sources,
+)
 from recsys_lib.compression.quantization.uniform import UniformQuantization, UniformTensor
-from recsys_lib.compression.report import CompressionReport, TensorReport, compare_weights
 from recsys_lib.compression.tensors import DenseTensor, EncodedTensor
-from recsys_lib.compression.weights import keras_model, named_weights
+from recsys_lib.compression.weights import keras_model, named_weights, replace_keras_model
+from recsys_lib.models import Recommender
 
 
 def convert(model: Any, requantization: str = "single") -> IntegerModel:
@@ -42,7 +48,7 @@ def convert(model: Any, requantization: str = "single") -> IntegerModel:
     Args:
         model: from :func:`quantization_aware`, trained or not.
         requantization: how sums are scaled to codes: "single", "double" (both in integers) or
-            "float"; see :func:`recsys_lib.compression.quantization.requantize.requantize`.
+            "float"; see :func:`requantize`.
 
     Returns:
         A model with ``score``, whose tables and kernels are stored in ``bits`` bits a number.
@@ -66,39 +72,38 @@ def convert(model: Any, requantization: str = "single") -> IntegerModel:
     if not any(hasattr(layer, "weight_grid") for layer in model.layers):
         raise TypeError("model has no fake-quantized layer: expected one from quantization_aware()")
     named_weights(model)  # raises where they are not finite
+    made_by = {id(layer.output): layer.name for layer in model.layers}
     before: dict[str, NDArray[np.float32]] = {}
     tensors: dict[str, EncodedTensor] = {}
-    layers: dict[str, IntegerDense] = {}
+    dense: dict[str, IntegerDense] = {}
     steps = []
     for layer in model.layers:
         if type(layer).__name__ == "InputLayer":
             continue
-        if quantizable(layer) == "Dense":
-            layers[layer.name] = dense = _integer_dense(layer, requantization)
-            before |= _dense_weights(layer)
-            tensors |= _dense_tensors(layer, dense)
-            operation: Operation = _dense_operation(dense)
-        elif quantizable(layer) == "Embedding":
+        operation = operation_of(layer)
+        if kind := quantizable(layer):
+            for name in ("embeddings",) if kind == "Embedding" else ("kernel", "bias"):
+                if getattr(layer, name) is not None:
+                    before[f"{layer.name}/{name}"] = getattr(layer, name).numpy()
+        if kind == "Dense":
+            dense[layer.name] = integer = _integer_dense(layer, requantization)
+            tensors |= _dense_tensors(layer, integer)
+            operation = partial(apply_dense, integer)
+        elif kind == "Embedding":
             name, grid = f"{layer.name}/embeddings", layer.weight_grid()
-            before[name] = layer.embeddings.numpy()
-            stored = _packed(quantize_to_grid(before[name], grid), grid, "row", "float16")
-            tensors[name] = stored
-            operation = _lookup(stored)
-        else:
-            operation = operation_of(layer)
-        sources = layer.input if isinstance(layer.input, list | tuple) else [layer.input]
-        names = tuple(_source(model, tensor) for tensor in sources)
+            tensors[name] = table = _packed(quantize_to_grid(before[name], grid), grid, "row")
+            operation = _lookup(table)
+        names = tuple(made_by[id(tensor)] for tensor in sources(layer))
         steps.append(Step(layer.name, names, operation))
-    decoded = {name: tensor.decode() for name, tensor in tensors.items() if name in before}
     config = {layer.name: layer.quantization for layer in model.layers if quantizable(layer)}
     return IntegerModel(
         tensors,
-        _plain(model, list(decoded.values())),
-        _report(config, before, tensors),
+        _plain(model, [tensors[name].decode() for name in before]),
+        compare_weights("integer arithmetic", config, before, tensors),
         tuple(steps),
-        tuple(_source(model, tensor) for tensor in model.inputs),
-        layers,
-        tuple(_num_rows(model, tensor) for tensor in model.inputs),
+        tuple(made_by[id(tensor)] for tensor in model.inputs),
+        dense,
+        tuple(num_rows(model, tensor) for tensor in model.inputs),
     )
 
 
@@ -126,7 +131,7 @@ def quantize_static(
         (1,)
         >>> quantize_static(model, ([], []))
         Traceback (most recent call last):
-        ValueError: calibration has 0 and 0 rows: expected equally many for each input, at least one
+        ValueError: calibration has {0} rows: expected as many for each input, not 0
     """
     check_choice("requantization", requantization, REQUANTIZATIONS)
     if calibration is None:
@@ -135,18 +140,62 @@ def quantize_static(
     return convert(quantization_aware(model, config, calibration), requantization)
 
 
-def _report(
-    config: Any, before: dict[str, NDArray[np.float32]], tensors: dict[str, EncodedTensor]
-) -> CompressionReport:
-    """Report on the weights; grids, which a float32 model has not, count with their bytes alone."""
-    weights = {name: tensors[name] for name in before}
-    report = compare_weights("integer arithmetic", config, before, weights)
-    grids = tuple(
-        TensorReport(name, tensor.kind, (), tensor.shape, 0, tensor.nbytes, 0.0, 0.0)
-        for name, tensor in tensors.items()
-        if name not in before
-    )
-    return CompressionReport(report.method, config, report.tensors + grids)
+def quantize_dynamic(model: Any) -> CompressedModel:
+    """Store a Keras model's matrices in int8 and let its dense layers multiply whole numbers.
+
+    Kernels have a scale for each output, embedding tables one for each row; a row that is looked up
+    is decoded. Each row of inputs to a dense layer is rounded to 8 bits by its own largest
+    absolute value when it comes, so nothing is calibrated. Vectors, such as biases, stay float32.
+
+    Args:
+        model: a functional Keras 3 model, or a fitted KerasRecommender around one; it stays as it
+            is. Dense layers must have a kernel of two dimensions in float32.
+
+    Returns:
+        A model that scores with the arithmetic above. The scores are those of int8 arithmetic; for
+        the speed of it see :class:`recsys_lib.serving.candidates.CandidateScorer`.
+
+    Raises:
+        TypeError: not such a model.
+        ValueError: a model that is not built, or NaN in its weights.
+
+    Example:
+        >>> from recsys_lib.models import RatingModelConfig, build_rating_model
+        >>> model = build_rating_model(RatingModelConfig("mlp_ranker", 200, 300))
+        >>> compressed = quantize_dynamic(model)
+        >>> compressed.report.ratio > 3, compressed.score([3, 4], [5, 6]).shape
+        (True, (2,))
+    """
+    import keras
+
+    from recsys_lib.compression.quantization.layers import DynamicDense
+
+    inner = keras_model(model)
+    if not isinstance(inner, keras.Model):
+        raise TypeError(f"model is of type {type(inner)}: expected a Keras 3 model")
+    weights = named_weights(model)
+    dense = {layer.name for layer in inner.layers if type(layer) is keras.layers.Dense}
+    by_row = UniformQuantization(8, symmetric=True, scale_dtype="float32")
+    by_column = replace(by_row, granularity="column")
+    tensors: dict[str, EncodedTensor] = {}
+    for name, values in weights.items():
+        config = by_column if name.split("/")[0] in dense else by_row
+        tensors[name] = config.encode(values) if values.ndim > 1 else DenseTensor(values)
+
+    def clone(layer: Any) -> Any:
+        kind = DynamicDense if layer.name in dense else type(layer)
+        return kind.from_config(layer.get_config())
+
+    new = keras.models.clone_model(inner, clone_function=clone)
+    for layer in new.layers:
+        names = [name for name in tensors if name.split("/")[0] == layer.name]
+        if layer.name in dense:
+            layer.set_quantized(*(tensors[name] for name in names))
+        else:
+            layer.set_weights([tensors[name].decode() for name in names])
+    report = compare_weights("dynamic-range quantization", None, weights, tensors)
+    whole = replace_keras_model(model, new) if isinstance(model, Recommender) else new
+    return CompressedModel(tensors, whole, report)
 
 
 def _integer_dense(layer: Any, requantization: str) -> IntegerDense:
@@ -169,18 +218,12 @@ def _integer_dense(layer: Any, requantization: str) -> IntegerDense:
     )
 
 
-def _dense_weights(layer: Any) -> dict[str, NDArray[np.float32]]:
-    weights = {f"{layer.name}/kernel": layer.kernel.numpy()}
-    return weights if layer.bias is None else weights | {f"{layer.name}/bias": layer.bias.numpy()}
-
-
 def _dense_tensors(layer: Any, dense: IntegerDense) -> dict[str, EncodedTensor]:
-    grid = layer.weight_grid()
-    stored: dict[str, EncodedTensor] = {
-        f"{layer.name}/kernel": _packed(dense.kernel, grid, "column", "float32")
-    }
+    packed = _packed(dense.kernel, layer.weight_grid(), "column")
+    stored: dict[str, EncodedTensor] = {f"{layer.name}/kernel": packed}
     if layer.bias is not None:
-        stored[f"{layer.name}/bias"] = IntegerBias(dense.bias, dense.unit_scale.astype(np.float32))
+        bias = dense.bias * dense.unit_scale.astype(np.float32)
+        stored[f"{layer.name}/bias"] = DenseTensor(bias)
     for side, edges in (("input", dense.input_grid), ("output", dense.output_grid)):
         if edges is not None:
             numbers = np.array([edges.scale, edges.zero_point], np.float32)
@@ -188,7 +231,9 @@ def _dense_tensors(layer: Any, dense: IntegerDense) -> dict[str, EncodedTensor]:
     return stored
 
 
-def _packed(codes: NDArray[Any], grid: Grid, granularity: str, dtype: str) -> UniformTensor:
+def _packed(codes: NDArray[Any], grid: Grid, granularity: str) -> UniformTensor:
+    """Pack a table, its scales in float16 (as trained), or a kernel, its scales in float32."""
+    dtype = "float16" if granularity == "row" else "float32"
     bits = int(grid.high + 1).bit_length()
     config = UniformQuantization(bits, granularity, symmetric=True, scale_dtype=dtype)
     shifted = (codes.astype(np.int16) + grid.high).astype(np.uint8)
@@ -196,31 +241,9 @@ def _packed(codes: NDArray[Any], grid: Grid, granularity: str, dtype: str) -> Un
 
 
 def _lookup(table: UniformTensor) -> Operation:
-    codes = table.codes.astype(np.int32) - (1 << (table.config.bits - 1)) + 1
+    codes = table.codes.astype(np.int32) - int(table.zero_point.flat[0])
     scale = table.scale.astype(np.float32)
-
-    def look_up(inputs: Sequence[Value]) -> Value:
-        ids = np.asarray(inputs[0])
-        return [Piece(codes[ids], scale[ids])]
-
-    return look_up
-
-
-def _dense_operation(dense: IntegerDense) -> Operation:
-    return lambda inputs: apply_dense(dense, inputs[0])
-
-
-def _source(model: Any, tensor: Any) -> str:
-    return next(layer.name for layer in model.layers if layer.output is tensor)
-
-
-def _num_rows(model: Any, tensor: Any) -> int:
-    rows = [
-        layer.input_dim
-        for layer in model.layers
-        if quantizable(layer) == "Embedding" and layer.input is tensor
-    ]
-    return min(rows, default=0)
+    return lambda ids: Codes(codes[ids], scale[ids])
 
 
 def _plain(model: Any, weights: list[NDArray[np.float32]]) -> Any:

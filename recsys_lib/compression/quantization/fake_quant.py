@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import check_bits
-from recsys_lib.compression.quantization.uniform import UniformQuantization, quantize_uniform
+from recsys_lib.compression.quantization.uniform import UniformQuantization
 
 _TINY = np.float32(1e-30)  # 1 over it is still a number
 
@@ -32,7 +32,7 @@ class Grid(NamedTuple):
 
 
 def code_range(bits: int, *, narrow: bool = False) -> tuple[int, int]:
-    """Give the lowest and highest signed code.
+    """Return the lowest and highest signed code.
 
     Args:
         bits: 2 to 8.
@@ -49,7 +49,7 @@ def code_range(bits: int, *, narrow: bool = False) -> tuple[int, int]:
 def nudged_grid(
     minimum: ArrayLike, maximum: ArrayLike, bits: int = 8, *, narrow: bool = False
 ) -> Grid:
-    """Give the grid of a range, moved by less than half a step so that 0.0 lies on it.
+    """Return the grid of a range, moved by less than half a step so that 0.0 lies on it.
 
     Args:
         minimum: lowest number, at most 0 (number or array).
@@ -78,12 +78,8 @@ def nudged_grid(
     least, most = np.asarray(minimum, np.float32), np.asarray(maximum, np.float32)
     if least.shape != most.shape:
         raise ValueError(f"minimum has shape {least.shape}, maximum {most.shape}: expected one")
-    if not (np.isfinite(least).all() and np.isfinite(most).all()):
-        raise ValueError("minimum and maximum hold NaN or infinity: expected finite numbers")
-    if (least > 0).any() or (most < 0).any():
-        raise ValueError(
-            f"the range is {least.min()} to {most.max()}: expected minimum <= 0 <= maximum"
-        )
+    if not ((least <= 0) & (most >= 0) & np.isfinite(most - least)).all():
+        raise ValueError(f"range {least.min()} to {most.max()}: expected finite minimum <= 0 <= it")
     scale = (most - least) / np.float32(high - low)
     scale = np.where(scale > _TINY, scale, np.float32(1))
     from_lowest = np.clip(np.floor(-least / scale + np.float32(0.5)), 0, high - low)
@@ -134,7 +130,7 @@ def fake_quant(
 
 
 def fake_quant_codes(x: Any, grid: Grid) -> Any:
-    """Give ``q - zero_point`` of :func:`fake_quant` as whole float32 numbers, with its gradient.
+    """Return ``q - zero_point`` of :func:`fake_quant` as whole float32 numbers, with its gradient.
 
     Products and sums of such numbers are exact in float32 up to 2**24, so that a model trained on
     them computes what integer arithmetic computes later; scores that are equal there are equal
@@ -175,7 +171,7 @@ def round_straight_through(x: Any) -> Any:
 
 
 def quantize_to_grid(values: ArrayLike, grid: Grid) -> NDArray[np.int32]:
-    """Give the codes ``q`` of numbers in NumPy, in the same float32 arithmetic.
+    """Return the codes ``q`` of numbers in NumPy, in the same float32 arithmetic.
 
     Example:
         >>> quantize_to_grid([-9, 0.3], Grid(np.float32(0.5), np.int32(0), -2, 1)).tolist()
@@ -191,7 +187,7 @@ def quantize_to_grid(values: ArrayLike, grid: Grid) -> NDArray[np.int32]:
 def symmetric_scales(
     weights: NDArray[np.float32], bits: int, granularity: str, search: str = "minmax"
 ) -> NDArray[np.float32]:
-    """Give the scale of each row or column of a matrix, for the narrow symmetric grid.
+    """Return the scale of each row or column of a matrix, for the narrow symmetric grid.
 
     Args:
         weights: (m, n) finite numbers.
@@ -210,6 +206,6 @@ def symmetric_scales(
     config = UniformQuantization(
         bits, granularity, symmetric=True, scale_search=search, scale_dtype="float32"
     )
-    scales = quantize_uniform(weights, config).scale
+    scales = config.encode(weights).scale
     widest = scales.max() if scales.max() > _TINY else np.float32(1)
     return np.where(scales > _TINY, scales, widest)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_choice
+from recsys_lib.checks import check_choice, check_shape
 from recsys_lib.compression.quantization.fake_quant import Grid
-from recsys_lib.compression.quantization.requantize import REQUANTIZATIONS, requantize
 
+Ints = NDArray[np.int64]
+REQUANTIZATIONS = ("single", "double", "float")
+_NO_ACTIVATION, _RELU = 0, 1  # ActivationFunctionType in LiteRT's schema
 _EXACT_IN_FLOAT32 = 1 << 24
 
 
@@ -33,11 +38,7 @@ class IntegerDense:
         output_grid: of the outputs; None for a layer whose sums are used as they are.
         relu: whether negative outputs become 0.
         requantization: how sums are scaled: "single", "double" or "float"; see
-            :func:`recsys_lib.compression.quantization.requantize.requantize`.
-
-    Raises:
-        TypeError: kernel or bias of another type.
-        ValueError: shapes that do not fit, an unknown requantization.
+            :func:`requantize`.
 
     Source:
         Jacob et al., *Quantization and Training of Neural Networks for Efficient
@@ -59,25 +60,8 @@ class IntegerDense:
     relu: bool = False
     requantization: str = "single"
 
-    def __post_init__(self) -> None:
-        check_choice("requantization", self.requantization, REQUANTIZATIONS)
-        if self.kernel.dtype != np.int8 or self.bias.dtype != np.int32:
-            raise TypeError(
-                f"kernel is {self.kernel.dtype}, bias {self.bias.dtype}: expected int8 and int32"
-            )
-        outputs = self.kernel.shape[-1]
-        if self.kernel.ndim != 2 or self.bias.shape != (outputs,):
-            raise ValueError(
-                f"kernel has shape {self.kernel.shape}, bias {self.bias.shape}: expected "
-                "(inputs, outputs) and (outputs,)"
-            )
-        if self.kernel_scale.shape not in ((outputs,), (1,)):
-            raise ValueError(
-                f"kernel_scale has shape {self.kernel_scale.shape}: expected ({outputs},) or (1,)"
-            )
-
     def sums(self, codes: NDArray[Any]) -> NDArray[np.int32]:
-        """Give the 32-bit sums of products, with bias and relu: (n, inputs) to (n, outputs).
+        """Return the 32-bit sums of products, with bias and relu: (n, inputs) to (n, outputs).
 
         The products are made by floating-point units, which are exact for whole numbers of this
         size and several times faster in NumPy than its integer product.
@@ -96,8 +80,7 @@ class IntegerDense:
         """
         if self.output_grid is None:
             raise ValueError("output_grid is None: expected a grid to round the sums to")
-        if codes.ndim != 2 or codes.shape[1] != len(self.kernel):
-            raise ValueError(f"codes has shape {codes.shape}: expected (n, {len(self.kernel)})")
+        check_shape("codes", codes, (len(codes), len(self.kernel)))
         return to_grid(self.sums(codes), self.unit_scale, self.output_grid, self.requantization)
 
     @property
@@ -118,13 +101,13 @@ class IntegerDense:
 def to_grid(
     values: NDArray[Any], scale: NDArray[Any], grid: Grid, requantization: str = "single"
 ) -> NDArray[np.int8]:
-    """Give the codes of ``values * scale`` on a grid.
+    """Return the codes of ``values * scale`` on a grid.
 
     Args:
         values: integers.
         scale: positive float32 numbers that broadcast against them.
         grid: of the result; one scale and zero point.
-        requantization: see :func:`recsys_lib.compression.quantization.requantize.requantize`.
+        requantization: see :func:`requantize`.
 
     Example:
         >>> to_grid(np.array([19, -5, 9999]), np.float32(0.125), Grid(0.5, 1, -128, 127)).tolist()
@@ -136,3 +119,152 @@ def to_grid(
         multiplier = np.asarray(scale, np.float64) / np.float64(grid.scale)
     codes = requantize(values, multiplier, requantization) + int(grid.zero_point)
     return np.clip(codes, grid.low, grid.high).astype(np.int8)
+
+
+def requantize(accumulator: ArrayLike, multiplier: ArrayLike, method: str = "single") -> Ints:
+    """Return ``round(accumulator * multiplier)``, in integer arithmetic or in float32.
+
+    A real multiplier is stored as a 31-bit integer and a shift, ``mantissa * 2**(shift - 31)``
+    (:func:`fixed_point`). The three methods differ in how often they round, and therefore in one
+    product of a few hundred to thousand, by 1:
+
+    - "single": the 64-bit product is rounded once, halves up. LiteRT's reference kernels.
+    - "double": rounded to 31 bits, and once more after the shift, halves up both times; a number
+      just below a half can be rounded up twice. LiteRT's built-in kernels (ruy).
+    - "float": a product of float32 numbers, rounded half to even. LiteRT's default, the XNNPACK
+      delegate, on x86.
+
+    Args:
+        accumulator: int32 numbers, as sums of products of codes are.
+        multiplier: positive numbers that broadcast against it; below 2**30.
+        method: one of the above.
+
+    Returns:
+        int64 of the broadcast shape, not clipped to any range.
+
+    Source:
+        Jacob et al., *Quantization and Training of Neural Networks for Efficient
+        Integer-Arithmetic-Only Inference*, CVPR 2018, equations 5 and 6.
+
+    Example:
+        >>> requantize([5, -5, 7], 0.5).tolist()
+        [3, -2, 4]
+        >>> [requantize(2 * [2**29 - 1], 2.0**-30, method)[0] for method in REQUANTIZATIONS]
+        [np.int64(0), np.int64(1), np.int64(0)]
+    """
+    if method == "float":
+        real = np.asarray(accumulator, np.float32) * np.asarray(multiplier, np.float32)
+        return np.rint(real).astype(np.int64)
+    mantissa, shift = fixed_point(multiplier)
+    right = 31 - shift
+    product = np.asarray(accumulator, np.int64) * mantissa
+    if method == "single":
+        return _round_shift(product, right)
+    # Multipliers above 1 shift left before the multiplication.
+    first = np.minimum(31, right)
+    return _round_shift(_round_shift(product, first), right - first)
+
+
+def fixed_point(multiplier: ArrayLike) -> tuple[Ints, Ints]:
+    """Return ``(mantissa, shift)`` with ``multiplier = mantissa * 2**(shift - 31)``.
+
+    Args:
+        multiplier: positive numbers below 2**30.
+
+    Returns:
+        mantissa: int64 from 2**30 to 2**31 - 1, or 0 for a multiplier below 2**-31.
+        shift: int64.
+
+    Example:
+        >>> [int(x) for x in fixed_point(0.75)]
+        [1610612736, 0]
+    """
+    real = np.asarray(multiplier, np.float64)
+    fraction, exponent = np.frexp(real)
+    mantissa = np.rint(fraction * 2.0**31).astype(np.int64)
+    carried = mantissa == 1 << 31
+    shift = (exponent + carried).astype(np.int64)
+    mantissa = np.where(carried, 1 << 30, mantissa)
+    tiny = shift < -31
+    return np.where(tiny, 0, mantissa), np.where(tiny, 0, shift)
+
+
+def _round_shift(value: Ints, bits: Ints) -> Ints:
+    """Divide by 2**bits and round, halves up."""
+    half = np.where(bits > 0, np.int64(1) << np.maximum(bits - 1, 0), 0)
+    return (value + half) >> bits
+
+
+def read_litert_dense(
+    source: str | os.PathLike[str] | bytes, requantization: str = "single"
+) -> dict[str, IntegerDense]:
+    """Read codes, scales and zero points of all 8-bit dense layers out of a LiteRT file.
+
+    The layers compute what LiteRT computes, bit for bit: its reference kernels with
+    ``requantization="single"``, its built-in kernels without delegate (ruy) with "double", and its
+    default, the XNNPACK delegate on x86, with "float".
+
+    Args:
+        source: path or content of a ``.tflite`` file with int8 arithmetic.
+        requantization: "single", "double" or "float".
+
+    Returns:
+        Layers by the name of their output tensor, in the order of the file.
+
+    Raises:
+        ValueError: a file without dense layers in int8, or one with another activation than relu.
+
+    Example:
+        ``read_litert_dense("ranker.tflite", "float")`` gives layers to be called on int8 codes.
+    """
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    check_choice("requantization", requantization, REQUANTIZATIONS)
+    content = source if isinstance(source, bytes) else Path(source).read_bytes()
+    interpreter = Interpreter(
+        model_content=content, experimental_op_resolver_type=OpResolverType.BUILTIN_REF
+    )
+    interpreter.allocate_tensors()
+    tensors = {tensor["index"]: tensor for tensor in interpreter.get_tensor_details()}
+    layers = {}
+    for (inputs, kernel, *rest), output, activation in _dense_operations(content):
+        if tensors[inputs]["dtype"] != np.int8 or tensors[kernel]["dtype"] != np.int8:
+            continue
+        name = str(tensors[output]["name"])
+        if activation not in (_NO_ACTIVATION, _RELU):
+            raise ValueError(f"layer {name!r} has activation {activation}: expected relu or none")
+        codes = interpreter.get_tensor(kernel).T
+        has_bias = bool(rest) and rest[0] >= 0
+        layers[name] = IntegerDense(
+            np.ascontiguousarray(codes),
+            tensors[kernel]["quantization_parameters"]["scales"],
+            interpreter.get_tensor(rest[0]) if has_bias else np.zeros(codes.shape[1], np.int32),
+            _grid(tensors[inputs]),
+            _grid(tensors[output]),
+            relu=activation == _RELU,
+            requantization=requantization,
+        )
+    if not layers:
+        raise ValueError("source has no dense layer in int8: expected a file quantized to int8")
+    return layers
+
+
+def _dense_operations(content: bytes) -> Iterator[tuple[list[int], int, int]]:
+    """Return the input tensors, the output tensor and the fused activation of each dense layer."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(content)
+    graph = model.Subgraphs(0)
+    for number in range(graph.OperatorsLength()):
+        operation = graph.Operators(number)
+        code = model.OperatorCodes(operation.OpcodeIndex())
+        if code.BuiltinCode() == schema.BuiltinOperator.FULLY_CONNECTED:
+            table, options = operation.BuiltinOptions(), schema.FullyConnectedOptions()
+            options.Init(table.Bytes, table.Pos)
+            inputs = [int(index) for index in operation.InputsAsNumpy()]
+            yield inputs, int(operation.Outputs(0)), int(options.FusedActivationFunction())
+
+
+def _grid(tensor: dict[str, Any]) -> Grid:
+    scale, zero_point = tensor["quantization"]
+    return Grid(np.float32(scale), int(zero_point), -128, 127)

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_ids
+from recsys_lib.checks import check_ids, check_shape
 from recsys_lib.compression.compressed import CompressedModel
-from recsys_lib.compression.quantization.integer import IntegerDense
-from recsys_lib.compression.quantization.integer_ops import (
-    Operation,
-    Value,
-    to_real,
-)
-from recsys_lib.compression.tensors import EncodedTensor
+from recsys_lib.compression.quantization.fake_quant import Grid, quantize_to_grid
+from recsys_lib.compression.quantization.integer import IntegerDense, to_grid
 
 _PAIRS_PER_BATCH = 1 << 14
+
+
+class Codes(NamedTuple):
+    """Whole numbers (n, d) and what 1 stands for: a scale that broadcasts against them."""
+
+    codes: NDArray[Any]
+    scale: NDArray[Any]
+
+
+Value = Codes | NDArray[Any]  # float32 (n, ...) where they are not whole
+Operation = Callable[..., Value]
 
 
 class Step(NamedTuple):
@@ -51,16 +57,14 @@ class IntegerModel(CompressedModel):
     num_rows: tuple[int, ...]
 
     def __call__(self, inputs: Sequence[ArrayLike]) -> NDArray[np.float32]:
-        """Give the outputs (n, ...) for one array (n, ...) for each input of the model."""
+        """Return the outputs (n, ...) for one array (n, ...) for each input of the model."""
         return to_real(self.run(inputs)[self.steps[-1].name])
 
     def run(self, inputs: Sequence[ArrayLike]) -> dict[str, Value]:
-        """Give what each layer gives, by name: pieces of (codes, scale), or float32 numbers."""
-        values: dict[str, Value] = {
-            name: np.asarray(array) for name, array in zip(self.input_names, inputs, strict=True)
-        }
+        """Return what each layer gives, by name: (codes, scale), or float32 numbers."""
+        values: dict[str, Value] = dict(zip(self.input_names, map(np.asarray, inputs), strict=True))
         for step in self.steps:
-            values[step.name] = step.operation([values[name] for name in step.inputs])
+            values[step.name] = step.operation(*(values[name] for name in step.inputs))
         return values
 
     def score(self, user_ids: ArrayLike, item_ids: ArrayLike) -> NDArray[np.float32]:
@@ -71,10 +75,7 @@ class IntegerModel(CompressedModel):
         """
         users = check_ids("user_ids", user_ids, self.num_rows[0])
         items = check_ids("item_ids", item_ids, self.num_rows[1])
-        if users.shape != items.shape:
-            raise ValueError(
-                f"user_ids has shape {users.shape}, item_ids {items.shape}: expected (n,) twice"
-            )
+        check_shape("item_ids", items, users.shape)
         scores = np.empty(len(users), np.float32)
         for start in range(0, len(users), _PAIRS_PER_BATCH):
             rows = slice(start, start + _PAIRS_PER_BATCH)
@@ -91,37 +92,84 @@ class IntegerModel(CompressedModel):
         return f"IntegerModel({len(self.layers)} dense layers, {self.report!r})"
 
 
-class IntegerBias(EncodedTensor):
-    """A bias in 32-bit integers.
+def operation_of(layer: Any) -> Operation:
+    """Return the arithmetic of a layer without weights, one that :func:`check_layers` lets pass."""
+    kind = type(layer).__name__
+    if kind == "Rescaling":
+        return lambda value: to_real(value) * np.float32(layer.scale) + np.float32(layer.offset)
+    if kind in ("Reshape", "Flatten"):
+        return lambda value: _reshape(value, layer.output.shape[1:])
+    if kind == "ReLU" or (kind == "Activation" and layer.activation.__name__ == "relu"):
+        return relu
+    known = {"Concatenate": concatenate, "Multiply": multiply, "Dot": dot, "Add": add}
+    return known.get(kind, lambda value: value)
 
-    Args:
-        codes: (outputs,) int32.
-        scale: (outputs,) float32, what 1 stands for: input scale times kernel scale.
-    """
 
-    kind = "integer_bias"
+def to_real(value: Value) -> NDArray[np.float32]:
+    """Return the numbers that are meant."""
+    product = value.codes * value.scale if isinstance(value, Codes) else value
+    return np.asarray(product, np.float32)
 
-    def __init__(self, codes: NDArray[np.int32], scale: NDArray[np.float32]) -> None:
-        if codes.dtype != np.int32 or codes.shape != scale.shape:
-            raise ValueError(
-                f"codes is {codes.dtype} {codes.shape}, scale {scale.shape}: expected int32 and "
-                "the same shape"
-            )
-        self.codes, self.scale, self.shape = codes, scale, codes.shape
 
-    def header(self) -> dict[str, Any]:
-        """Give the shape."""
-        return {"shape": list(self.shape)}
+def to_codes(value: Value, grid: Grid, requantization: str) -> NDArray[np.int8]:
+    """Round to a grid: integers by requantization, float numbers as fake quantization does."""
+    if isinstance(value, Codes):
+        return to_grid(value.codes, value.scale, grid, requantization)
+    return quantize_to_grid(value, grid).astype(np.int8)
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Give codes and scales."""
-        return {"codes": self.codes, "scale": self.scale}
 
-    @classmethod
-    def from_parts(cls, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
-        """Put header and arrays together again."""
-        return cls(arrays["codes"], arrays["scale"])
+def apply_dense(layer: IntegerDense, value: Value) -> Value:
+    """Round to the layer's input grid, then sums; to its output grid where it has one."""
+    codes = to_codes(value, layer.input_grid, layer.requantization)
+    sums = Codes(layer.sums(codes), layer.unit_scale[None, :])
+    if layer.output_grid is None:
+        return sums
+    grid = layer.output_grid
+    centred = to_codes(sums, grid, layer.requantization).astype(np.int32) - int(grid.zero_point)
+    return Codes(centred, np.asarray(grid.scale, np.float32).reshape(1, 1))
 
-    def decode(self) -> NDArray[np.float32]:
-        """Give the bias."""
-        return (self.codes * self.scale).astype(np.float32)
+
+def relu(value: Value) -> Value:
+    """Set what is below 0 to 0; scales are positive."""
+    if isinstance(value, Codes):
+        return Codes(np.maximum(value.codes, 0), value.scale)
+    return np.maximum(value, np.float32(0))
+
+
+def concatenate(*values: Value) -> Value:
+    """Lay side by side, without rounding: each number keeps its scale."""
+    if not all(isinstance(value, Codes) for value in values):
+        return np.concatenate([to_real(value) for value in values], axis=1)
+    scales = [np.broadcast_to(scale, codes.shape) for codes, scale in values]
+    return Codes(np.concatenate([codes for codes, _ in values], axis=1), np.hstack(scales))
+
+
+def multiply(*values: Value) -> Value:
+    """Multiply number by number: codes by codes, scales by scales."""
+    result = values[0]
+    for other in values[1:]:
+        if isinstance(result, Codes) and isinstance(other, Codes):
+            result = Codes(result.codes * other.codes, result.scale * other.scale)
+        else:
+            result = to_real(result) * to_real(other)
+    return result
+
+
+def dot(*values: Value) -> Value:
+    """Sum products over the last axis: (n, d) twice to (n, 1)."""
+    product = multiply(*values)
+    if isinstance(product, Codes) and product.scale.shape[1] == 1:
+        return Codes(product.codes.sum(axis=1, keepdims=True), product.scale)
+    return to_real(product).sum(axis=1, keepdims=True)
+
+
+def add(*values: Value) -> Value:
+    """Add what is meant, in float32: the terms have different scales."""
+    return np.sum([to_real(value) for value in values], axis=0)
+
+
+def _reshape(value: Value, shape: tuple[int, ...]) -> Value:
+    if isinstance(value, Codes) and value.codes.shape[1:] == shape:
+        return value
+    real = to_real(value)
+    return real.reshape(len(real), *shape)

@@ -2,33 +2,109 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_bits, check_names
+from recsys_lib.checks import check_names, check_number, check_type, check_weights
 from recsys_lib.compression.compressed import CompressedModel, store_weights
-from recsys_lib.compression.quantization.grouped import (
-    GroupedTensor,
-    WeightGroups,
-    ZeroTensor,
-    check_groups,
-    part_bytes,
+from recsys_lib.compression.quantization.uniform import (
+    UniformQuantization,
+    pack_bits,
+    store,
+    unpack_bits,
 )
-from recsys_lib.compression.quantization.uniform import UniformQuantization, quantize_uniform
-from recsys_lib.compression.tensors import DenseTensor, EncodedTensor
+from recsys_lib.compression.tensors import DenseTensor, EncodedTensor, read_tensor
 from recsys_lib.compression.weights import named_weights
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class WeightGroups:
+    """Which rows, or which columns, of a matrix belong together.
+
+    Args:
+        axis: 0 groups the rows (users, items), 1 the columns (embedding dimensions).
+        labels: (n,) group of each row or column; every group from 0 to the highest has members.
+
+    Raises:
+        TypeError: labels are not integers.
+        ValueError: an axis that is not 0 or 1, an empty group, or more than 256 groups.
+
+    Example:
+        >>> WeightGroups(1, [0, 0, 1]).num_groups
+        2
+    """
+
+    axis: int
+    labels: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        store(self, axis=check_number("axis", self.axis, 0, 1, integer=True))
+        labels = np.array(self.labels)
+        if labels.dtype.kind not in "iu":
+            raise TypeError(f"labels is of type {labels.dtype}: expected integers")
+        if labels.ndim != 1 or labels.size == 0 or labels.min() < 0 or labels.max() > 255:
+            raise ValueError(f"labels of shape {labels.shape}: expected (n,) numbers from 0 to 255")
+        if not np.bincount(labels).all():
+            empty = np.bincount(labels).argmin()
+            raise ValueError(f"labels leave group {empty} empty: expected members in each")
+        labels = labels.astype(np.int64)
+        labels.flags.writeable = False
+        store(self, labels=labels)
+
+    @property
+    def num_groups(self) -> int:
+        """Number of groups."""
+        return int(self.labels.max()) + 1
+
+    def index(self, group: int) -> tuple[Any, ...]:
+        """Return what selects a group in the matrix."""
+        members = np.flatnonzero(self.labels == group)
+        return (members,) if self.axis == 0 else (slice(None), members)
+
+
+def frequency_groups(counts: ArrayLike, shares: Sequence[float]) -> WeightGroups:
+    """Group rows by how often they occur: the most frequent first.
+
+    Args:
+        counts: (n,) occurrences of each row, such as interactions of each item.
+        shares: of the rows in each group, positive, in sum 1. ``(0.1, 0.3, 0.6)`` makes a head
+            of the most frequent tenth, a torso and a tail. Ties go by position.
+
+    Raises:
+        ValueError: shares that do not sum to 1, or leave a group without rows.
+
+    Example:
+        >>> frequency_groups([5, 1, 9, 2], (0.25, 0.75)).labels.tolist()
+        [1, 1, 0, 1]
+    """
+    frequency = check_weights("counts", np.asarray(counts, np.float64), ndim=1)
+    parts = np.array([check_number("shares", share, 0, include_low=False) for share in shares])
+    if not np.isclose(parts.sum(), 1):
+        raise ValueError(f"shares sum to {parts.sum():g}: expected 1")
+    ends = np.rint(np.cumsum(parts) * len(frequency)).astype(int)
+    labels = np.empty(len(frequency), np.int64)
+    labels[np.argsort(-frequency, kind="stable")] = np.searchsorted(
+        ends, np.arange(len(frequency)), side="right"
+    )
+    return WeightGroups(0, labels)
+
 
 @dataclass(frozen=True, eq=False)
 class MixedPrecision:
-    """How many bits each weight, or each group of one, is stored in.
+    """How many bits each weight, or each group of its rows or columns, is stored in.
+
+    :func:`allocate_bits` finds them (its ``config``), and :func:`stored_bits` tells what each piece
+    then takes.
 
     Args:
         bits: by name of the weight, or ``name[group]`` for one that is grouped: 2 to 8 are whole
@@ -41,7 +117,17 @@ class MixedPrecision:
         TypeError: bits are no integers, or another type of ``base``.
         ValueError: other numbers of bits, or a group without bits.
 
+    Source:
+        Wang et al., *HAQ: Hardware-Aware Automated Quantization with Mixed Precision*, CVPR 2019,
+        for bits by layer.
+
     Example:
+        >>> from recsys_lib.compression.quantization import quantize
+        >>> from recsys_lib.models import RatingModelConfig, build_rating_model
+        >>> model = build_rating_model(RatingModelConfig("dot_product", 90, 90, 64))
+        >>> bits = {"user_embedding/embeddings": 8, "item_embedding/embeddings": 4}
+        >>> round(quantize(model, MixedPrecision(bits)).report.ratio, 1)
+        4.8
         >>> MixedPrecision({"item_vectors": 4, "user_vectors": 1})
         Traceback (most recent call last):
         ValueError: bits['user_vectors'] is 1: expected 0, 2 to 8, 16 or 32
@@ -52,63 +138,104 @@ class MixedPrecision:
     base: UniformQuantization = field(default_factory=UniformQuantization)
 
     def __post_init__(self) -> None:
-        check_base(self.base)
-        object.__setattr__(self, "groups", dict(self.groups))
-        object.__setattr__(
-            self,
-            "bits",
-            {name: check_width(bits, f"bits[{name!r}]") for name, bits in self.bits.items()},
-        )
+        check_type("base", self.base, (UniformQuantization,))
+        bits = {name: check_width(bits, f"bits[{name!r}]") for name, bits in self.bits.items()}
+        store(self, bits=bits, groups=dict(self.groups))
         for name, group in self.groups.items():
-            missing = [p for p in piece_names(name, group) if p not in self.bits]
-            if missing:
-                raise ValueError(f"bits has no {missing[0]!r}: expected bits for each group")
+            check_type(f"groups[{name!r}]", group, (WeightGroups,))
+            for piece in piece_names(name, group):
+                if piece not in bits:
+                    raise ValueError(f"bits has no {piece!r}: expected bits for each group")
+
+    def compress(self, model: Any) -> CompressedModel:
+        """Return a new model with packed weights; see :func:`quantize`.
+
+        Raises:
+            ValueError: an unknown name, or groups that do not fit the weight.
+        """
+        weights = named_weights(model)
+        pieces = weight_pieces(weights, self.groups)
+        check_names("bits", self.bits, pieces)
+        encoded = {}
+        for piece, bits in self.bits.items():
+            name, index = pieces[piece]
+            encoded[piece] = encode_width(weights[name][index], bits, self.base)
+        tensors = {name: encoded[name] for name in weights if name in encoded}
+        for name, group in self.groups.items():
+            tensors[name] = GroupedTensor(group, [encoded[p] for p in piece_names(name, group)])
+        return store_weights("mixed precision", self, model, tensors)
 
 
-def quantize_mixed(model: Any, config: MixedPrecision) -> CompressedModel:
-    """Store each weight, or each group of its rows or columns, in its own number of bits.
+class ZeroTensor(EncodedTensor):
+    """Zeros, stored as their shape: what 0 bits for each number leave.
 
     Args:
-        model: factor model, Keras model or KerasRecommender; it stays as it is.
-        config: bits by name, as :func:`allocate_bits` finds them (its ``config``).
-
-    Returns:
-        A new model with packed weights. Its report has the bytes, and :func:`stored_bits` tells
-        what each weight and each group takes.
-
-    Raises:
-        TypeError, ValueError: an unknown name, or groups that do not fit the weight.
-
-    Source:
-        Wang et al., *HAQ: Hardware-Aware Automated Quantization with Mixed Precision*, CVPR 2019,
-        for bits by layer.
+        shape: of the array.
 
     Example:
-        >>> from recsys_lib.models import RatingModelConfig, build_rating_model
-        >>> model = build_rating_model(RatingModelConfig("dot_product", 90, 90, 64))
-        >>> bits = {"user_embedding/embeddings": 8, "item_embedding/embeddings": 4}
-        >>> round(quantize_mixed(model, MixedPrecision(bits)).report.ratio, 1)
-        4.8
+        >>> ZeroTensor((2, 3)).decode().sum(), ZeroTensor((2000, 3000)).nbytes < 50
+        (np.float32(0.0), True)
     """
-    if not isinstance(config, MixedPrecision):
-        raise TypeError(f"config is of type {type(config).__name__}: expected MixedPrecision")
-    weights = named_weights(model)
-    check_names("groups", config.groups, weights)
-    check_groups(config.groups, weights)
-    pieces = weight_pieces(weights, config.groups)
-    check_names("bits", config.bits, pieces)
-    encoded = {
-        piece: encode(take_piece(weights, config.groups, pieces[piece]), bits, config.base)
-        for piece, bits in config.bits.items()
-    }
-    tensors = {name: encoded[name] for name in weights if name in encoded}
-    for name, group in config.groups.items():
-        tensors[name] = GroupedTensor(group, [encoded[p] for p in piece_names(name, group)])
-    return store_weights("mixed precision", config, model, tensors)
+
+    kind = "zeros"
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__({"shape": [int(n) for n in shape]}, {})
+
+    def decode(self) -> Floats:
+        """Return the zeros."""
+        return np.zeros(self.shape, np.float32)
+
+
+class GroupedTensor(EncodedTensor):
+    """A matrix in which each group of rows or columns has a stored form of its own.
+
+    Stored are the parts and, packed, the group of each row or column.
+
+    Args:
+        groups: which rows or columns belong together.
+        parts: the stored form of each group, in the order of their numbers.
+
+    Example:
+        >>> parts = [DenseTensor(np.ones((2, 1))), ZeroTensor((2, 2))]
+        >>> GroupedTensor(WeightGroups(1, [1, 0, 1]), parts).decode().tolist()
+        [[0.0, 1.0, 0.0], [0.0, 1.0, 0.0]]
+    """
+
+    kind = "grouped"
+
+    def __init__(self, groups: WeightGroups, parts: Sequence[EncodedTensor]) -> None:
+        other = parts[0].shape[1 - groups.axis]
+        self.groups, self.parts = groups, tuple(parts)
+        shape = [other, len(groups.labels)] if groups.axis else [len(groups.labels), other]
+        kinds = [[part.kind, part.header()] for part in parts]
+        arrays = {"labels": pack_bits(groups.labels, _label_bits(len(parts)))}
+        for number, part in enumerate(parts):
+            arrays |= {f"{number}/{name}": array for name, array in part.arrays().items()}
+        super().__init__({"shape": shape, "axis": groups.axis, "parts": kinds}, arrays)
+
+    @classmethod
+    def from_parts(cls, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
+        """Put header and arrays together again."""
+        axis, kinds = header["axis"], header["parts"]
+        labels = unpack_bits(arrays["labels"], _label_bits(len(kinds)), header["shape"][axis])
+        parts = []
+        for number, (kind, settings) in enumerate(kinds):
+            start = f"{number}/"
+            own = {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
+            parts.append(read_tensor(kind, settings, own))
+        return cls(WeightGroups(axis, labels.astype(np.int64)), parts)
+
+    def decode(self) -> Floats:
+        """Return the matrix."""
+        values = np.empty(self.shape, np.float32)
+        for number, part in enumerate(self.parts):
+            values[self.groups.index(number)] = part.decode()
+        return values
 
 
 def stored_bits(compressed: CompressedModel) -> pd.DataFrame:
-    """Give one row for each weight, or group of one: how it is stored, and in how many bytes.
+    """Return one row for each weight, or group of one: how it is stored, and in how many bytes.
 
     Returns:
         Columns ``piece``, ``stored_as``, ``bits`` (of each number), ``numbers``, ``bytes`` (with
@@ -117,32 +244,32 @@ def stored_bits(compressed: CompressedModel) -> pd.DataFrame:
     """
     import pandas as pd
 
-    rows: list[tuple[str, EncodedTensor | None, int]] = []
+    rows: list[tuple[Any, ...]] = []
     for name, tensor in compressed.tensors.items():
         if isinstance(tensor, GroupedTensor):
             sizes = [part_bytes(part) for part in tensor.parts]
             pieces = piece_names(name, tensor.groups)
-            rows += list(zip(pieces, tensor.parts, sizes, strict=True))
-            rows.append((f"{name}[index]", None, tensor.nbytes - sum(sizes)))
+            for piece, part, size in zip(pieces, tensor.parts, sizes, strict=True):
+                rows.append((piece, part.kind, _bits(part), int(np.prod(part.shape)), size))
+            rows.append((f"{name}[index]", "index", 0, 0, tensor.nbytes - sum(sizes)))
         else:
-            rows.append((name, tensor, tensor.nbytes))
-    frame = pd.DataFrame(
-        {
-            "piece": [piece for piece, _, _ in rows],
-            "stored_as": ["index" if tensor is None else tensor.kind for _, tensor, _ in rows],
-            "bits": [_bits(tensor) for _, tensor, _ in rows],
-            "numbers": [0 if t is None else int(np.prod(t.shape)) for _, t, _ in rows],
-            "bytes": [size for _, _, size in rows],
-        }
-    )
+            size = int(np.prod(tensor.shape))
+            rows.append((name, tensor.kind, _bits(tensor), size, tensor.nbytes))
+    frame = pd.DataFrame(rows, columns=["piece", "stored_as", "bits", "numbers", "bytes"])
     return frame.assign(bits_in_all=8 * frame.bytes / frame.numbers.where(frame.numbers > 0))
 
 
-def encode(values: NDArray[np.float32], bits: int, base: UniformQuantization) -> EncodedTensor:
+def part_bytes(part: EncodedTensor) -> int:
+    """Return what a part adds to a GroupedTensor: its arrays, and its kind and header."""
+    stored = sum(array.nbytes for array in part.arrays().values())
+    return stored + len(json.dumps([part.kind, part.header()]))
+
+
+def encode_width(values: Floats, bits: int, base: UniformQuantization) -> EncodedTensor:
     """Store numbers in 0, 2 to 8, 16 or 32 bits each.
 
     Example:
-        >>> [encode(np.ones((4, 4), np.float32), bits, UniformQuantization()).kind
+        >>> [encode_width(np.ones((4, 4), np.float32), bits, UniformQuantization()).kind
         ...  for bits in (0, 4, 16)]
         ['zeros', 'uniform', 'dense']
     """
@@ -150,30 +277,20 @@ def encode(values: NDArray[np.float32], bits: int, base: UniformQuantization) ->
         return ZeroTensor(values.shape)
     if bits >= 16:
         return DenseTensor(values, f"float{bits}")
-    return quantize_uniform(values, replace(base, bits=bits))
+    return replace(base, bits=bits).encode(values)
 
 
-def check_width(bits: int, name: str = "bits") -> int:
-    """Give a number of bits that a piece can be stored in.
+def check_width(bits: Any, name: str = "bits") -> int:
+    """Return a number of bits that a piece can be stored in.
 
     Example:
         >>> check_width(9)
         Traceback (most recent call last):
         ValueError: bits is 9: expected 0, 2 to 8, 16 or 32
     """
-    try:
-        width = check_bits(bits, name, low=0, high=32)
-    except ValueError:
-        width = -1
-    if width not in (0, 2, 3, 4, 5, 6, 7, 8, 16, 32):
+    if check_number(name, bits, -np.inf, integer=True) not in (0, *range(2, 9), 16, 32):
         raise ValueError(f"{name} is {bits}: expected 0, 2 to 8, 16 or 32")
-    return width
-
-
-def check_base(base: UniformQuantization) -> None:
-    """Raise unless it is a UniformQuantization."""
-    if not isinstance(base, UniformQuantization):
-        raise TypeError(f"base is of type {type(base).__name__}: expected UniformQuantization")
+    return int(bits)
 
 
 def piece_names(name: str, group: WeightGroups) -> list[str]:
@@ -187,31 +304,31 @@ def piece_names(name: str, group: WeightGroups) -> list[str]:
 
 
 def weight_pieces(
-    weights: Mapping[str, NDArray[np.float32]], groups: Mapping[str, WeightGroups]
-) -> dict[str, tuple[str, int | None]]:
-    """Give weight and group of each piece, by its name."""
-    pieces: dict[str, tuple[str, int | None]] = {}
-    for name in weights:
-        if name in groups:
-            names = piece_names(name, groups[name])
-            pieces |= {piece: (name, number) for number, piece in enumerate(names)}
-        else:
-            pieces[name] = (name, None)
+    weights: Mapping[str, Floats], groups: Mapping[str, WeightGroups]
+) -> dict[str, tuple[str, Any]]:
+    """Return weight and index of each piece, by its name; ValueError where groups do not fit."""
+    check_names("groups", groups, weights)
+    pieces: dict[str, tuple[str, Any]] = {}
+    for name, values in weights.items():
+        if name not in groups:
+            pieces[name] = (name, ...)
+            continue
+        group = groups[name]
+        size = check_weights(name, values, ndim=2).shape[group.axis]
+        if len(group.labels) != size:
+            raise ValueError(
+                f"groups[{name!r}] labels {len(group.labels)} "
+                f"{'columns' if group.axis else 'rows'}: expected {size}"
+            )
+        for number, piece in enumerate(piece_names(name, group)):
+            pieces[piece] = (name, group.index(number))
     return pieces
 
 
-def take_piece(
-    weights: Mapping[str, NDArray[np.float32]],
-    groups: Mapping[str, WeightGroups],
-    piece: tuple[str, int | None],
-) -> NDArray[np.float32]:
-    """Give the numbers of a piece."""
-    name, number = piece
-    return weights[name] if number is None else weights[name][groups[name].index(number)]
+def _label_bits(num_groups: int) -> int:
+    return max(1, (num_groups - 1).bit_length())
 
 
-def _bits(tensor: EncodedTensor | None) -> int:
-    if tensor is None or isinstance(tensor, ZeroTensor):
-        return 0
+def _bits(tensor: EncodedTensor) -> int:
     header = tensor.header()
-    return int(header["bits"] if "bits" in header else header["dtype"].removeprefix("float"))
+    return int(header.get("bits") or header.get("dtype", "float0").removeprefix("float"))

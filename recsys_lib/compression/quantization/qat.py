@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_bits, check_choice, check_number
-from recsys_lib.compression.quantization.aware_graph import (
-    check_layers,
-    quantizable,
-    quantized_outputs,
-)
-from recsys_lib.compression.quantization.calibration_data import Calibration, model_inputs
+from recsys_lib.checks import check_bits, check_choice, check_ids, check_number, check_type
 from recsys_lib.compression.quantization.fake_quant import quantize_to_grid, symmetric_scales
-from recsys_lib.compression.quantization.scales import SEARCHES, find_range
+from recsys_lib.compression.quantization.uniform import SEARCHES, check_flag, find_range, store
 from recsys_lib.compression.weights import keras_model, named_weights, with_weights
+from recsys_lib.data import Interactions
 
+Calibration = Interactions | Sequence[ArrayLike]
 _CALIBRATION_ROWS = 2048
+# They move numbers, or forget them in training, without arithmetic.
+_MOVES = ("InputLayer", "Concatenate", "Reshape", "Flatten", "Dropout", "Identity")
+_ARITHMETIC = ("Multiply", "Dot", "Add", "Rescaling", "ReLU", "Activation")
+_ACTIVATIONS = ("linear", "relu")
 
 
 @dataclass(frozen=True)
@@ -29,20 +30,17 @@ class IntegerQuantization:
     Kernels have a scale for each output, embedding tables one for each row; both grids are
     symmetric (zero point 0, without the lowest code). Inputs of dense layers have one scale and
     one zero point a layer, biases are 32-bit integers in steps of input scale times kernel scale.
+    Scales are learned by gradient descent, as logarithms, so that they stay positive and a step
+    changes a small scale as much as a large one.
 
     Args:
-        bits: of kernels, 2 to 8.
-        embedding_bits: of embedding tables; None for ``bits``.
+        bits: of kernels and embedding tables, 2 to 8.
         activation_bits: of the inputs of dense layers, 2 to 8.
-        scales: "learned" by gradient descent (as logarithms, so that they stay positive and a step
-            changes a small scale as much as a large one), or "tracked": those of weights from
-            their largest magnitude now, those of inputs from moving averages of the range.
         scale_search: how the scales of weights are found before training: "minmax", "percentile"
-            or "mse", see :class:`UniformQuantization`. Tracked ones are always "minmax".
+            or "mse", see :class:`UniformQuantization`.
         range_search: how the ranges of inputs are found from the calibration, likewise.
         scale_rate: how much faster than weights learned scales move: a step of the optimizer of
             size ``h`` multiplies a scale by about ``exp(scale_rate * h)``.
-        momentum: of the moving averages, in [0, 1).
         keep_zeros: weights that are exactly 0 stay 0 in training, so that a pruned model stays
             pruned.
 
@@ -52,58 +50,30 @@ class IntegerQuantization:
     Source:
         Esser et al., *Learned Step Size Quantization*, ICLR 2020 (gradient of a scale); Jain et
         al., *Trained Quantization Thresholds*, MLSys 2020 (its logarithm); Jacob et al., CVPR
-        2018, section 3 (moving averages, biases).
+        2018, section 2.4 (biases).
 
     Example:
-        >>> IntegerQuantization(bits=4).embedding_bits
-        4
+        >>> IntegerQuantization(bits=4).activation_bits
+        8
         >>> IntegerQuantization(bits=1)
         Traceback (most recent call last):
         ValueError: bits is 1: expected an integer from 2 to 8
     """
 
     bits: int = 8
-    embedding_bits: int | None = None
     activation_bits: int = 8
-    scales: str = "learned"
     scale_search: str = "minmax"
     range_search: str = "minmax"
     scale_rate: float = 1.0
-    momentum: float = 0.99
     keep_zeros: bool = True
 
     def __post_init__(self) -> None:
-        check_bits(self.bits)
-        if self.embedding_bits is None:
-            object.__setattr__(self, "embedding_bits", self.bits)
-        check_bits(self.embedding_bits or 0, "embedding_bits")
-        check_bits(self.activation_bits, "activation_bits")
-        check_choice("scales", self.scales, ("learned", "tracked"))
+        for name in ("bits", "activation_bits"):
+            store(self, **{name: check_bits(getattr(self, name), name)})
         check_choice("scale_search", self.scale_search, SEARCHES)
         check_choice("range_search", self.range_search, SEARCHES)
-        if self.scales == "tracked" and self.scale_search != "minmax":
-            raise ValueError(
-                f"scale_search is {self.scale_search!r}: expected 'minmax' for tracked scales"
-            )
-        check_number("scale_rate", self.scale_rate, 0, include_low=False)
-        if check_number("momentum", self.momentum, 0) >= 1:
-            raise ValueError(f"momentum is {self.momentum}: expected a number in [0, 1)")
-        if not isinstance(self.keep_zeros, bool):
-            raise TypeError(f"keep_zeros is {self.keep_zeros!r}: expected True or False")
-
-    def layer_settings(self, kind: str, *, quantize_output: bool) -> dict[str, Any]:
-        """Give the settings of a fake-quantized layer: kind "Dense" or "Embedding"."""
-        settings: dict[str, Any] = {
-            "bits": self.bits if kind == "Dense" else self.embedding_bits,
-            "scales": self.scales,
-            "scale_rate": self.scale_rate,
-            "keep_zeros": self.keep_zeros,
-        }
-        if kind == "Dense":
-            settings["activation_bits"] = self.activation_bits
-            settings["momentum"] = self.momentum
-            settings["quantize_output"] = quantize_output
-        return settings
+        rate = check_number("scale_rate", self.scale_rate, 0, include_low=False)
+        store(self, scale_rate=rate, keep_zeros=check_flag("keep_zeros", self.keep_zeros))
 
 
 def quantization_aware(
@@ -144,10 +114,9 @@ def quantization_aware(
     """
     import keras
 
-    from recsys_lib.compression.quantization.aware_layers import FakeQuantDense, FakeQuantEmbedding
+    from recsys_lib.compression.quantization.layers import FakeQuantDense, FakeQuantEmbedding
 
-    if not isinstance(config, IntegerQuantization):
-        raise TypeError(f"config is of type {type(config).__name__}: expected IntegerQuantization")
+    check_type("config", config, (IntegerQuantization,))
     model = keras_model(model)
     check_layers(model)
     named_weights(model)  # raises where they are not finite
@@ -159,7 +128,13 @@ def quantization_aware(
         kind = quantizable(layer)
         if kind is None:
             return type(layer).from_config(layer.get_config())
-        settings = config.layer_settings(kind, quantize_output=layer.name in outputs)
+        settings = {
+            "bits": config.bits,
+            "activation_bits": config.activation_bits,
+            "scale_rate": config.scale_rate,
+            "keep_zeros": config.keep_zeros,
+            "quantize_output": layer.name in outputs,
+        }
         options = {k: v for k, v in layer.get_config().items() if k != "quantization_config"}
         return kinds[kind].from_config(options | {"quantization": settings})
 
@@ -203,3 +178,139 @@ def _start_ranges(
             numbers, config.activation_bits, symmetric=False, search=config.range_search
         )
         layer.set_range(side, float(low[0]), float(high[0]))
+
+
+def quantizable(layer: Any) -> str | None:
+    """Return "Dense" or "Embedding" for layers whose weights are rounded, None for others."""
+    kinds = [kind.__name__ for kind in type(layer).__mro__]
+    return next((kind for kind in ("Dense", "Embedding") if kind in kinds), None)
+
+
+def sources(layer: Any) -> list[Any]:
+    """Return the tensors that a layer reads."""
+    return list(layer.input) if isinstance(layer.input, list | tuple) else [layer.input]
+
+
+def num_rows(model: Any, tensor: Any) -> int:
+    """Return the rows of the smallest table that an input is looked up in, 0 for none."""
+    layers = [layer for layer in model.layers if quantizable(layer) == "Embedding"]
+    return min((layer.input_dim for layer in layers if layer.input is tensor), default=0)
+
+
+def check_layers(model: Any) -> None:
+    """Raise unless all layers of a model can be computed in integers.
+
+    Raises:
+        TypeError: not a functional Keras 3 model.
+        ValueError: a layer that cannot; its name is in the message.
+    """
+    import keras
+
+    if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
+        raise TypeError(
+            f"model is a {type(model).__name__}: expected a functional Keras 3 model, such as "
+            "build_rating_model gives"
+        )
+    for layer in model.layers:
+        reason = _obstacle(layer)
+        if reason:
+            raise ValueError(f"layer {layer.name!r} cannot be quantized: {reason}")
+
+
+def _obstacle(layer: Any) -> str:
+    kind, exact = quantizable(layer), type(layer).__name__
+    if len(layer._inbound_nodes) > 1:
+        return "it is used more than once; expected one use of each layer"
+    if kind is not None:
+        if exact != kind:
+            return f"it is a {exact}; expected Dense or Embedding as Keras has them"
+        if getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False):
+            return "it is quantized already or has LoRA weights; expected plain float32 weights"
+        if layer.compute_dtype != "float32":
+            return f"it computes in {layer.compute_dtype}; expected float32"
+        if kind == "Dense" and len(layer.input.shape) != 2:
+            return f"its input has shape {layer.input.shape}; expected (n, inputs)"
+        if kind == "Embedding" and len(layer.input.shape) != 1:
+            return f"its input has shape {layer.input.shape}; expected ids (n,)"
+    elif exact not in _MOVES + _ARITHMETIC:
+        known = ", ".join(("Dense", "Embedding", *_MOVES[1:], *_ARITHMETIC))
+        return f"it is a {exact}; expected one of {known}"
+    activation = getattr(getattr(layer, "activation", None), "__name__", "linear")
+    if activation not in _ACTIVATIONS:
+        return f"its activation is {activation}; expected relu or none"
+    if exact == "ReLU" and (layer.max_value is not None or layer.negative_slope or layer.threshold):
+        return "it is not a plain ReLU; expected max_value=None, negative_slope=0, threshold=0"
+    if exact == "Dot" and (layer.normalize or layer.axes not in (1, -1, [1, 1], (1, 1))):
+        return "it normalizes, or sums over other axes; expected Dot(axes=1)"
+    return ""
+
+
+def quantized_outputs(model: Any) -> set[str]:
+    """Return the names of dense layers whose outputs are factors of a product, and so rounded.
+
+    A dense layer rounds its own inputs. Numbers that meet a Multiply or a Dot are rounded before;
+    table rows are anyway, outputs of a dense layer have to be.
+    """
+    products = [layer for layer in model.layers if type(layer).__name__ in ("Multiply", "Dot")]
+    made_by = {id(layer.output): layer for layer in model.layers}
+    waiting = [tensor for layer in products for tensor in sources(layer)]
+    names = set()
+    while waiting:
+        layer = made_by[id(waiting.pop())]
+        if layer in products:
+            raise ValueError(
+                f"layer {layer.name!r} cannot be quantized: its product is a factor of another one"
+            )
+        if quantizable(layer) == "Dense":
+            names.add(layer.name)
+        elif quantizable(layer) is None and type(layer).__name__ != "InputLayer":
+            waiting += sources(layer)
+    return names
+
+
+def model_inputs(model: Any, calibration: Calibration | None, most: int) -> list[NDArray[Any]]:
+    """Return one array for each input of a model, of the same length, at most ``most``.
+
+    Args:
+        model: functional Keras model.
+        calibration: see :func:`quantization_aware`.
+        most: rows; of more, so many are taken, evenly spread.
+
+    Raises:
+        TypeError: not a calibration.
+        ValueError: empty, not one array per input, of different lengths, or ids out of range; or
+            None where an input is not the ids of one table.
+    """
+    counts = {tensor.name: num_rows(model, tensor) for tensor in model.inputs}
+    random = np.random.default_rng(0)
+    if calibration is None:
+        if not all(counts.values()):
+            raise ValueError(f"calibration is None: expected one array for each of {list(counts)}")
+        return [random.integers(0, count, most).astype(np.int32) for count in counts.values()]
+    if isinstance(calibration, Interactions):
+        chosen = _spread(len(calibration), most // 2)
+        others = random.integers(0, [*counts.values()][-1] or 1, len(chosen))
+        calibration = (
+            np.repeat(calibration.user_ids[chosen], 2),
+            np.column_stack([calibration.item_ids[chosen], others]).ravel(),
+        )
+    check_type("calibration", calibration, (tuple, list), " or Interactions")
+    if len(calibration) != len(counts):
+        raise ValueError(
+            f"calibration has {len(calibration)} arrays: expected one for each of {list(counts)}"
+        )
+    arrays: list[NDArray[Any]] = [
+        check_ids(f"calibration {name}", values, count).astype(np.int32)
+        if count
+        else np.asarray(values, np.float32)
+        for (name, count), values in zip(counts.items(), calibration, strict=True)
+    ]
+    lengths = {len(array) for array in arrays}
+    if len(lengths) > 1 or not min(lengths):
+        raise ValueError(f"calibration has {lengths} rows: expected as many for each input, not 0")
+    chosen = _spread(len(arrays[0]), most)
+    return [array[chosen] for array in arrays]
+
+
+def _spread(count: int, most: int) -> NDArray[np.int64]:
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,12 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import check_choice, check_number
-from recsys_lib.compression.compressed import CompressedModel
+from recsys_lib.checks import check_number, check_type
+from recsys_lib.compression.compressed import CompressedModel, compare_weights
 from recsys_lib.compression.pruning import rotate_to_principal_axes
-from recsys_lib.compression.quantization.context_coding import ContextCodedTensor, fit_spread
-from recsys_lib.compression.report import compare_weights
-from recsys_lib.compression.tensors import DenseTensor, EncodedTensor
+from recsys_lib.compression.quantization.entropy import EntropyCoding, fit_spread
+from recsys_lib.compression.quantization.transform import SteppedTensor
+from recsys_lib.compression.quantization.uniform import check_flag, store
+from recsys_lib.compression.tensors import EncodedTensor
 from recsys_lib.compression.weights import named_weights
 from recsys_lib.data import Interactions
 from recsys_lib.models.checks import check_interactions
@@ -27,70 +27,13 @@ from recsys_lib.models.least_squares import one_blas_thread
 _FIRST_ERROR, _AT_WEIGHT = 0.17, 2e-4
 _USER_SPEED = 4  # a user moves once an epoch, an item with each batch
 _BATCH = 300
-
-
-Wanted = Callable[[NDArray[np.int64]], NDArray[np.float32]]  # (b,) users to (b, items) scores
+Floats = NDArray[np.float32]
+Wanted = Callable[[NDArray[np.int64]], Floats]  # (b,) users to (b, items) scores
 
 
 @dataclass(frozen=True)
 class RateDistortion:
-    """Choices of rate-distortion optimisation.
-
-    Args:
-        rate_weight: nats of divergence from the old model that a bit may cost: the one dial of
-            quality against bytes. Half of it makes tables about a fifth larger.
-        embedding_dim: dimensions at most; as many as the model has, if it has fewer.
-        sharpness: of what is imitated: scores of a user's unseen items are divided by their
-            standard deviation, times this, before the softmax.
-        epochs: passes over the users.
-        learning_rate: of Adam, in steps of the item table, four times as large for users; falls to
-            0 in the second half.
-        users: "coded" stores both tables; "float" leaves user vectors in float32 and optimises the
-            items alone, for a service that folds its users in.
-        seed: of the order of users.
-        progress: show a progress bar.
-
-    The defaults were chosen on held-out training interactions of ncf-ml-1m.
-
-    Raises:
-        TypeError, ValueError: an argument out of range.
-
-    Example:
-        >>> RateDistortion(rate_weight=-1)
-        Traceback (most recent call last):
-        ValueError: rate_weight is -1: expected a finite number above 0
-    """
-
-    rate_weight: float = 5e-5
-    embedding_dim: int = 80
-    sharpness: float = 0.8
-    epochs: int = 60
-    learning_rate: float = 0.02
-    users: str = "coded"
-    seed: int = 0
-    progress: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("rate_weight", "sharpness", "learning_rate"):
-            check_number(name, getattr(self, name), 0, include_low=False)
-        for name, low in (("embedding_dim", 1), ("epochs", 1), ("seed", 0)):
-            check_number(name, getattr(self, name), low, integer=True)
-        check_choice("users", self.users, ("coded", "float"))
-
-
-class _Latents(NamedTuple):
-    """Tables in steps, and the steps; changed in place while they are optimised."""
-
-    users: NDArray[np.float32]
-    items: NDArray[np.float32]
-    user_steps: NDArray[np.float32]
-    item_steps: NDArray[np.float32]
-
-
-def rate_distortion_tables(
-    model: Factors, config: RateDistortion, train: Interactions, teacher: Any = None
-) -> CompressedModel:
-    """Store a factor model in the tables that rank most like it at a price for each bit.
+    """How to store a factor model in the tables that rank most like it at a price for each bit.
 
     A score becomes ``sum_j c_j n_uj m_ij`` with whole numbers n for users and m for items. They,
     and the d numbers c, minimise::
@@ -102,32 +45,29 @@ def rate_distortion_tables(
     is learned and then forgotten: a positive factor does not change a ranking. Bits are those of an
     ideal coder under a geometric law whose mean is a product of a factor of the row and one of the
     column. Rounding is straight-through: whole numbers forward, the identity backward. It starts
-    from principal axes, as :func:`transform_code`. What is gained over rounding: items already met,
-    whose large scores take most of the capacity, cost nothing; errors that change no order are
+    from principal axes, as :class:`TransformCoding`. What is gained over rounding: items already
+    met, whose large scores take most of the capacity, cost nothing; errors that change no order are
     allowed; and numbers that are worth less than their bits become zeros. A teacher that ranks
     better than the model pays for a part of what rounding loses. Measure before choosing it:
-    ``benchmarks/results/codec.csv`` compares it with :func:`transform_code`, which gives users
+    ``benchmarks/results/codec.csv`` compares it with :class:`TransformCoding`, which gives users
     steps of their own.
 
     Args:
-        model: IALS or ALS, fitted; it stays as it is.
-        config: choices.
-        train: what users have met: not imitated, since it is not recommended.
-        teacher: another model of the same users and items to imitate, such as
-            :class:`recsys_lib.compression.distillation.Ensemble`: anything with
-            ``score_all_items(user_ids)``, ``num_users`` and ``num_items``. Its scores are kept in
-            memory, 4 bytes each. None for the model itself.
+        rate_weight: nats of divergence from the old model that a bit may cost: the one dial of
+            quality against bytes. Half of it makes tables about a fifth larger.
+        embedding_dim: dimensions at most; as many as the model has, if it has fewer.
+        sharpness: of what is imitated: scores of a user's unseen items are divided by their
+            standard deviation, times this, before the softmax.
+        epochs: passes over the users.
+        learning_rate: of Adam, in steps of the item table, four times as large for users; falls to
+            0 in the second half.
+        seed: of the order of users.
+        progress: show a progress bar.
 
-    Returns:
-        A new model with shorter vectors (axes without energy are left out), which ranks like the
-        teacher. Its scores have the order of the old ones for each user, not their size, and
-        scores of items already met mean little.
+    The defaults were chosen on held-out training interactions of ncf-ml-1m.
 
     Raises:
-        TypeError: no factor model, no Interactions, or a teacher without ``score_all_items``.
-        ValueError: other numbers of users or items, a model that scores 0 everywhere, scores of
-            the teacher that are not finite, or a rate weight so small that a table needs more than
-            2000 steps.
+        TypeError, ValueError: an argument out of range.
 
     Source:
         Balle, Laparra & Simoncelli, *End-to-end Optimized Image Compression*, ICLR 2017, for
@@ -135,52 +75,103 @@ def rate_distortion_tables(
         straight-through gradient; Hinton, Vinyals & Dean, 1503.02531, for the distortion.
 
     Example:
+        >>> from recsys_lib.compression.quantization import quantize
         >>> from recsys_lib.models import IALS
         >>> pairs = [(u, i) for u in range(40) for i in range(30) if (u + i) % 3 == 0]
         >>> train = Interactions(*np.array(pairs).T)
         >>> model = IALS(embedding_dim=8, epochs=3).fit(train)
-        >>> stored = rate_distortion_tables(model, RateDistortion(epochs=2), train)
+        >>> stored = quantize(model, RateDistortion(epochs=2), train=train)
         >>> stored.model.user_vectors.shape, stored.tensors["item_vectors"].kind
-        ((40, 3), 'context')
+        ((40, 3), 'entropy')
     """
-    if not isinstance(model, Factors):
-        raise TypeError(
-            f"model is of type {type(model).__name__}: expected a factor model such as IALS"
+
+    rate_weight: float = 5e-5
+    embedding_dim: int = 80
+    sharpness: float = 0.8
+    epochs: int = 60
+    learning_rate: float = 0.02
+    seed: int = 0
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("rate_weight", "sharpness", "learning_rate"):
+            value = check_number(name, getattr(self, name), 0, include_low=False)
+            store(self, **{name: value})
+        for name, low in (("embedding_dim", 1), ("epochs", 1), ("seed", 0)):
+            store(self, **{name: check_number(name, getattr(self, name), low, integer=True)})
+        store(self, progress=check_flag("progress", self.progress))
+
+    def compress(self, model: Factors, train: Interactions, teacher: Any = None) -> CompressedModel:
+        """Return a new model with shorter vectors which ranks like the teacher.
+
+        Its scores have the order of the old ones for each user, not their size, and scores of items
+        already met mean little. Biases of items become a dimension of the vectors; what is added to
+        all scores of a user changes no order and is left out.
+
+        Args:
+            model: IALS or ALS, fitted; it stays as it is.
+            train: what users have met: not imitated, since it is not recommended.
+            teacher: another model of the same users and items to imitate, such as
+                :class:`recsys_lib.compression.distillation.Ensemble`: anything with
+                ``score_all_items(user_ids)``, ``num_users`` and ``num_items``. Its scores are kept
+                in memory, 4 bytes each. None for the model itself.
+
+        Raises:
+            TypeError: no factor model, no Interactions, or a teacher without ``score_all_items``.
+            ValueError: other numbers of users or items, a model that scores 0 everywhere, scores of
+                the teacher that are not finite, or a rate weight so small that a table needs more
+                than 2000 steps.
+        """
+        check_type("model", model, (Factors,), " such as IALS")
+        check_interactions(train)
+        users, items = model._users(), model.item_vectors
+        counts = (len(users), len(items))
+        if (train.num_users, train.num_items) != counts:
+            raise ValueError(
+                f"train counts {train.num_users} users and {train.num_items} items: expected those "
+                f"of the model, {counts[0]} and {counts[1]}"
+            )
+        known = None if teacher is None else _scores_of(teacher, counts)
+        if model.item_biases is not None:
+            users = np.hstack([users, np.ones((counts[0], 1), np.float32)])
+            items = np.hstack([items, model.item_biases[:, None]])
+        start = _start(users, items, self)
+
+        def own(batch: NDArray[np.int64]) -> Floats:
+            return users[batch] @ items.T
+
+        wanted = own if known is None else known.__getitem__
+        with one_blas_thread():
+            tables = _optimise(start, wanted, own, self, train)
+        tensors: dict[str, EncodedTensor] = {
+            "user_vectors": _code(tables.users, tables.user_steps),
+            "item_vectors": _code(tables.items, tables.item_steps),
+        }
+        smaller = Factors(
+            tensors["item_vectors"].decode(),
+            tensors["user_vectors"].decode(),
+            None if model.item_biases is not None else model.how_to_fold_in,
         )
-    if not isinstance(config, RateDistortion):
-        raise TypeError(f"config is of type {type(config).__name__}: expected RateDistortion")
-    check_interactions(train)
-    counts = (len(model.user_vectors), len(model.item_vectors))
-    if (train.num_users, train.num_items) != counts:
-        raise ValueError(
-            f"train counts {train.num_users} users and {train.num_items} items: expected those of "
-            f"the model, {counts[0]} and {counts[1]}"
-        )
-    known = None if teacher is None else _scores_of(teacher, counts)
-    start = _start(model, config)
-
-    def wanted(users: NDArray[np.int64]) -> NDArray[np.float32]:
-        return _scores(model, users) if known is None else known[users]
-
-    with one_blas_thread():
-        tables = _optimise(start, model, wanted, config, train)
-    tensors: dict[str, EncodedTensor] = {
-        "user_vectors": ContextCodedTensor(_round(tables.users).astype(int), tables.user_steps)
-        if config.users == "coded"
-        else DenseTensor(tables.users * tables.user_steps),
-        "item_vectors": ContextCodedTensor(_round(tables.items).astype(int), tables.item_steps),
-    }
-    smaller = copy.copy(model)
-    smaller.embedding_dim = len(tables.item_steps)
-    smaller.user_vectors = tensors["user_vectors"].decode()
-    smaller.item_vectors = tensors["item_vectors"].decode()
-    report = compare_weights("rate-distortion", config, named_weights(model), tensors)
-    return CompressedModel(tensors, smaller, report)
+        report = compare_weights("rate-distortion", self, named_weights(model), tensors)
+        return CompressedModel(tensors, smaller, report)
 
 
-def _start(model: Factors, config: RateDistortion) -> _Latents:
-    """Give tables in principal axes, in steps with which all columns contribute equal errors."""
-    users, items, energy = rotate_to_principal_axes(model.user_vectors, model.item_vectors)
+class _Latents(NamedTuple):
+    """Tables in steps, and the steps; changed in place while they are optimised."""
+
+    users: Floats
+    items: Floats
+    user_steps: Floats
+    item_steps: Floats
+
+
+def _code(table: Floats, steps: Floats) -> EncodedTensor:
+    return EntropyCoding("size").encode(SteppedTensor(np.rint(table).astype(np.int64), steps))
+
+
+def _start(users: Floats, items: Floats, config: RateDistortion) -> _Latents:
+    """Return tables in principal axes, in steps with which all columns contribute equal errors."""
+    users, items, energy = rotate_to_principal_axes(users, items)
     if energy[0] <= 0:
         raise ValueError("model scores 0 everywhere: expected one that has learned something")
     kept = int(min(config.embedding_dim, (energy > 1e-6 * energy[0]).sum()))
@@ -209,20 +200,18 @@ def check_teacher(teacher: Any, counts: tuple[int, int]) -> None:
         )
 
 
-def _scores_of(teacher: Any, counts: tuple[int, int]) -> NDArray[np.float32]:
+def _scores_of(teacher: Any, counts: tuple[int, int]) -> Floats:
     """Ask a teacher once for all scores, (users, items) = ``counts``."""
     check_teacher(teacher, counts)
-    scores = np.empty(counts, np.float32)
-    for first in range(0, counts[0], _BATCH):
-        users = np.arange(first, min(first + _BATCH, counts[0]))
-        scores[users] = teacher.score_all_items(users)
+    batches = np.array_split(np.arange(counts[0]), -(-counts[0] // _BATCH))
+    scores = np.concatenate([teacher.score_all_items(batch) for batch in batches], dtype=np.float32)
     if not np.isfinite(scores).all():
         raise ValueError("teacher gives scores that are NaN or infinite: expected finite ones")
     return scores
 
 
 def _optimise(
-    start: _Latents, model: Factors, wanted: Wanted, config: RateDistortion, train: Interactions
+    start: _Latents, wanted: Wanted, own: Wanted, config: RateDistortion, train: Interactions
 ) -> _Latents:
     users, items = start.users, start.items
     seen = train.to_csr("binary")
@@ -234,18 +223,18 @@ def _optimise(
     for batch in batches:
         unseen = seen[batch].toarray() == 0
         teacher[batch] = _temper(wanted(batch), unseen, config.sharpness)
-        student[batch] = np.log(_temper(_scores(model, batch), unseen, config.sharpness))  # of b
+        student[batch] = np.log(_temper(own(batch), unseen, config.sharpness))  # of b
     moves = [(_adam(len(b)), _adam((len(b), len(first)))) for b in batches]
     move_items, move_logs = _adam(items.shape), _adam(len(first))
-    coded, total, step = config.users == "coded", config.epochs * len(batches), 0
+    total, step = config.epochs * len(batches), 0
     for _ in epochs_with_progress(config.epochs, "rate-distortion", config.progress):
-        user_price = config.rate_weight * _bits_per_step(users, by_row=False) if coded else None
+        user_price = config.rate_weight * _bits_per_step(users, by_row=False)
         item_price = config.rate_weight * _bits_per_step(items, by_row=True)
         for number in rng.permutation(len(batches)):
             batch, (move_student, move_users) = batches[number], moves[number]
             late = max(2 * step / total - 1, 0.0)  # 0 in the first half, then up to 1
             rate, step = config.learning_rate * (1 + np.cos(np.pi * late)) / 2, step + 1
-            n, m = _round(users[batch]) if coded else users[batch], _round(items)
+            n, m = np.rint(users[batch]), np.rint(items)
             scaled, b = n * np.exp(logs), np.exp(student[batch])[:, None]
             unseen = seen[batch].toarray() == 0
             target = _softmax(wanted(batch) * teacher[batch][:, None], unseen)
@@ -255,8 +244,7 @@ def _optimise(
             by_log = np.exp(logs) * (by_user * n).sum(axis=0)
             student[batch] -= move_student(np.einsum("ui,ui->u", error, scores), rate)
             by_user *= np.exp(logs)
-            if user_price is not None:
-                by_user += user_price[batch] * np.clip(2 * users[batch], -1, 1)
+            by_user += user_price[batch] * np.clip(2 * users[batch], -1, 1)
             by_item += len(batch) / len(users) * item_price * np.clip(2 * items, -1, 1)
             users[batch] -= move_users(by_user, _USER_SPEED * rate)
             items -= move_items(by_item, rate)
@@ -265,42 +253,32 @@ def _optimise(
     return _Latents(users, items, start.user_steps * grown, start.item_steps * grown)
 
 
-def _scores(model: Factors, users: NDArray[np.int64]) -> NDArray[np.float32]:
-    return model.user_vectors[users] @ model.item_vectors.T
-
-
-def _temper(
-    scores: NDArray[np.float32], unseen: NDArray[np.bool_], sharpness: float
-) -> NDArray[np.float32]:
-    """Give sharpness over the standard deviation of a user's unseen items' scores, (b,)."""
+def _temper(scores: Floats, unseen: NDArray[np.bool_], sharpness: float) -> Floats:
+    """Return sharpness over the standard deviation of a user's unseen items' scores, (b,)."""
     count = np.maximum(unseen.sum(axis=1), 1)
     mean = (scores * unseen).sum(axis=1) / count
     variance = ((scores - mean[:, None]) ** 2 * unseen).sum(axis=1) / count
     return (sharpness / np.sqrt(np.maximum(variance, 1e-12))).astype(np.float32)
 
 
-def _softmax(logits: NDArray[np.float32], allowed: NDArray[np.bool_]) -> NDArray[np.float32]:
+def _softmax(logits: Floats, allowed: NDArray[np.bool_]) -> Floats:
     logits = np.where(allowed, logits, np.float32(-1e9))
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def _bits_per_step(table: NDArray[np.float32], *, by_row: bool) -> NDArray[np.float32]:
-    """Give what a number costs more than one nearer to 0 under a geometric law, (rows, columns).
+def _bits_per_step(table: Floats, *, by_row: bool) -> Floats:
+    """Return what a number costs more than one nearer to 0 under a geometric law, (rows, columns).
 
     With the mean absolute value v, ``p(k)`` is proportional to ``t ** |k|``, where t solves
     ``v = 2 t / (1 - t²)``; a step costs ``-log2 t`` bits.
     """
-    rows, columns = fit_spread(_round(table), by_row=by_row)
+    rows, columns = fit_spread(np.rint(table), by_row=by_row)
     mean = np.maximum(rows[:, None] * columns, 1e-3)
     return -np.log2((np.sqrt(1 + mean**2) - 1) / mean).astype(np.float32)
 
 
-def _round(table: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.rint(table)
-
-
-def _adam(shape: Any) -> Callable[[NDArray[np.float32], float], NDArray[np.float32]]:
+def _adam(shape: Any) -> Callable[[Floats, float], Floats]:
     """Make a function from a gradient and a learning rate to what is to be subtracted.
 
     Source:
@@ -309,7 +287,7 @@ def _adam(shape: Any) -> Callable[[NDArray[np.float32], float], NDArray[np.float
     mean, square = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     times = 0
 
-    def move(gradient: NDArray[np.float32], rate: float) -> NDArray[np.float32]:
+    def move(gradient: Floats, rate: float) -> Floats:
         nonlocal times
         times += 1
         np.add(mean, 0.1 * (gradient - mean), out=mean)

@@ -1,35 +1,29 @@
-"""How much a model loses when one of its weights is stored in few bits, and no other."""
+"""How much each weight loses in few bits by itself, and the best bits for all under a budget."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_names
-from recsys_lib.compression.quantization.grouped import (
-    GroupedTensor,
-    WeightGroups,
-    check_groups,
-    part_bytes,
-)
+from recsys_lib.checks import check_number, check_type
+from recsys_lib.compression.compressed import scorer_of
 from recsys_lib.compression.quantization.mixed import (
-    check_base,
+    MixedPrecision,
+    WeightGroups,
     check_width,
-    encode,
-    take_piece,
+    encode_width,
+    part_bytes,
     weight_pieces,
 )
 from recsys_lib.compression.quantization.uniform import UniformQuantization
-from recsys_lib.compression.tensors import DenseTensor
 from recsys_lib.compression.weights import keras_model, named_weights, with_weights
 from recsys_lib.models.factors import Factors
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Loss = Callable[[Any], float]
 
@@ -60,36 +54,10 @@ class SensitivityCurve:
     groups: Mapping[str, WeightGroups]
     base: UniformQuantization
 
-    def __post_init__(self) -> None:
-        for name in ("loss", "nbytes"):
-            values = np.asarray(getattr(self, name))
-            if values.shape != (len(self.pieces), len(self.bits)):
-                raise ValueError(
-                    f"{name} has shape {values.shape}: expected one number for each of "
-                    f"{len(self.pieces)} pieces and {len(self.bits)} bits"
-                )
-            if not np.isfinite(values).all():
-                raise ValueError(f"{name} holds NaN or infinity: expected finite numbers")
-
     @property
     def increase(self) -> NDArray[np.float64]:
         """(p, b) loss above the reference; below 0 where rounding happened to help."""
         return self.loss - self.reference
-
-    def to_frame(self) -> pd.DataFrame:
-        """Give one row for each piece and number of bits, in bytes and in loss."""
-        import pandas as pd
-
-        p, b = self.loss.shape
-        return pd.DataFrame(
-            {
-                "piece": np.repeat(self.pieces, b),
-                "bits": np.tile(self.bits, p),
-                "bytes": self.nbytes.ravel(),
-                "loss": self.loss.ravel(),
-                "increase": self.increase.ravel(),
-            }
-        )
 
 
 def sensitivity(
@@ -98,21 +66,19 @@ def sensitivity(
     bits: Sequence[int] = (2, 3, 4, 5, 6, 8, 16),
     *,
     groups: Mapping[str, WeightGroups] | None = None,
-    names: Collection[str] | None = None,
     base: UniformQuantization | None = None,
 ) -> SensitivityCurve:
     """Measure what each weight loses by itself: one at a time is quantized, the rest is exact.
 
     Args:
-        model: factor model, Keras model or KerasRecommender; it stays as it is.
+        model: factor model, Keras model or KerasRecommender; it stays as it is. Its weights of two
+            or more dimensions are measured; vectors such as biases are a few bytes.
         loss: takes a model of the same kind and gives a number, lower is better: minus the NDCG of
             *validation* users (never of those that judge the result), or :func:`score_error`. It
             is called once for each piece and number of bits, always with the same private copy,
             whose weights change in between.
         bits: to try, ascending: 2 to 8, 16, 32 (float16, float32), and 0 (zeros, nothing stored).
         groups: by name of weight, rows or columns to be treated as pieces of their own.
-        names: weights to quantize; default all of two or more dimensions. Vectors such as biases
-            are a few bytes and stay float32.
         base: all other choices; default ``UniformQuantization()``.
 
     Returns:
@@ -135,42 +101,33 @@ def sensitivity(
         >>> bool((np.diff(curve.loss) < 0).all())
         True
     """
-    if not callable(loss):
-        raise TypeError(f"loss is {loss!r}: expected a function of a model")
-    widths = _check_bits(bits)
-    base = base if base is not None else UniformQuantization()
-    check_base(base)
-    weights = named_weights(model)
-    groups = dict(groups or {})
-    check_names("groups", groups, weights)
-    check_groups(groups, weights)
-    if names is not None:
-        check_names("names", names, weights)
-        check_names("groups", groups, names)
-    chosen = [n for n in weights if (weights[n].ndim > 1 if names is None else n in names)]
-    if not chosen:
-        raise ValueError("names is empty: expected at least one weight to quantize")
-    pieces = weight_pieces({name: weights[name] for name in chosen}, groups)
+    widths = tuple(check_width(width) for width in bits)
+    if not widths or list(widths) != sorted(set(widths)):
+        raise ValueError(f"bits is {tuple(bits)}: expected one or more different ones, ascending")
+    base = UniformQuantization() if base is None else base
+    check_type("base", base, (UniformQuantization,))
+    weights, groups = named_weights(model), dict(groups or {})
+    matrices = {name: values for name, values in weights.items() if values.ndim > 1}
+    pieces = weight_pieces(matrices, groups)
     trial = with_weights(model, {})
     reference = _loss(loss, trial, "the model as it is")
     losses = np.zeros((len(pieces), len(widths)))
     nbytes = np.zeros(losses.shape, np.int64)
-    for row, (piece, (name, number)) in enumerate(pieces.items()):
-        values = take_piece(weights, groups, (name, number))
+    for row, (piece, (name, index)) in enumerate(pieces.items()):
         for column, width in enumerate(widths):
-            stored = encode(values, width, base)
-            nbytes[row, column] = stored.nbytes if number is None else part_bytes(stored)
+            stored = encode_width(weights[name][index], width, base)
+            nbytes[row, column] = part_bytes(stored) if name in groups else stored.nbytes
             changed = weights[name].copy()
-            changed[... if number is None else groups[name].index(number)] = stored.decode()
+            changed[index] = stored.decode()
             _assign(trial, weights | {name: changed})
             losses[row, column] = _loss(loss, trial, f"{piece} in {width} bits")
-    fixed = sum(DenseTensor(values).nbytes for n, values in weights.items() if n not in chosen)
-    fixed += sum(_index_bytes(weights[name], group) for name, group in groups.items())
+    whole = MixedPrecision(dict.fromkeys(pieces, widths[0]), groups, base).compress(model)
+    fixed = whole.nbytes - int(nbytes[:, 0].sum())
     return SensitivityCurve(tuple(pieces), widths, losses, nbytes, reference, fixed, groups, base)
 
 
 def score_error(model: Any, user_ids: ArrayLike, item_ids: ArrayLike) -> Loss:
-    """Give a loss that needs no labels: how far scores move away from those of a model.
+    """Return a loss that needs no labels: how far scores move away from those of a model.
 
     ``sum over u of var_i(new score - score) / sum over u of var_i(score)``, the variances taken
     over the items of each user: what is added to all scores of a user changes no ranking.
@@ -203,7 +160,7 @@ def score_error(model: Any, user_ids: ArrayLike, item_ids: ArrayLike) -> Loss:
 
     def centred(other: Any) -> NDArray[np.float64]:
         if last[0] is not other:  # a Keras model is compiled once, and follows its weights
-            last[:] = [other, _scorer(other)]
+            last[:] = [other, scorer_of(other)]
         scores = np.asarray(last[1].score(*pairs), np.float64).reshape(len(users), len(items))
         return scores - scores.mean(axis=1, keepdims=True)
 
@@ -216,21 +173,6 @@ def score_error(model: Any, user_ids: ArrayLike, item_ids: ArrayLike) -> Loss:
         return float(((centred(other) - target) ** 2).sum()) / spread
 
     return loss
-
-
-def _scorer(model: Any) -> Any:
-    if hasattr(model, "score"):
-        return model
-    from recsys_lib.training import KerasScorer
-
-    return KerasScorer(model)
-
-
-def _check_bits(bits: Sequence[int]) -> tuple[int, ...]:
-    widths = tuple(check_width(width) for width in bits)
-    if not widths or list(widths) != sorted(set(widths)):
-        raise ValueError(f"bits is {tuple(bits)}: expected one or more different ones, ascending")
-    return widths
 
 
 def _loss(loss: Loss, model: Any, what: str) -> float:
@@ -249,8 +191,108 @@ def _assign(trial: Any, weights: Mapping[str, NDArray[np.float32]]) -> None:
         keras_model(trial).set_weights(list(weights.values()))
 
 
-def _index_bytes(values: NDArray[np.float32], group: WeightGroups) -> int:
-    parts = [
-        encode(values[group.index(n)], 0, UniformQuantization()) for n in range(group.num_groups)
-    ]
-    return GroupedTensor(group, parts).nbytes - sum(part_bytes(part) for part in parts)
+@dataclass(frozen=True, eq=False)
+class BitAllocation:
+    """Bits by piece, and what they take.
+
+    Args:
+        config: for :func:`quantize`; ``config.bits`` has the bits by piece.
+        nbytes: stored bytes of the whole model.
+        predicted_loss: reference loss plus the sum of what each piece loses by itself. The loss
+            of the model need not be that: see chapter 10.
+    """
+
+    config: MixedPrecision
+    nbytes: int
+    predicted_loss: float
+
+    @property
+    def bits(self) -> Mapping[str, int]:
+        """Bits by piece."""
+        return self.config.bits
+
+
+def allocate_bits(curve: SensitivityCurve, budget_bytes: float) -> BitAllocation:
+    """Choose bits for each piece so that the losses sum up to the least within a budget.
+
+    Exact: a whole number of 0 or 1 for each piece and number of bits, one of them 1 for each piece,
+    sizes within the budget (a knapsack with choices), solved by SciPy's branch and bound.
+
+    Args:
+        curve: of :func:`sensitivity`.
+        budget_bytes: of the whole model as stored, with what stays float32.
+
+    Returns:
+        The least sum of losses; where other bits of a piece lose as much, the smallest.
+
+    Raises:
+        ValueError: a budget below the smallest possible, which the error names.
+
+    Source:
+        Shoham & Gersho, *Efficient bit allocation for an arbitrary set of quantizers*, IEEE
+        Transactions on Acoustics, Speech, and Signal Processing 1988, for the problem.
+
+    Example:
+        >>> curve = SensitivityCurve(("a", "b"), (2, 4), np.array([[5.0, 1.0], [2.0, 1.5]]),
+        ...     np.array([[10, 20], [10, 20]]), 1.0, 0, {}, MixedPrecision({}).base)
+        >>> dict(allocate_bits(curve, 30).bits)
+        {'a': 4, 'b': 2}
+    """
+    budget = check_number("budget_bytes", budget_bytes, 0)
+    smallest = int(curve.nbytes.min(axis=1).sum()) + curve.fixed_bytes
+    if budget < smallest:
+        raise ValueError(
+            f"budget_bytes is {budget_bytes:,}: expected at least {smallest:,}, the smallest "
+            f"possible with bits {', '.join(map(str, curve.bits))} "
+            f"and {curve.fixed_bytes:,} bytes that stay as they are"
+        )
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
+    cost, (count, width) = curve.increase, curve.loss.shape
+    one_each = np.kron(np.eye(count), np.ones(width))
+    size, room = curve.nbytes.reshape(1, -1), budget - curve.fixed_bytes
+    with _silent():
+        found = milp(
+            1e6 * cost.ravel() / max(np.abs(cost).max(), 1e-300),  # the solver stops within 1e-6
+            integrality=np.ones(cost.size),
+            bounds=Bounds(0, 1),
+            constraints=[LinearConstraint(one_each, 1, 1), LinearConstraint(size, -np.inf, room)],
+            options={"mip_rel_gap": 0.0},
+        )
+    chosen = cost[found.x.reshape(cost.shape) > 0.5]
+    as_good = np.where(cost <= chosen[:, None], curve.nbytes, np.iinfo(np.int64).max)
+    return _allocation(curve, as_good.argmin(axis=1))
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep a line away that HiGHS now and then prints, past Python, about its own progress."""
+    saved, null = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
+        os.close(null)
+
+
+def uniform_bits(curve: SensitivityCurve, bits: int) -> BitAllocation:
+    """Return the allocation with the same bits for all pieces, to compare with.
+
+    Raises:
+        ValueError: bits that were not measured.
+    """
+    if bits not in curve.bits:
+        raise ValueError(f"bits is {bits}: expected one of {', '.join(map(str, curve.bits))}")
+    return _allocation(curve, np.full(len(curve.pieces), curve.bits.index(bits)))
+
+
+def _allocation(curve: SensitivityCurve, choice: NDArray[np.int64]) -> BitAllocation:
+    rows = np.arange(len(choice))
+    bits = {p: curve.bits[c] for p, c in zip(curve.pieces, choice, strict=True)}
+    return BitAllocation(
+        MixedPrecision(bits, curve.groups, curve.base),
+        int(curve.nbytes[rows, choice].sum()) + curve.fixed_bytes,
+        curve.reference + float(curve.increase[rows, choice].sum()),
+    )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from recsys_lib.compression.distillation import (
     CollaborativeDistillation,
@@ -16,12 +20,14 @@ from recsys_lib.compression.distillation import (
     agreement,
     distill,
 )
+from recsys_lib.compression.distillation.methods import draw_outside, pair_keys
+from recsys_lib.compression.distillation.ranked import draw_by_rank
 from recsys_lib.data import Interactions, make_synthetic
-from recsys_lib.data.synthetic import smaller
+from recsys_lib.data.synthetic import SyntheticConfig
 from recsys_lib.models import IALS, RatingModelConfig, build_rating_model
 from recsys_lib.training import KerasRecommender, fit
 
-DATA = make_synthetic(smaller("video", 120, 90), seed=3)
+DATA = make_synthetic(SyntheticConfig("video", 120, 90, 22.5), seed=3)
 TEACHER = IALS(embedding_dim=16, l2=0.05).fit(DATA)
 CONFIG = RatingModelConfig("dot_product", DATA.num_users, DATA.num_items, embedding_dim=8)
 USERS = np.arange(DATA.num_users)
@@ -67,9 +73,9 @@ def test_the_student_agrees_more_with_its_teacher(name, alone):
     assert after.overlap > before.overlap + 0.005
 
 
-@pytest.mark.parametrize("method", [SoftLabels(weight=0.0), (SoftLabels(weight=0.0),) * 2])
-def test_with_weight_zero_it_is_plain_training_to_the_bit(method, alone):
-    taught = distill(TEACHER, CONFIG, DATA, method, **options()).model
+@pytest.mark.parametrize("count", [1, 2])
+def test_with_weight_zero_it_is_plain_training_to_the_bit(count, alone):
+    taught = distill(TEACHER, CONFIG, DATA, *[SoftLabels(weight=0.0)] * count, **options()).model
     for got, wanted in zip(
         taught.keras_model.get_weights(), alone.keras_model.get_weights(), strict=True
     ):
@@ -79,10 +85,10 @@ def test_with_weight_zero_it_is_plain_training_to_the_bit(method, alone):
 def test_the_loss_is_the_weighted_sum():
     """One update of plain SGD moves by (1 - w) times one gradient plus w times the other."""
 
-    def moved(method):
+    def moved(*methods):
         sgd = keras.optimizers.SGD(1.0)
         settings = options(optimizer=sgd, epochs=1, batch_size=len(DATA))
-        model = distill(TEACHER, CONFIG, DATA, method, **settings).model.keras_model
+        model = distill(TEACHER, CONFIG, DATA, *methods, **settings).model.keras_model
         start = build_rating_model(CONFIG).get_weights()
         return [a - b for a, b in zip(model.get_weights(), start, strict=True)]
 
@@ -90,23 +96,11 @@ def test_the_loss_is_the_weighted_sum():
         moved(SoftLabels(weight=0.0)),
         moved(SoftLabels(weight=1.0)),
         moved(SoftLabels(weight=0.3)),
-        moved((SoftLabels(weight=0.3), DistillationExperts(weight=0.0))),
+        moved(SoftLabels(weight=0.3), DistillationExperts(weight=0.0)),
     )
     for a, b, mixed, pair in zip(labels, teacher, both, two, strict=True):
         np.testing.assert_allclose(mixed, 0.7 * a + 0.3 * b, atol=2e-6)
         np.testing.assert_array_equal(pair, mixed)
-
-
-def test_weight_one_ignores_the_labels():
-    shuffled = np.random.default_rng(0).permutation(DATA.item_ids)
-    other = Interactions(DATA.user_ids, shuffled, num_users=120, num_items=90)
-    settings = options(batch_size=len(DATA), epochs=2, jit_compile=False)
-    students = [
-        distill(TEACHER, CONFIG, data, SoftLabels(weight=1.0), **settings).model
-        for data in (DATA, other)
-    ]
-    scores = [student.score_all_items(USERS) for student in students]
-    np.testing.assert_allclose(*scores, atol=1e-6)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
@@ -177,57 +171,91 @@ def test_scores_are_computed_once_for_several_students():
 
     scores = TeacherScores(teacher, DATA.num_users, DATA.num_items)
     for seed in (1, 2):
-        result = distill(scores, CONFIG, DATA, SoftLabels(), **options(epochs=1, seed=seed))
+        distill(scores, CONFIG, DATA, SoftLabels(), **options(epochs=1, seed=seed))
     assert sum(calls) == 120 * 90
-    assert result.cache_bytes == 4 * 120 * 90
+
+
+def test_ranking_distillation_by_hand():
+    """Without sampling: the places' weights times the cross entropy of items that are liked."""
+    scores = np.float32([[3.0, 2.0, 1.0]])
+    lesson = SimpleNamespace(
+        teacher=TeacherScores(scores, 1, 3), train=None, num_users=1, num_items=3,
+        score=lambda users, items: tf.gather(tf.constant([0.0, math.log(3), 5.0]), items),
+    )  # fmt: skip
+    method = RankingDistillation(num_items=2, decay=1.0, num_sampled=0, users_per_update=1)
+    batch = SimpleNamespace(step=tf.constant(0, tf.int64))
+    first = 1 / (1 + math.exp(-1))  # the second place counts 1/e of it
+    expected = first * math.log(2) + (1 - first) * math.log(4 / 3)
+    assert float(method.make_term(lesson, seed=0)(batch)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_draws_by_rank_have_the_probabilities_of_drawing_one_after_the_other():
+    drawn = draw_by_rank(np.random.default_rng(1), 40_000, pool=3, count=2, decay=1.0)
+    p = np.exp(-np.arange(3.0))
+    p /= p.sum()
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        expected = p[a] * p[b] / (1 - p[a]) + p[b] * p[a] / (1 - p[b])
+        seen = (drawn == (a, b)).all(axis=1).mean()
+        assert seen == pytest.approx(expected, abs=4 * math.sqrt(0.25 / len(drawn)))
+
+
+def test_draws_outside_are_uniform_and_never_excluded():
+    excluded = pair_keys(5, np.array([0, 0, 1, 1]), np.array([0, 3, 4, 4]))
+    drawn = draw_outside(np.random.default_rng(2), 5, 30_000, excluded)
+    for row, allowed in zip(drawn, ([1, 2, 4], [0, 1, 2, 3]), strict=True):
+        items, counts = np.unique(row, return_counts=True)
+        assert items.tolist() == allowed
+        np.testing.assert_allclose(counts / len(row), 1 / len(allowed), atol=0.015)
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("method", "setting"),
     [
-        (lambda: SoftLabels(weight=1.1), "weight is 1.1"),
-        (lambda: RelaxedRankingDistillation(weight=-0.1), "weight is -0.1"),
-        (lambda: SoftLabels(temperature=0), "temperature is 0"),
-        (lambda: CollaborativeDistillation(temperature=-1.0), "temperature is -1.0"),
-        (lambda: SoftLabels(num_candidates=1), "always 1 and teaches nothing"),
-        (lambda: SoftLabels(items_per_update=1), "items_per_update is 1: a softmax"),
-        (lambda: SoftLabels(num_candidates=5, items_per_update=5), "beside num_candidates"),
-        (lambda: SoftLabels(loss="hinge"), "loss is 'hinge'"),
-        (lambda: RelaxedRankingDistillation(pool=10), "pool is 10"),
-        (lambda: DistillationExperts(last_temperature=2.0), "last_temperature is 2.0"),
-        (lambda: RankingDistillation(num_items=0), "num_items is 0"),
+        (SoftLabels, {"weight": 1.1}),
+        (RelaxedRankingDistillation, {"weight": -0.1}),
+        (SoftLabels, {"temperature": 0}),
+        (CollaborativeDistillation, {"temperature": -1.0}),
+        (SoftLabels, {"num_candidates": 1}),
+        (SoftLabels, {"items_per_update": 1}),
+        (SoftLabels, {"items_per_update": 5, "num_candidates": 5}),
+        (SoftLabels, {"loss": "hinge"}),
+        (RelaxedRankingDistillation, {"pool": 10}),
+        (DistillationExperts, {"last_temperature": 2.0}),
+        (RankingDistillation, {"num_items": 0}),
     ],
 )
-def test_settings_out_of_range_are_refused(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()
+def test_settings_out_of_range_are_refused(method, setting):
+    with pytest.raises(ValueError, match=next(iter(setting))):
+        method(**setting)
 
 
-def refusal(error, message, teacher=TEACHER, student=CONFIG, method=None, **more):
+def test_numpy_numbers_are_kept_as_plain_ones():
+    method = RankingDistillation(weight=np.float32(0.5), num_items=np.int64(7))
+    assert type(method.weight) is float and type(method.num_items) is int
+
+
+def refusal(error, message, *methods, teacher=TEACHER, student=CONFIG, **more):
     with pytest.raises(error, match=message):
-        distill(teacher, student, DATA, method, **options(**more))
+        distill(teacher, student, DATA, *methods, **options(**more))
 
 
 def test_what_does_not_fit_is_refused():
     half = SoftLabels(weight=0.6)
-    refusal(ValueError, "weights .* at most 1", method=(half, half))
-    refusal(TypeError, "method is of type str", method=["RRD"])
-    refusal(TypeError, "checkpoint is given", checkpoint="run.npz")
-    refusal(ValueError, "NaN", teacher=np.full((120, 90), np.nan))
-    refusal(ValueError, "shape", teacher=np.zeros((90, 120)))
+    refusal(ValueError, "weights", half, half)
+    refusal(TypeError, "methods", "RRD")
+    refusal(TypeError, "checkpoint", checkpoint="run.npz")
+    refusal(ValueError, r"teacher.* NaN", teacher=np.full((120, 90), np.nan))
+    refusal(ValueError, "teacher", teacher=np.zeros((90, 120)))
     refusal(TypeError, "model is of type str", student="small")
-    small = RatingModelConfig("dot_product", 7, 90)
-    refusal(ValueError, "student counts 7 users", student=small)
-    one_item = Interactions([0, 1], [0, 0])
+    refusal(ValueError, "student", student=RatingModelConfig("dot_product", 7, 90))
+    refusal(ValueError, "items_per_update is 91", SoftLabels(items_per_update=91))
+    neumf = RatingModelConfig("neumf", 120, 90)
+    refusal(TypeError, "inner product", DistillationExperts(), student=neumf)
     with pytest.raises(ValueError, match="at least two candidates"):
         distill(
             np.zeros((2, 1)),
             RatingModelConfig("dot_product", 2, 1),
-            one_item,
+            Interactions([0, 1], [0, 0]),
             SoftLabels(weight=1.0),
             **options(),
         )
-    many = SoftLabels(items_per_update=91)
-    refusal(ValueError, "items_per_update is 91: expected at most the 90", method=many)
-    neumf = RatingModelConfig("neumf", 120, 90)
-    refusal(TypeError, "inner product", student=neumf, method=DistillationExperts())

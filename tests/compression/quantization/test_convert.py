@@ -1,17 +1,24 @@
-"""Integer models against the fake-quantized ones they come from."""
+"""Integer models against the fake-quantized ones they come from; dynamic ones against LiteRT."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from recsys_lib.compression import CompressedModel, named_weights, read_tensor
-from recsys_lib.compression.quantization.convert import convert, quantize_static
+from recsys_lib.compression import CompressedModel, named_weights
+from recsys_lib.compression.quantization import (
+    IntegerQuantization,
+    convert,
+    quantization_aware,
+    quantize_dynamic,
+    quantize_static,
+)
 from recsys_lib.compression.quantization.fake_quant import quantize_to_grid
-from recsys_lib.compression.quantization.integer_ops import to_codes
-from recsys_lib.compression.quantization.qat import IntegerQuantization, quantization_aware
-from recsys_lib.models import RatingModelConfig, build_rating_model
-from recsys_lib.training import KerasScorer
+from recsys_lib.compression.quantization.integer_model import to_codes
+from recsys_lib.compression.tensors import read_tensor
+from recsys_lib.data import Interactions
+from recsys_lib.models import IALS, RatingModelConfig, build_rating_model
+from recsys_lib.training import KerasRecommender, KerasScorer
 
 KINDS = ("dot_product", "matrix_factorization", "two_tower", "mlp_ranker", "neumf")
 NUM_USERS, NUM_ITEMS = 300, 400
@@ -31,14 +38,13 @@ def pairs(count, seed=0):
 @pytest.mark.parametrize("kind", KINDS)
 def test_outputs_are_those_of_the_fake_quantized_model(kind, bits):
     ids = pairs(4000)
-    for scales in ("learned", "tracked"):
-        aware = quantization_aware(build(kind), IntegerQuantization(bits, scales=scales))
-        expected = np.asarray(aware(ids))
-        scores = convert(aware).score(*ids)
-        near = np.isclose(scores, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
-        # The others passed a code that lay between two, in one of the layers.
-        assert near.mean() > 0.99
-        assert np.abs(scores - expected).max() < 0.05 * np.abs(expected).max()
+    aware = quantization_aware(build(kind), IntegerQuantization(bits))
+    expected = np.asarray(aware(ids))
+    scores = convert(aware).score(*ids)
+    near = np.isclose(scores, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+    # The others passed a code that lay between two, in one of the layers.
+    assert near.mean() > 0.99
+    assert np.abs(scores - expected).max() < 0.05 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("requantization", ["single", "float"])
@@ -52,7 +58,7 @@ def test_codes_are_equal_or_one_unit_apart_at_a_tie(kind, requantization):
     checked = 0
     for name, layer in integer.layers.items():
         value = values[sources[name][0]]
-        real = np.concatenate([codes * np.float64(1) * scale for codes, scale in value], axis=1)
+        real = value.codes * np.float64(1) * value.scale
         grid = layer.input_grid
         codes = to_codes(value, grid, requantization)
         expected = quantize_to_grid(real.astype(np.float32), grid)
@@ -168,13 +174,78 @@ def test_bad_arguments():
         convert(aware, "triple")
     with pytest.raises(ValueError, match="calibration is None"):
         quantize_static(model, None)
-    with pytest.raises(ValueError, match="calibration has 0 and 0 rows"):
+    with pytest.raises(ValueError, match="calibration has"):
         quantize_static(model, ([], []))
     integer = convert(aware)
-    with pytest.raises(ValueError, match="user_ids has shape"):
+    with pytest.raises(ValueError, match="item_ids has shape"):
         integer.score([1, 2], [1])
     with pytest.raises(ValueError, match="item_ids"):
         integer.score([1], [NUM_ITEMS])
     aware.get_layer("dense_0").kernel.assign(aware.get_layer("dense_0").kernel * np.nan)
     with pytest.raises(ValueError, match="dense_0/kernel holds"):
         convert(aware)
+
+
+USERS, ITEMS = np.random.default_rng(0).integers(0, 50, (2, 500))
+
+
+def ranker(kind="mlp_ranker"):
+    return build_rating_model(RatingModelConfig(kind, 50, 70, embedding_dim=64))
+
+
+@pytest.mark.parametrize("width", [40, 3000])  # more inputs than float32 can add up exactly
+def test_a_dynamic_layer_multiplies_whole_numbers(width):
+    import keras
+
+    inputs = keras.Input((width,))
+    model = keras.Model(inputs, keras.layers.Dense(5, activation="relu", name="dense")(inputs))
+    small = quantize_dynamic(model)
+    kernel, bias = small.tensors["dense/kernel"], small.tensors["dense/bias"].decode()
+    rows = np.random.default_rng(1).normal(size=(20, width)).astype(np.float32)
+    rows[3] = 0
+    scale = np.abs(rows).max(axis=1, keepdims=True) / np.float32(127)
+    codes = np.rint(rows / np.where(scale > 0, scale, 1)).astype(np.int64)
+    sums = codes @ (kernel.codes.astype(np.int64) - 127)
+    expected = np.maximum(sums.astype(np.float32) * scale * kernel.scale + bias, 0)
+    np.testing.assert_allclose(small.model(rows), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["mlp_ranker", "neumf", "two_tower", "dot_product"])
+def test_dynamic_scores_are_near_those_of_the_model_and_bytes_a_quarter(kind):
+    exact = ranker(kind)
+    before = exact.get_weights()
+    small = quantize_dynamic(exact)
+    scores, expected = small.score(USERS, ITEMS), np.asarray(exact([USERS, ITEMS]))
+    assert 0 < np.abs(scores - expected).max() / expected.std() < 0.15
+    assert 3 < small.report.ratio < 4
+    for old, new in zip(before, exact.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_dynamic_scores_are_near_those_of_litert(tmp_path):
+    pytest.importorskip("ai_edge_litert")
+    from recsys_lib.notebook import quiet
+    from recsys_lib.serving import export_litert, load_scorer
+
+    exact = ranker()
+    with quiet():
+        export_litert(exact, tmp_path / "dynamic.tflite", "dynamic")
+        theirs = load_scorer(tmp_path / "dynamic.tflite").score(USERS, ITEMS)
+    ours = quantize_dynamic(exact).score(USERS, ITEMS)
+    expected = np.asarray(exact([USERS, ITEMS]))
+    rounding = np.sqrt(np.mean((ours - expected) ** 2))
+    # LiteRT gives each row a zero point too, and so a finer step where ReLU leaves one side.
+    assert rounding < 1.5 * np.sqrt(np.mean((theirs - expected) ** 2))
+    assert np.corrcoef(ours, theirs)[0, 1] > 0.999
+
+
+def test_a_dynamic_recommender_stays_one():
+    data = Interactions(USERS, ITEMS, num_users=50, num_items=70)
+    config = RatingModelConfig("mlp_ranker", 50, 70)
+    small = quantize_dynamic(KerasRecommender(config, epochs=1, progress=False).fit(data))
+    assert isinstance(small.model, KerasRecommender)
+    scores = small.score_all_items([3, 4])
+    assert scores.shape == (2, 70)
+    np.testing.assert_allclose(scores[0, :5], small.score([3] * 5, range(5)), rtol=1e-4, atol=1e-6)
+    with pytest.raises(TypeError, match="model is of type IALS"):
+        quantize_dynamic(IALS(embedding_dim=2).fit(data))

@@ -151,20 +151,15 @@ def test_scales_of_rows_and_columns():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((0.5, 2.0, 8), "expected minimum <= 0 <= maximum"),
-        ((-1.0, float("nan"), 8), "NaN or infinity"),
+        ((0.5, 2.0, 8), "expected finite minimum <= 0"),
+        ((-1.0, float("nan"), 8), "expected finite"),
         (([-1.0], [[1.0]], 8), "expected one"),
-        ((-1.0, 1.0, 9), "bits is 9: expected an integer from 2 to 8"),
+        ((-1.0, 1.0, 9), "bits is 9"),
     ],
 )
 def test_bad_ranges(arguments, message):
     with pytest.raises(ValueError, match=message):
         nudged_grid(*arguments)
-
-
-def test_bad_bits():
-    with pytest.raises(ValueError, match="bits is 1"):
-        fake_quant(np.float32([1.0]), 0.5, bits=1)
 
 
 def test_an_empty_range_is_defined():

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 
 from recsys_lib.compression import named_weights, with_weights
-from recsys_lib.compression.quantization.convert import convert
-from recsys_lib.compression.quantization.qat import IntegerQuantization, quantization_aware
+from recsys_lib.compression.quantization import (
+    IntegerQuantization,
+    convert,
+    quantization_aware,
+)
 from recsys_lib.data import Interactions
 from recsys_lib.models import RatingModelConfig, build_rating_model
 from recsys_lib.training import KerasRecommender, fit
@@ -33,15 +34,14 @@ def data():
     return Interactions(users[liked], items[liked], num_users=NUM_USERS, num_items=NUM_ITEMS)
 
 
-@pytest.mark.parametrize("scales", ["learned", "tracked"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_eight_bits_are_near_and_two_are_not(kind, scales):
+def test_eight_bits_are_near_and_two_are_not(kind):
     model = build(kind)
     before = named_weights(model)
     exact = np.asarray(model(IDS))
     spread = {}
     for bits in (8, 4, 2):
-        rounded = quantization_aware(model, IntegerQuantization(bits, scales=scales))
+        rounded = quantization_aware(model, IntegerQuantization(bits))
         spread[bits] = np.abs(np.asarray(rounded(IDS)) - exact).max() / np.abs(exact).max()
     assert spread[8] < 0.05 < spread[2]
     assert spread[8] < spread[4] < spread[2]
@@ -50,12 +50,11 @@ def test_eight_bits_are_near_and_two_are_not(kind, scales):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scales", ["learned", "tracked"])
-def test_training_recovers_what_rounding_loses(scales, data):
+def test_training_recovers_what_rounding_loses(data):
     model = build("mlp_ranker", hidden_units=(16, 8))
     options = {"batch_size": 256, "progress": False, "jit_compile": False}
     exact = fit(model, data, epochs=40, optimizer="adam", **options).loss[-1]
-    config = IntegerQuantization(bits=2, scales=scales)
+    config = IntegerQuantization(bits=2)
     start, aware = (quantization_aware(model, config) for _ in range(2))
     run = fit(aware, data, epochs=20, optimizer="adam", **options)
     rounded = run.loss[0]  # of the first steps, so less than rounding really costs
@@ -63,19 +62,15 @@ def test_training_recovers_what_rounding_loses(scales, data):
     assert rounded - run.loss[-1] > 0.5 * (rounded - exact)
     before, after = named_weights(start), named_weights(aware)
     moved = [name for name in before if "scale" in name and (before[name] != after[name]).any()]
-    assert len(moved) == (8 if scales == "learned" else 0)  # 5 of weights, 3 of inputs
-    if scales == "tracked":
-        ranges = [aware.get_layer("dense_1").ranges["input"] for aware in (start, aware)]
-        assert ranges[0][1].numpy() != ranges[1][1].numpy()
+    assert len(moved) == 8  # 5 of weights, 3 of inputs
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scales", ["learned", "tracked"])
-def test_the_compiled_loop_is_the_same_with_and_without_xla(scales, data):
+def test_the_compiled_loop_is_the_same_with_and_without_xla(data):
     runs = []
     for jit in (False, True):
         aware = quantization_aware(
-            build("mlp_ranker", hidden_units=(8,)), IntegerQuantization(bits=4, scales=scales)
+            build("mlp_ranker", hidden_units=(8,)), IntegerQuantization(bits=4)
         )
         runs.append(fit(aware, data, epochs=2, batch_size=512, jit_compile=jit, progress=False,
                         optimizer="sgd").loss)  # fmt: skip
@@ -119,8 +114,7 @@ def test_keras_own_fit_clone_and_file(tmp_path, data):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scales", ["learned", "tracked"])
-def test_zeros_of_a_pruned_model_stay(scales, data):
+def test_zeros_of_a_pruned_model_stay(data):
     model = build("mlp_ranker")
     random = np.random.default_rng(0)
     pruned = with_weights(model, {
@@ -130,8 +124,8 @@ def test_zeros_of_a_pruned_model_stay(scales, data):
     zeros = {
         name: values == 0 for name, values in named_weights(pruned).items() if "bias" not in name
     }
-    kept = quantization_aware(pruned, IntegerQuantization(bits=4, scales=scales))
-    lost = quantization_aware(pruned, IntegerQuantization(bits=4, scales=scales, keep_zeros=False))
+    kept = quantization_aware(pruned, IntegerQuantization(bits=4))
+    lost = quantization_aware(pruned, IntegerQuantization(bits=4, keep_zeros=False))
     for aware in (kept, lost):
         fit(aware, data, epochs=2, batch_size=128, l2=0.001, progress=False, jit_compile=False)
     stored = convert(kept).tensors
@@ -149,14 +143,12 @@ def test_an_all_zero_channel_and_row_are_defined():
     weights["dense_0/bias"][3] = 0.25
     weights["item_embedding/embeddings"][7] = 0
     model = with_weights(model, weights)
-    for scales in ("learned", "tracked"):
-        aware = quantization_aware(model, IntegerQuantization(8, scales=scales))
-        assert np.isfinite(np.asarray(aware(IDS))).all()
-        stored = convert(aware).model
-        new = named_weights(stored)
-        assert not new["dense_0/kernel"][:, 3].any()
-        assert not new["item_embedding/embeddings"][7].any()
-        assert new["dense_0/bias"][3] == pytest.approx(0.25, rel=0.01)
+    aware = quantization_aware(model, IntegerQuantization(8))
+    assert np.isfinite(np.asarray(aware(IDS))).all()
+    new = named_weights(convert(aware).model)
+    assert not new["dense_0/kernel"][:, 3].any()
+    assert not new["item_embedding/embeddings"][7].any()
+    assert new["dense_0/bias"][3] == pytest.approx(0.25, rel=0.01)
 
 
 def test_recommenders_are_taken_too(data):
@@ -172,7 +164,7 @@ def test_float_inputs_need_a_calibration():
     inputs = keras.Input((5,))
     outputs = keras.layers.Dense(2)(keras.layers.Dense(4, activation="relu")(inputs))
     model = keras.Model(inputs, outputs)
-    with pytest.raises(ValueError, match="calibration is None, and input"):
+    with pytest.raises(ValueError, match="calibration is None"):
         quantization_aware(model, IntegerQuantization())
     rows = np.random.default_rng(0).normal(0, 1, (300, 5)).astype(np.float32)
     aware = quantization_aware(model, IntegerQuantization(), (rows,))
@@ -196,27 +188,18 @@ def test_range_search_clips_outliers():
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("name", "value"),
     [
-        ({"bits": 1}, "bits is 1: expected an integer from 2 to 8"),
-        ({"embedding_bits": 9}, "embedding_bits is 9"),
-        ({"activation_bits": 1}, "activation_bits is 1"),
-        ({"scales": "guessed"}, "scales is 'guessed': expected one of learned, tracked"),
-        ({"scale_search": "best"}, "scale_search is 'best'"),
-        ({"range_search": "best"}, "range_search is 'best'"),
-        ({"scales": "tracked", "scale_search": "mse"}, "expected 'minmax' for tracked"),
-        ({"scale_rate": 0.0}, "scale_rate is 0"),
-        ({"momentum": 1.0}, "momentum is 1.0"),
+        ("bits", 1),
+        ("activation_bits", 9),
+        ("scale_search", "best"),
+        ("range_search", "best"),
+        ("scale_rate", 0.0),
     ],
 )
-def test_bad_choices(changes, message):
-    with pytest.raises(ValueError, match=message):
-        IntegerQuantization(**changes)
-
-
-def test_config_is_frozen():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        IntegerQuantization().bits = 3
+def test_bad_choices(name, value):
+    with pytest.raises(ValueError, match=f"{name} is"):
+        IntegerQuantization(**{name: value})
 
 
 def broken(kind):
@@ -276,9 +259,9 @@ def test_bad_models():
 @pytest.mark.parametrize(
     ("calibration", "error", "message"),
     [
-        (([], []), ValueError, "calibration has 0 and 0 rows"),
-        (([1, 2], [1]), ValueError, "calibration has 2 and 1 rows"),
-        (([1],), ValueError, "calibration has 1 arrays: expected 2, for the inputs user_ids"),
+        (([], []), ValueError, "calibration has"),
+        (([1, 2], [1]), ValueError, "calibration has"),
+        (([1],), ValueError, "calibration has 1 arrays"),
         (([1], [NUM_ITEMS]), ValueError, "calibration item_ids"),
         ("all", TypeError, "calibration is of type str"),
     ],

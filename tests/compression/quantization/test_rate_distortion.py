@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from recsys_lib.compression import read_tensor
-from recsys_lib.compression.quantization.rate_distortion import (
-    RateDistortion,
-    rate_distortion_tables,
-)
-from recsys_lib.compression.quantization.transform import TransformCoding, transform_code
+from recsys_lib.compression.quantization import RateDistortion, TransformCoding, quantize
+from recsys_lib.compression.tensors import read_tensor
 from recsys_lib.data import Interactions
 from recsys_lib.models import ALS, EASE, IALS, Popularity
 
@@ -43,15 +37,15 @@ def agreement(model: object, other: object) -> float:
 
 
 def test_ranks_better_than_transform_coding_in_fewer_bytes(model: IALS) -> None:
-    coded = transform_code(model, TransformCoding(0.3))
-    ours = rate_distortion_tables(model, RateDistortion(6e-4, epochs=60), TRAIN)
+    coded = quantize(model, TransformCoding(0.3))
+    ours = quantize(model, RateDistortion(7e-4, epochs=60), train=TRAIN)
     assert ours.nbytes < coded.nbytes
     assert agreement(model, ours) > agreement(model, coded) + 0.02
 
 
 def test_a_higher_price_buys_fewer_bytes_and_less_agreement(model: IALS) -> None:
     results = [
-        rate_distortion_tables(model, RateDistortion(price, epochs=20), TRAIN)
+        quantize(model, RateDistortion(price, epochs=20), train=TRAIN)
         for price in (2e-4, 1e-3, 5e-3)
     ]
     for dear, cheap in pairwise(results):
@@ -61,8 +55,7 @@ def test_a_higher_price_buys_fewer_bytes_and_less_agreement(model: IALS) -> None
 
 def test_optimising_is_what_helps_and_not_the_start(model: IALS) -> None:
     short, long = (
-        rate_distortion_tables(model, RateDistortion(2e-3, epochs=epochs), TRAIN)
-        for epochs in (1, 60)
+        quantize(model, RateDistortion(2e-3, epochs=epochs), train=TRAIN) for epochs in (1, 60)
     )
     assert long.nbytes < short.nbytes
     assert agreement(model, long) > agreement(model, short)
@@ -70,7 +63,7 @@ def test_optimising_is_what_helps_and_not_the_start(model: IALS) -> None:
 
 def test_what_is_stored_is_what_scores_and_parts_make_it_again(model: IALS) -> None:
     before = model.user_vectors.copy(), model.item_vectors.copy()
-    stored = rate_distortion_tables(model, RateDistortion(epochs=2), TRAIN)
+    stored = quantize(model, RateDistortion(epochs=2), train=TRAIN)
     for name, tensor in stored.tensors.items():
         again = read_tensor(tensor.kind, tensor.header(), tensor.arrays())
         np.testing.assert_array_equal(again.decode(), tensor.decode())
@@ -84,12 +77,12 @@ def test_what_is_stored_is_what_scores_and_parts_make_it_again(model: IALS) -> N
 def test_a_teacher_is_what_is_imitated(model: IALS) -> None:
     teacher = EASE(l2=20.0).fit(TRAIN)
     config = RateDistortion(4e-4, epochs=40)
-    alone = rate_distortion_tables(model, config, TRAIN)
-    taught = rate_distortion_tables(model, config, TRAIN, teacher)
+    alone = quantize(model, config, train=TRAIN)
+    taught = quantize(model, config, train=TRAIN, teacher=teacher)
     assert agreement(teacher, taught) > agreement(teacher, alone) + 0.02
     assert agreement(model, taught) < agreement(model, alone)
-    itself = rate_distortion_tables(model, RateDistortion(epochs=2), TRAIN, model)
-    same = rate_distortion_tables(model, RateDistortion(epochs=2), TRAIN)
+    itself = quantize(model, RateDistortion(epochs=2), train=TRAIN, teacher=model)
+    same = quantize(model, RateDistortion(epochs=2), train=TRAIN)
     np.testing.assert_allclose(
         itself.model.item_vectors, same.model.item_vectors, rtol=1e-4, atol=1e-4
     )
@@ -98,30 +91,20 @@ def test_a_teacher_is_what_is_imitated(model: IALS) -> None:
 def test_a_bad_teacher_is_named(model: IALS) -> None:
     config = RateDistortion(epochs=1)
     with pytest.raises(TypeError, match=r"teacher is of type str: expected a model with score_all"):
-        rate_distortion_tables(model, config, TRAIN, "EASE")
+        quantize(model, config, train=TRAIN, teacher="EASE")
     other = EASE(l2=1.0).fit(Interactions([0, 1], [0, 1]))
     with pytest.raises(ValueError, match=r"teacher counts 2 users and 2 items: expected those"):
-        rate_distortion_tables(model, config, TRAIN, other)
+        quantize(model, config, train=TRAIN, teacher=other)
     broken = copy.copy(model)
     broken.item_vectors = np.full_like(model.item_vectors, np.nan)
     with pytest.raises(ValueError, match="teacher gives scores that are NaN"):
-        rate_distortion_tables(model, config, TRAIN, broken)
+        quantize(model, config, train=TRAIN, teacher=broken)
 
 
 def test_same_seed_same_tables(model: IALS) -> None:
     config = RateDistortion(epochs=2, seed=3)
-    one, two = (rate_distortion_tables(model, config, TRAIN) for _ in range(2))
+    one, two = (quantize(model, config, train=TRAIN) for _ in range(2))
     np.testing.assert_array_equal(one.model.item_vectors, two.model.item_vectors)
-
-
-def test_float_users_leave_items_alone_to_be_coded(model: IALS) -> None:
-    both = rate_distortion_tables(model, RateDistortion(2e-3, epochs=20), TRAIN)
-    items = rate_distortion_tables(model, RateDistortion(2e-3, epochs=20, users="float"), TRAIN)
-    assert items.tensors["user_vectors"].kind == "dense"
-    assert agreement(model, items) > agreement(model, both)
-    histories = [np.flatnonzero(row) for row in SEEN[:5]]
-    vectors = items.model.fold_in(histories)
-    assert vectors.shape == (5, items.model.embedding_dim)
 
 
 def test_other_factor_models_and_users_and_items_without_data() -> None:
@@ -139,7 +122,7 @@ def test_other_factor_models_and_users_and_items_without_data() -> None:
         ALS(embedding_dim=4, epochs=2).fit(ratings),
     )
     for model in models:
-        stored = rate_distortion_tables(model, RateDistortion(epochs=2), data)
+        stored = quantize(model, RateDistortion(epochs=2), train=data)
         assert np.isfinite(stored.model.user_vectors).all()
         assert np.isfinite(stored.score_all_items([609])).all()
 
@@ -147,36 +130,35 @@ def test_other_factor_models_and_users_and_items_without_data() -> None:
 def test_a_user_who_has_met_everything() -> None:
     everything = Interactions([0] * 4 + [1, 2], [0, 1, 2, 3, 0, 1])
     model = IALS(embedding_dim=2, epochs=2).fit(everything)
-    stored = rate_distortion_tables(model, RateDistortion(epochs=2), everything)
+    stored = quantize(model, RateDistortion(epochs=2), train=everything)
     assert np.isfinite(stored.score_all_items([0, 1, 2])).all()
+
+
+def test_item_biases_are_part_of_what_is_imitated() -> None:
+    rated = Interactions(
+        TRAIN.user_ids,
+        TRAIN.item_ids,
+        ratings=TASTE[TRAIN.user_ids, TRAIN.item_ids],
+        num_users=600,
+        num_items=300,
+    )
+    model = ALS(embedding_dim=4, epochs=3).fit(rated)
+    model.item_biases = (model.item_biases * 20).astype(np.float32)
+    stored = quantize(model, RateDistortion(1e-5, epochs=30), train=TRAIN)
+    assert agreement(model, stored) > 0.8
+    model.item_biases = model.item_biases[::-1].copy()
+    assert agreement(model, stored) < 0.5
 
 
 def test_bad_input_is_named(model: IALS) -> None:
     with pytest.raises(ValueError, match="rate_weight is 0"):
         RateDistortion(0)
-    with pytest.raises(ValueError, match="users is 'none': expected one of coded, float"):
-        RateDistortion(users="none")
     with pytest.raises(TypeError, match=r"embedding_dim is 1\.5"):
         RateDistortion(embedding_dim=1.5)  # type: ignore[arg-type]
     config = RateDistortion(epochs=1)
     with pytest.raises(TypeError, match="Popularity"):
-        rate_distortion_tables(Popularity().fit(TRAIN), config, TRAIN)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="float: expected RateDistortion"):
-        rate_distortion_tables(model, 0.1, TRAIN)  # type: ignore[arg-type]
+        quantize(Popularity().fit(TRAIN), config, train=TRAIN)
     with pytest.raises(TypeError, match="expected Interactions"):
-        rate_distortion_tables(model, config, None)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="train counts 2 users and 2 items"):
-        rate_distortion_tables(model, config, Interactions([0, 1], [0, 1]))
-
-
-def test_reading_needs_numpy_alone() -> None:
-    code = (
-        "import sys, numpy as np\n"
-        "from recsys_lib.compression import read_tensor\n"
-        "from recsys_lib.compression.quantization.context_coding import ContextCodedTensor\n"
-        "t = ContextCodedTensor(np.arange(12).reshape(4, 3), np.ones(3))\n"
-        "t = read_tensor(t.kind, t.header(), t.arrays())\n"
-        "print(int(t.decode().sum()), {'tensorflow', 'keras'} & set(sys.modules))"
-    )
-    out = subprocess.check_output([sys.executable, "-c", code], text=True)
-    assert out.strip() == "66 set()"
+        quantize(model, config)
+    with pytest.raises(ValueError, match="train counts 2 users"):
+        quantize(model, config, train=Interactions([0, 1], [0, 1]))

@@ -1,0 +1,262 @@
+"""A smaller sentence encoder: fewer blocks, fewer neurons, and files for LiteRT and ONNX in int8.
+
+A file maps ``token_ids`` and ``mask``, (n, t) int32 each for any n and t, to ``vectors``, (n, d).
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys_lib.checks import check_choice, check_number, check_shape, check_sparsity
+from recsys_lib.files import replace_file
+from recsys_lib.serving.export import plain_lookups
+from recsys_lib.text.encoder import (
+    TextEncoderConfig,
+    build_text_encoder,
+    copy_model,
+    count_blocks,
+    mean_of_tokens,
+    output_of_block,
+)
+
+SUFFIXES = (".tflite", ".onnx")
+_ONNX_OPSET = 18
+_INPUTS = ("token_ids", "mask")
+
+
+def keep_blocks(model: Any, count: int) -> Any:
+    """Drop all blocks but the first ``count``: an encoder with the same inputs and outputs.
+
+    Args:
+        model: of :func:`recsys_lib.text.build_text_encoder`; it stays as it is.
+        count: blocks that stay, from 0 (the mean of the token embeddings) to all.
+
+    Returns:
+        A new encoder with copies of the weights.
+
+    Raises:
+        TypeError, ValueError: another model, or a count out of range.
+
+    Source:
+        Sajjad et al., *On the Effect of Dropping Layers of Pre-trained Transformer Models*, 2023:
+        dropping those on top does the least harm.
+
+    Example:
+        >>> config = TextEncoderConfig(50, 8, num_layers=3, num_heads=2, hidden_units=16)
+        >>> count_blocks(keep_blocks(build_text_encoder(config), 1))
+        1
+    """
+    import keras
+
+    vectors = mean_of_tokens(output_of_block(model, count), model.inputs[1])
+    return copy_model(keras.Model(model.inputs, vectors, name=model.name))
+
+
+def prune_text_neurons(model: Any, sparsity: float) -> Any:
+    """Remove the least important hidden neurons of every block.
+
+    A neuron of a block's wide layer is a column of one kernel, a bias and a row of the next. Its
+    importance here is the product of the lengths of column and row: a factor moved from one to the
+    other does not change it. All blocks keep equally many. Attention stays whole.
+
+    Args:
+        model: of :func:`recsys_lib.text.build_text_encoder`; it stays as it is.
+        sparsity: fraction of the neurons that go, in [0, 1); a block keeps at least one.
+
+    Returns:
+        A new, smaller encoder with the same inputs and outputs.
+
+    Raises:
+        TypeError, ValueError: another model, or a fraction out of range.
+
+    Source:
+        Li et al., *Pruning Filters for Efficient ConvNets*, ICLR 2017 (importance by length).
+
+    Example:
+        >>> config = TextEncoderConfig(50, 8, num_layers=1, num_heads=2, hidden_units=16)
+        >>> smaller = prune_text_neurons(build_text_encoder(config), 0.75)
+        >>> smaller.get_layer("block_0_wide").kernel.shape
+        TensorShape([8, 4])
+    """
+    check_sparsity(sparsity)
+    blocks = count_blocks(model)
+    if not blocks:
+        raise ValueError("model has no blocks: expected an encoder with at least one")
+    kept = max(1, round((1 - sparsity) * model.get_layer("block_0_wide").units))
+    vocab_size, d = model.get_layer("tokens").embeddings.shape
+    max_tokens = model.get_layer("positions").embeddings.shape[0]
+    heads = model.get_layer("block_0_query_heads").target_shape[1]
+    smaller = build_text_encoder(TextEncoderConfig(vocab_size, d, blocks, heads, kept, max_tokens))
+    for layer in smaller.layers:
+        if layer.weights and not layer.name.endswith(("_wide", "_narrow")):
+            layer.set_weights(model.get_layer(layer.name).get_weights())
+    for block in range(blocks):
+        wide, bias = model.get_layer(f"block_{block}_wide").get_weights()
+        narrow, offset = model.get_layer(f"block_{block}_narrow").get_weights()
+        importance = np.linalg.norm(wide, axis=0) * np.linalg.norm(narrow, axis=1)
+        stay = np.sort(np.argsort(-importance, kind="stable")[:kept])
+        smaller.get_layer(f"block_{block}_wide").set_weights([wide[:, stay], bias[stay]])
+        smaller.get_layer(f"block_{block}_narrow").set_weights([narrow[stay], offset])
+    return smaller
+
+
+def export_text_encoder(
+    model: Any, path: str | os.PathLike[str], quantization: str | None = None
+) -> None:
+    """Write a sentence encoder as one file for LiteRT (``.tflite``) or ONNX Runtime (``.onnx``).
+
+    With "int8" the kernels and embedding tables are stored as whole numbers of 8 bits, and dense
+    layers multiply whole numbers: what goes into a layer is rounded with the range that it has in
+    this call (dynamic quantization). Between the layers numbers stay float32, because the few large
+    outliers in a transformer's activations leave nothing for the rest of one fixed range.
+
+    Args:
+        model: of :func:`recsys_lib.text.build_text_encoder`, or made from one.
+        path: of the file, replaced if it is there; its ending says the runtime.
+        quantization: None or "int8".
+
+    Raises:
+        TypeError: another model.
+        ValueError: another ending or quantization.
+        FileNotFoundError: the folder is missing.
+        ModuleNotFoundError: tf2onnx or onnxruntime is missing (``pip install
+            recsys-lib[serving]``).
+
+    Source:
+        Dettmers et al., *LLM.int8()*, NeurIPS 2022 (outliers in activations).
+
+    Example:
+        >>> config = TextEncoderConfig(50, 8, num_layers=1, num_heads=2, hidden_units=16)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     export_text_encoder(build_text_encoder(config), f"{folder}/encoder.tflite")
+        ...     run = ExportedEncoder(f"{folder}/encoder.tflite")
+        ...     run(np.array([[1, 7, 2]]), np.ones((1, 3))).shape
+        (1, 8)
+    """
+    count_blocks(model)
+    if quantization is not None:
+        check_choice("quantization", quantization, ("int8",))
+    write = _litert if _suffix(path) == ".tflite" else _onnx
+    replace_file(path, lambda temporary: temporary.write_bytes(write(model, quantization)))
+
+
+class ExportedEncoder:
+    """A file of :func:`export_text_encoder`, opened.
+
+    Args:
+        path: of the file.
+        num_threads: threads of the runtime.
+
+    Attributes:
+        nbytes: of the file.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or another ending.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], num_threads: int = 1) -> None:
+        check_number("num_threads", num_threads, 1, integer=True)
+        open_file = _open_litert if _suffix(path) == ".tflite" else _open_onnx
+        self.nbytes = Path(path).stat().st_size
+        self._run = open_file(str(path), num_threads)
+
+    def __call__(self, token_ids: Any, mask: Any) -> NDArray[np.float32]:
+        """Return (n, d) vectors of (n, t) token ids and mask."""
+        ids, present = np.asarray(token_ids, np.int32), np.asarray(mask, np.int32)
+        check_shape("mask", present, ids.shape)
+        if ids.ndim != 2 or not ids.size:
+            raise ValueError(f"token_ids has shape {ids.shape}: expected (n, t), neither of them 0")
+        return self._run(ids, present)
+
+
+def _suffix(path: str | os.PathLike[str]) -> str:
+    return check_choice("the ending of path", Path(path).suffix, SUFFIXES)
+
+
+def _function(model: Any) -> tuple[Any, Any]:
+    """The copy of the model that is exported, and a TensorFlow function of it."""
+    import tensorflow as tf
+
+    copy = plain_lookups(model)
+    signature = [tf.TensorSpec([None, None], tf.int32, name=name) for name in _INPUTS]
+
+    @tf.function(autograph=False, input_signature=signature)
+    def encode(token_ids: Any, mask: Any) -> dict[str, Any]:
+        return {"vectors": copy([token_ids, mask], training=False)}
+
+    return copy, encode
+
+
+def _litert(model: Any, quantization: str | None) -> bytes:
+    import tensorflow as tf
+
+    copy, encode = _function(model)
+    module = tf.Module()
+    # What is tracked is stored, and frozen by the converter; what is not, comes out as NaN.
+    module.model_variables = [getattr(variable, "value", variable) for variable in copy.weights]
+    module.serve = encode
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the converter, about itself
+        tf.saved_model.save(module, folder, signatures={"serving_default": encode})
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        if quantization == "int8":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        return converter.convert()
+
+
+def _onnx(model: Any, quantization: str | None) -> bytes:
+    import tensorflow as tf
+    import tf2onnx
+
+    def gelu(x: Any) -> Any:  # TensorFlow's own uses Erfc, which ONNX does not have
+        return x * (tf.math.erf(x / 2**0.5) + 1.0) * 0.5
+
+    copy, encode = _function(model)
+    for layer in copy.layers:
+        if getattr(getattr(layer, "activation", None), "__name__", "") == "gelu":
+            layer.activation = gelu
+    signature = encode.input_signature
+    proto, _ = tf2onnx.convert.from_function(encode, input_signature=signature, opset=_ONNX_OPSET)
+    if quantization is None:
+        return proto.SerializeToString()
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with tempfile.TemporaryDirectory() as folder:
+        whole, small = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
+        whole.write_bytes(proto.SerializeToString())
+        kinds = ["MatMul", "Gather"]
+        quantize_dynamic(
+            whole, small, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=kinds
+        )
+        return small.read_bytes()
+
+
+def _open_litert(path: str, num_threads: int) -> Callable[..., NDArray[np.float32]]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    run = Interpreter(model_path=path, num_threads=num_threads).get_signature_runner()
+    return lambda ids, mask: run(token_ids=ids, mask=mask)["vectors"]
+
+
+def _open_onnx(path: str, num_threads: int) -> Callable[..., NDArray[np.float32]]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = {name: i.name for i in session.get_inputs() for name in _INPUTS if name in i.name}
+
+    def run(ids: NDArray[np.int32], mask: NDArray[np.int32]) -> NDArray[np.float32]:
+        return session.run(None, {names["token_ids"]: ids, names["mask"]: mask})[0]
+
+    return run

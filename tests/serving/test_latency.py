@@ -1,0 +1,154 @@
+"""Measuring: what is counted, what is refused, and that ratios come out right."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import time
+
+import numpy as np
+import pytest
+
+from recsys_lib.models import RatingModelConfig, build_rating_model
+from recsys_lib.serving import (
+    Latency,
+    Machine,
+    compare_latency,
+    count_flops,
+    hardware_line,
+    measure_latency,
+    measure_machine,
+    read_bandwidth,
+    roofline,
+)
+
+
+def test_calls_are_counted_and_warmup_is_not_timed():
+    calls = []
+
+    def slow_at_first():
+        calls.append(gc.isenabled())
+        if len(calls) <= 3:
+            time.sleep(0.2)
+
+    result = measure_latency(slow_at_first, name="f", repeats=np.int64(25), warmup=3)
+    assert len(calls) == 28 and len(result.times_us) == 25
+    assert result.p50_us < 100_000
+    assert not any(calls[3:])  # no garbage collection while the clock runs
+    assert gc.isenabled()
+
+
+def test_garbage_collection_comes_back_after_an_error_and_stays_off_if_it_was():
+    with pytest.raises(ZeroDivisionError):
+        measure_latency(lambda: 1 / 0, warmup=0, repeats=20)
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        measure_latency(lambda: None, repeats=20)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_percentiles_and_throughput_by_hand():
+    latency = Latency("f", np.arange(1.0, 102.0), 10, 1.0, "machine")
+    assert (latency.p50_us, latency.p90_us, latency.p99_us) == (51.0, 91.0, 100.0)
+    assert latency.spread == pytest.approx(80 / 51)
+    assert latency.throughput == pytest.approx(10 / 51e-6)
+
+
+def test_a_known_time_is_measured():
+    result = measure_latency(lambda: time.sleep(1e-3), repeats=20)
+    assert result.times_us.min() >= 1000
+    assert result.busy_cores < 0.9  # it sleeps
+
+
+def test_ratios_of_known_times(monkeypatch):
+    now = [0]  # a clock that only these functions move: no machine is too busy for this test
+    monkeypatch.setattr("time.perf_counter_ns", lambda: now[0])
+
+    def taking(microseconds):
+        now[0] += 1000 * next(microseconds)
+
+    one, three = itertools.cycle([500]), itertools.cycle([1400, 1500, 1500, 1600])
+    functions = {"one": lambda: taking(one), "three": lambda: taking(three)}
+    result = compare_latency(functions, rounds=5, calls_per_round=4, warmup=0)
+    assert result.ratio("one") == 1.0 and result.ratio("three") == pytest.approx(3.0)
+    low, high = result.ratio_interval("three")
+    assert low <= result.ratio("three") <= high
+    assert sorted(set(result.latencies["three"].times_us)) == [1400, 1500, 1600]
+    assert len(result.latencies["one"].times_us) == 20 and len(result.ratios["three"]) == 5
+    frame = result.to_frame()
+    assert frame.loc["three", "ratio"] == result.ratio("three")
+    assert frame.loc["one", ["p99_us", "repeats"]].tolist() == [500, 20]
+
+
+def test_functions_take_turns_and_the_first_changes():
+    order = []
+    functions = {name: (lambda name=name: order.append(name)) for name in "abc"}
+    compare_latency(functions, rounds=20, calls_per_round=1, warmup=1, baseline="b")
+    assert "".join(order[:9]) == "abc" + "abc" + "bca"
+    assert len(order) == 63
+
+
+@pytest.mark.parametrize(
+    ("measure", "arguments", "error", "message"),
+    [
+        (measure_latency, {"function": 3}, TypeError, "call is of type int"),
+        (measure_latency, {"repeats": 19}, ValueError, "repeats"),
+        (measure_latency, {"warmup": -1}, ValueError, "warmup"),
+        (measure_latency, {"items_per_call": 0}, ValueError, "items_per_call"),
+        (compare_latency, {"functions": {}}, ValueError, "functions is empty"),
+        (compare_latency, {"functions": {"f": None}}, TypeError, "f is of type NoneType"),
+        (compare_latency, {"baseline": "g"}, ValueError, "baseline"),
+        (compare_latency, {"rounds": 1}, ValueError, "rounds"),
+        (compare_latency, {"rounds": 3, "calls_per_round": 3}, ValueError, "at least 20"),
+        (read_bandwidth, {"table": np.empty(0)}, ValueError, "contiguous array"),
+        (read_bandwidth, {"table": np.ones(7, np.uint8)}, ValueError, "contiguous array"),
+        (read_bandwidth, {"table": np.ones((8, 8))[:, :4]}, ValueError, "contiguous array"),
+        (roofline, {"num_bytes": -1}, ValueError, "num_bytes"),
+        (count_flops, {"model": np.ones(3)}, TypeError, "model"),
+    ],
+)
+def test_what_is_refused(measure, arguments, error, message):
+    given = {
+        measure_latency: {"function": lambda: None},
+        compare_latency: {"functions": {"f": lambda: None}},
+    }
+    with pytest.raises(error, match=message):
+        measure(**(given.get(measure, {}) | arguments))
+
+
+def test_roofline_by_hand():
+    machine = Machine(read_bytes_per_s=100.0, flops_per_s=10.0, hardware="toy")
+    bound = roofline(200, 10, machine=machine)
+    assert (bound.seconds, bound.limit) == (2.0, "memory")
+    bound = roofline(100, 50, machine=machine)
+    assert (bound.seconds, bound.limit) == (5.0, "compute")
+
+
+def test_machine_is_measured():
+    machine = measure_machine(repeats=2, num_bytes=1 << 20)
+    assert machine.read_bytes_per_s > 1e8 and machine.flops_per_s > 1e8
+    assert machine.hardware == hardware_line() and "\n" not in repr(machine)
+
+
+def test_flops_of_a_small_network_by_hand():
+    import keras
+
+    users, items = keras.Input((), dtype="int32"), keras.Input((), dtype="int32")
+    user = keras.layers.Dense(6, activation="relu")(keras.layers.Embedding(10, 4)(users))
+    item = keras.layers.Dense(6, use_bias=False)(keras.layers.Embedding(20, 4)(items))
+    model = keras.Model([users, items], keras.layers.Dot(axes=1)([user, item]))
+    assert count_flops(model) == (2 * 4 * 6 + 6 + 6) + 2 * 4 * 6 + 2 * 6
+    inputs = keras.Input((4, 4))
+    model = keras.Model(inputs, keras.layers.LSTM(3, name="recurrent")(inputs))
+    with pytest.raises(ValueError, match="'recurrent' is a LSTM"):
+        count_flops(model)
+
+
+@pytest.mark.parametrize("kind", ["dot_product", "matrix_factorization", "two_tower", "neumf"])
+def test_models_of_the_library_can_be_counted(kind):
+    hidden = (8,) if kind in ("two_tower", "neumf") else ()
+    config = RatingModelConfig(kind, 5, 7, embedding_dim=4, hidden_units=hidden)
+    assert count_flops(build_rating_model(config)) >= 2 * 4

@@ -1,0 +1,81 @@
+"""Run tests, or notebooks, side by side on the cores; then, alone, those that time or start things.
+
+Usage: run_tests.py [--notebooks] [options of pytest ...]
+
+The last line counts both parts; the exit status is that of the first part that failed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NBVAL = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=900"]
+# Chapters with a claim about a time or a ratio of times.
+TIMED = ("03", "05", "06", "07", "08", "14", "16", "17", "pitfalls")
+WORKERS = min(4, os.cpu_count() or 1)
+# A worker has a core to itself: more threads would only wait for each other.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+
+
+def parts_of_tests(options: list[str]) -> tuple[list[str], list[str]]:
+    """Return the options for the tests that may run side by side, and for the others."""
+    marks = "alone"
+    if "-m" in options:
+        at = options.index("-m")
+        marks = f"({options[at + 1]}) and alone"
+        options = options[:at] + options[at + 2 :]
+    return [*options, "-m", marks.replace("alone", "not alone")], [*options, "-m", marks]
+
+
+def parts_of_notebooks(options: list[str]) -> tuple[list[str], list[str]]:
+    """Return the options for the notebooks that may run side by side, and for the others."""
+    paths = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    timed = [str(path) for path in paths if path.name.startswith(TIMED)]
+    others = [str(path) for path in paths if str(path) not in timed]
+    return [*NBVAL, *options, *others], [*NBVAL, *options, *timed]
+
+
+def run(options: list[str], environment: dict[str, str], counts: Counter[str]) -> int:
+    """Run pytest, show what it prints, add its last line up; return its exit status."""
+    command = [sys.executable, "-u", "-m", "pytest", "-q", *options]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        last = ""
+        while piece := process.stdout.readline():
+            print(piece, end="", flush=True)
+            last = piece if piece.strip() else last
+    for number, kind in re.findall(r"(\d+) (passed|failed|skipped|errors?|xfailed|xpassed)", last):
+        counts[kind.removesuffix("s")] += int(number)
+    return 0 if process.returncode == 5 else process.returncode  # 5: nothing of this kind
+
+
+def main() -> int:
+    """Run both parts, whatever the first one gives."""
+    options, started = sys.argv[1:], time.monotonic()
+    if "--notebooks" in options:
+        options.remove("--notebooks")
+        together, alone = parts_of_notebooks(options)
+    else:
+        together, alone = parts_of_tests(options)
+    counts: Counter[str] = Counter()
+    many = ["-n", str(WORKERS), "--dist", "loadfile", *together]
+    first = run(many, ONE_THREAD, counts)
+    if first == 2:  # interrupted
+        return first
+    second = run(alone, {}, counts)
+    summary = ", ".join(f"{number} {kind}" for kind, number in counts.items())
+    print(f"Together: {summary or 'nothing ran'} in {time.monotonic() - started:.0f} s")
+    return first or second or (not counts)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
