@@ -23,7 +23,8 @@ def named_weights(model: Any) -> dict[str, NDArray[np.float32]]:
         model: a fitted factor model (IALS, ALS), whose weights are ``user_vectors`` and
             ``item_vectors``; or a built Keras model, of Keras 3 or tf_keras, or a fitted
             ``KerasRecommender`` around one, whose weights are named ``layer/variable``, such as
-            ``user_embedding/embeddings`` (rows, d) and ``dense_0/kernel`` (inputs, outputs).
+            ``user_embedding/embeddings`` (rows, d) and ``dense_0/kernel`` (inputs, outputs). In
+            models and layers that hold others the name is the whole path: ``users/dense/kernel``.
 
     Returns:
         Finite float32 arrays in the order of the model.
@@ -45,9 +46,8 @@ def named_weights(model: Any) -> dict[str, NDArray[np.float32]]:
             name: getattr(model, name) for name in TABLES if getattr(model, name) is not None
         }
     else:
-        weights = dict(
-            zip(_keras_names(keras_model(model)), keras_model(model).get_weights(), strict=True)
-        )
+        inner = keras_model(model)
+        weights = dict(zip(named_variables(inner), inner.get_weights(), strict=True))
     return {name: np.array(check_weights(name, values)) for name, values in weights.items()}
 
 
@@ -116,14 +116,31 @@ def replace_keras_model(recommender: Any, inner: Any) -> Any:
     return result
 
 
-def _keras_names(model: Any) -> list[str]:
-    """Name the weights ``layer/variable``; tf_keras says ``layer/variable:0`` for the same."""
-    names = []
-    for layer in model.layers:
-        for variable in layer.weights:
+def named_layers(model: Any, path: str = "") -> dict[str, Any]:
+    """Return all layers in a Keras model or layer by their path, such as ``users/dense``."""
+    found = {}
+    holds = model.layers if hasattr(model, "get_layer") else model._flatten_layers(False, False)
+    for layer in holds:
+        found |= named_layers(layer, f"{path}{layer.name}/") | {f"{path}{layer.name}": layer}
+    return found
+
+
+def named_variables(model: Any) -> dict[str, Any]:
+    """Return the variables of a Keras model under the names of :func:`named_weights`, in order.
+
+    Raises:
+        ValueError: a layer with two variables of one name.
+    """
+    paths: dict[int, str] = {}
+    for path, layer in named_layers(model).items():  # what a layer holds comes before the layer
+        for variable in layer.weights:  # tf_keras says ``layer/variable:0``
             short = variable.name.split("/")[-1].split(":")[0]
-            names.append(f"{layer.name}/{short}")
-    return names
+            paths.setdefault(id(variable), f"{path}/{short}")
+    named = {paths[id(variable)]: variable for variable in model.weights}
+    if len(named) < len(model.weights):
+        twice = next(name for name in named if [*paths.values()].count(name) > 1)
+        raise ValueError(f"model has two weights {twice!r}: expected other names in this layer")
+    return named
 
 
 def _clone(model: Any) -> Any:

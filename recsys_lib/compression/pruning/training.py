@@ -12,7 +12,7 @@ from recsys_lib.checks import check_number, check_sparsity, check_type
 from recsys_lib.compression import CompressedModel, named_weights, store_weights, with_weights
 from recsys_lib.compression.pruning.sparse import store_sparse
 from recsys_lib.compression.pruning.weights import Array, Mask, WeightPruning
-from recsys_lib.compression.weights import keras_model
+from recsys_lib.compression.weights import keras_model, named_variables
 from recsys_lib.data import Interactions
 from recsys_lib.models import Recommender
 from recsys_lib.models.factors import Factors
@@ -171,7 +171,7 @@ def fit_pruned(
                 f" expected {sparsity}, so an end_step of at most {last_draw} or more epochs"
             )
     masks: dict[str, Mask] = {}
-    variables = dict(zip(named_weights(inner), inner.weights, strict=True))
+    variables = named_variables(inner)
     for name in final:
         if not variables[name].trainable:
             raise ValueError(f"{name} is not trainable: expected weights that training changes")
