@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import check_shape, check_weights
+from recsys_lib.checks import check_names, check_shape, check_weights
 from recsys_lib.models import Recommender
 from recsys_lib.models.factors import Factors
 
@@ -73,9 +73,8 @@ def with_weights(model: Any, weights: Mapping[str, NDArray[Any]]) -> Any:
         0.0
     """
     old = named_weights(model)
+    check_names("weights", weights, old)
     for name, values in weights.items():
-        if name not in old:
-            raise ValueError(f"weights names {name!r}: expected some of {', '.join(old)}")
         check_shape(name, np.asarray(values), old[name].shape)
     new = {name: np.array(weights.get(name, values), np.float32) for name, values in old.items()}
     if isinstance(model, Factors):
@@ -100,10 +99,8 @@ def keras_model(model: Any) -> Any:
         model._counts()
         model = model.keras_model
     if not hasattr(model, "get_weights") or not hasattr(model, "layers"):
-        raise TypeError(
-            f"model is of type {type(model).__name__}: expected a factor model such as IALS, "
-            "a Keras model or a KerasRecommender"
-        )
+        kind = type(model).__name__
+        raise TypeError(f"model is of type {kind}: expected a factor model or a Keras model")
     if not getattr(model, "built", False) or not model.weights:
         raise ValueError("model is not built: expected one that has weights (call it once)")
     return model
@@ -118,11 +115,16 @@ def replace_keras_model(recommender: Any, inner: Any) -> Any:
 
 def named_layers(model: Any, path: str = "") -> dict[str, Any]:
     """Return all layers in a Keras model or layer by their path, such as ``users/dense``."""
-    found = {}
+    found: dict[str, Any] = {}
     holds = model.layers if hasattr(model, "get_layer") else model._flatten_layers(False, False)
     for layer in holds:
         found |= named_layers(layer, f"{path}{layer.name}/") | {f"{path}{layer.name}": layer}
     return found
+
+
+def short_name(variable: Any) -> str:
+    """Return "kernel" for a variable that tf_keras calls "score/kernel:0"."""
+    return str(variable.name).split("/")[-1].split(":")[0]
 
 
 def named_variables(model: Any) -> dict[str, Any]:
@@ -133,9 +135,8 @@ def named_variables(model: Any) -> dict[str, Any]:
     """
     paths: dict[int, str] = {}
     for path, layer in named_layers(model).items():  # what a layer holds comes before the layer
-        for variable in layer.weights:  # tf_keras says ``layer/variable:0``
-            short = variable.name.split("/")[-1].split(":")[0]
-            paths.setdefault(id(variable), f"{path}/{short}")
+        for variable in layer.weights:
+            paths.setdefault(id(variable), f"{path}/{short_name(variable)}")
     named = {paths[id(variable)]: variable for variable in model.weights}
     if len(named) < len(model.weights):
         twice = next(name for name in named if [*paths.values()].count(name) > 1)

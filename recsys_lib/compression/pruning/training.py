@@ -154,9 +154,7 @@ def fit_pruned(
     schedule = schedule or (lambda step, final_sparsity: final_sparsity)
     options = _training_options(model, options, frequency)
     inner = model if isinstance(model, Factors) else keras_model(model)
-    if not isinstance(inner, keras.Model):
-        found = f"{type(inner).__module__.split('.')[0]} {type(inner).__name__}"
-        raise TypeError(f"model is a {found}: expected a Keras 3 model (see prune, and tfmot)")
+    check_type("model", inner, (keras.Model,), " of Keras 3 (see prune, and tfmot)")
     inner = with_weights(inner, {})
     final = config.final_sparsities(named_weights(inner))
     epochs = options.get("epochs", 10)
@@ -166,10 +164,7 @@ def fit_pruned(
         last_draw = (updates - 1) // frequency * frequency
     for sparsity in final.values():
         if (last := schedule(last_draw, sparsity)) != sparsity:
-            raise ValueError(
-                f"schedule reaches sparsity {last:.4g} at the last draw of masks, step {last_draw}:"
-                f" expected {sparsity}, so an end_step of at most {last_draw} or more epochs"
-            )
+            raise ValueError(f"schedule ends at {last:.4g} (step {last_draw}): expected {sparsity}")
     masks: dict[str, Mask] = {}
     variables = named_variables(inner)
     for name in final:

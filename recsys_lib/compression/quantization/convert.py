@@ -194,7 +194,8 @@ def quantize_dynamic(model: Any) -> CompressedModel:
         config = by_column if name.rpartition("/")[0] in dense else by_row
         tensors[name] = config.encode(values) if values.ndim > 1 else DenseTensor(values)
     for path, layer in dense.items():
-        layer.set_quantized(*(t for name, t in tensors.items() if name.rpartition("/")[0] == path))
+        own: list[Any] = [t for name, t in tensors.items() if name.rpartition("/")[0] == path]
+        layer.set_quantized(*own)
     for name, variable in named_variables(new).items():
         if name.rpartition("/")[0] not in dense:
             variable.assign(tensors[name].decode())
