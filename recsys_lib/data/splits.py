@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import check_ids, check_number
+from recsys_lib.checks import check_counts, check_ids, check_number
 
 if TYPE_CHECKING:
     from recsys_lib.data.interactions import Interactions
@@ -27,7 +28,8 @@ class Split:
         name: name of the data set.
 
     Raises:
-        ValueError: the parts differ in users or items, or negatives do not fit the test rows.
+        ValueError: the parts differ in counts, vocabularies or units of time, or negatives do not
+            fit the test rows.
 
     Example:
         >>> from recsys_lib.data import Interactions
@@ -43,11 +45,7 @@ class Split:
     name: str = "split"
 
     def __post_init__(self) -> None:
-        parts = [part for part in (self.train, self.test, self.validation) if part is not None]
-        if len(sizes := {(part.num_users, part.num_items) for part in parts}) > 1:
-            raise ValueError(
-                f"train, test and validation have {sizes} users and items: expected the same"
-            )
+        check_parts(train=self.train, test=self.test, validation=self.validation)
         if self.negatives is not None:
             shape = np.shape(self.negatives)
             if len(shape) != 2 or shape[0] != len(self.test):
@@ -91,6 +89,24 @@ class Split:
     def num_items(self) -> int:
         """Number of items of all parts."""
         return self.train.num_items
+
+
+def check_parts(**parts: Interactions | None) -> None:
+    """Raise ValueError unless the parts have the same users, items and unit of time."""
+    known = [(name, part) for name, part in parts.items() if part is not None]
+    for (first, one), (name, other) in combinations(known, 2):
+        check_counts(name, other, (one.num_users, one.num_items))
+        for ids in ("user_vocabulary", "item_vocabulary"):
+            own, its = getattr(one, ids), getattr(other, ids)
+            if own is not None and its is not None and not np.array_equal(own, its):
+                raise ValueError(
+                    f"{ids} of {name} is not that of {first}: expected the same; read {name} with "
+                    f"Interactions.from_frame(..., vocabulary={first})"
+                )
+        if len({one.time_unit, other.time_unit} - {None, "unknown"}) > 1:
+            raise ValueError(
+                f"time_unit of {name} is {other.time_unit!r}: expected {one.time_unit!r}, as {first}"
+            )
 
 
 def leave_one_out(data: Interactions, seed: int = 0) -> tuple[Interactions, Interactions]:
@@ -175,7 +191,7 @@ def by_time(data: Interactions, test_fraction: float = 0.2) -> tuple[Interaction
 
     Args:
         data: interactions with timestamps.
-        test_fraction: share of the rows to hold out, in (0, 1); rows of the same second stay
+        test_fraction: share of the rows to hold out, in (0, 1); rows of the same moment stay
             together, in the test part, so it may come out larger.
 
     Raises:
@@ -276,7 +292,7 @@ def sample_negatives(
         (len(test), num_negatives) item ids, for :class:`recsys_lib.data.Split`.
 
     Raises:
-        ValueError: a user has fewer unseen items than that.
+        ValueError: a user has fewer unseen items than that, or the parts are not of one data set.
 
     Example:
         >>> from recsys_lib.data import Interactions
@@ -285,6 +301,7 @@ def sample_negatives(
         [2, 3]
     """
     num_negatives = check_number("num_negatives", num_negatives, 1, integer=True)
+    check_parts(train=train, test=test)
     known = (train.to_csr() + test.to_csr()).tocsr()
     rng = np.random.default_rng(seed)
     negatives = np.empty((len(test), num_negatives), np.int64)
