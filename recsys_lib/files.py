@@ -155,7 +155,7 @@ def replace_file(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> 
     if not path.parent.is_dir():
         raise FileNotFoundError(f"path is {path}: expected an existing folder {path.parent}")
     for left in path.parent.glob(f".{path.name}.*.tmp"):
-        if not _is_running(left.name.split(".")[-2].split("-")[0]):
+        if not is_running(left.name.split(".")[-2].split("-")[0]):
             left.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
@@ -169,7 +169,7 @@ def replace_file(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> 
         temporary.unlink(missing_ok=True)
 
 
-def _is_running(process: str) -> bool:
+def is_running(process: str) -> bool:
     """Tell whether a process may still be at work; on Windows, where asking would end it, yes."""
     if os.name == "nt" or not process.isdigit():
         return True

@@ -92,26 +92,35 @@ def map_rows(
         unknown: "error", "drop" or "new", for ids that are not in them.
     """
     found = {name: dense_ids(frame, columns[name], name, known[name]) for name in columns}
-    strange = {n: f[0] >= (len(f[1]) if known[n] is None else len(known[n])) for n, f in found.items()}
-    report = {f"{m.sum():,} with an unknown {n}": m for n, m in strange.items() if m.any()}
-    if unknown == "new" or not report:
-        return frame, found
+    sizes = {
+        name: len(known[name] if known[name] is not None else found[name][1]) for name in found
+    }
+    strange = {name: ids >= sizes[name] for name, (ids, _) in found.items()}
     if unknown == "error":
         for name, mask in strange.items():
             label = f"{name}={columns[name]!r}"
             _refuse_first(frame[columns[name]], mask, label, "an id of vocabulary (see unknown)")
-    kept = ~np.logical_or(*strange.values())
+    if unknown != "drop" or not any(mask.any() for mask in strange.values()):
+        return frame, found
+    kept = kept_rows({f"with an unknown {name}": mask for name, mask in strange.items()}, 4)
     if not kept.any():
         raise ValueError("unknown is 'drop', and no row has a user and an item of vocabulary")
-    warn_dropped(~kept, report)
     return frame[kept], {name: (ids[kept], known[name]) for name, (ids, _) in found.items()}
 
 
-def warn_dropped(dropped: Any, report: Mapping[str, Any]) -> None:
-    """Say how many rows a function leaves out, and for each reason how many of them it holds for."""
-    reasons = ", ".join(report)
-    text = f"{dropped.sum():,} of {len(dropped):,} rows are dropped: {reasons}"
-    warnings.warn(text, UserWarning, stacklevel=4)
+def kept_rows(reasons: Mapping[str, Any], stacklevel: int) -> NDArray[np.bool_]:
+    """Tell which rows have no reason to be dropped; warn, with a count for each reason.
+
+    Args:
+        reasons: in words, each with a mask of the rows that it holds for; several may hold for one.
+        stacklevel: of the warning; 0 for none.
+    """
+    dropped = np.logical_or.reduce([np.asarray(mask, bool) for mask in reasons.values()])
+    counts = [f"{np.sum(mask):,} {reason}" for reason, mask in reasons.items() if np.any(mask)]
+    if stacklevel and counts:
+        text = f"{dropped.sum():,} of {len(dropped):,} rows are dropped: {', '.join(counts)}"
+        warnings.warn(text, UserWarning, stacklevel)
+    return ~dropped
 
 
 def texts(

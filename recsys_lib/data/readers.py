@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_lib.data.catalogue import DATASETS
 from recsys_lib.data.files import CorruptFileError, path_of
+from recsys_lib.data.frames import kept_rows, read_frame
 from recsys_lib.data.interactions import Interactions
 from recsys_lib.data.splits import Split
 from recsys_lib.data.tables import convert, open_text, positions, read_columns, read_numbers
@@ -21,6 +24,7 @@ RETAIL_COLUMNS = (
     "Country",
 )  # fmt: skip
 _PRODUCT_CODE = r"\d{5}[A-Z]*"
+_WHOLE = re.compile(r"^(\d+)\.0$")
 
 
 def read_adressa_macr(folder: Path) -> Split:
@@ -138,10 +142,25 @@ def read_retail_frame(folder: Path) -> pd.DataFrame:
         "UnitPrice": convert(path, "UnitPrice", text["UnitPrice"], np.float64),
         "CustomerID": pd.Series(convert(path, "CustomerID", customers, np.float64)).astype("Int64"),
     }
-    return pd.DataFrame({column: columns[column] for column in RETAIL_COLUMNS})
+    frame = pd.DataFrame({column: columns[column] for column in RETAIL_COLUMNS})
+    found = {
+        "rows": len(frame),
+        "invoices": frame["InvoiceNo"].nunique(),
+        "stock_codes": frame["StockCode"].nunique(),
+        "customers": frame["CustomerID"].nunique(),
+        "rows_without_customer": frame["CustomerID"].isna().sum(),
+        "quantity": frame["Quantity"].sum(),
+        "sum_of_prices_in_pence": round(frame["UnitPrice"].sum() * 100),
+    }
+    for count, expected in DATASETS["online-retail"].statistics.items():
+        if found[count] != expected:
+            raise CorruptFileError(f"{path}: {count} is {found[count]}: expected {expected}")
+    return frame
 
 
-def purchases_of(frame: pd.DataFrame, name: str = "online-retail") -> Interactions:
+def purchases_of(
+    frame: pd.DataFrame, name: str = "online-retail", *, report: bool = True
+) -> Interactions:
     """Keep the purchases of known customers; one row per invoice line.
 
     A purchase has a customer, a quantity above zero, an invoice that is no cancellation (its number
@@ -149,23 +168,31 @@ def purchases_of(frame: pd.DataFrame, name: str = "online-retail") -> Interactio
     fees, gift vouchers and corrections have other codes. Codes are compared in upper case. A
     customer who buys an item again has one row more.
 
+    Numbers and texts are read alike, as a spreadsheet mixes them: 85048, 85048.0 and "85048".
+
     Args:
         frame: raw lines with the columns of :func:`read_retail_frame`.
         name: name of the data set.
+        report: warn of the rows that are left out, with the number of them for each reason.
 
     Returns:
         Interactions; ``ratings`` are quantities, ``timestamps`` those of the invoice (the clock of
         the shop, taken as UTC), names the most frequent description of the product.
     """
-    codes = frame["StockCode"].str.upper().str.strip()
-    kept = (
-        frame["CustomerID"].notna()
-        & (frame["Quantity"] > 0)
-        & ~frame["InvoiceNo"].str.upper().str.startswith("C")
-        & codes.str.fullmatch(_PRODUCT_CODE)
-    )
-    rows = frame[kept].assign(StockCode=codes[kept])
-    rows = rows.assign(Description=rows["Description"].str.strip())
+    import pandas as pd
+
+    used = [column for column in RETAIL_COLUMNS if column not in ("UnitPrice", "Country")]
+    frame = read_frame(frame, {column: column for column in used})[used]
+    for column in ("InvoiceNo", "StockCode", "Description", "CustomerID"):
+        frame[column] = _plain_texts(frame[column])
+    frame["StockCode"] = frame["StockCode"].str.upper()
+    reasons = {
+        "without a customer": frame["CustomerID"] == "",
+        "without a quantity above zero": ~(pd.to_numeric(frame["Quantity"], errors="coerce") > 0),
+        "of cancelled invoices": frame["InvoiceNo"].str.upper().str.startswith("C"),
+        "without a product code": ~frame["StockCode"].str.fullmatch(_PRODUCT_CODE),
+    }
+    rows = frame[kept_rows(reasons, 3 if report else 0)]
     count = rows.groupby(["StockCode", "Description"]).size().rename("count").reset_index()
     best = count.sort_values(["count", "Description"], ascending=[False, True])
     description_of = best.drop_duplicates("StockCode").set_index("StockCode")["Description"]
@@ -185,6 +212,15 @@ def purchases_of(frame: pd.DataFrame, name: str = "online-retail") -> Interactio
     )
 
 
+def _plain_texts(values: pd.Series) -> pd.Series:
+    """Return numbers and texts as texts, missing ones as empty."""
+    import pandas as pd
+
+    codes, found = pd.factorize(values, use_na_sentinel=False)
+    plain = ["" if pd.isna(v) else _WHOLE.sub(r"\1", str(v).strip()) for v in found]
+    return pd.Series(np.array(plain, object)[codes], values.index)
+
+
 def read_online_retail(folder: Path) -> Interactions:
     """Read the purchases; see :func:`purchases_of`."""
-    return purchases_of(read_retail_frame(folder))
+    return purchases_of(read_retail_frame(folder), report=False)

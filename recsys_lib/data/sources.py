@@ -7,8 +7,8 @@ import gzip
 import io
 import os
 import pickle
+import shutil
 import tempfile
-import zlib
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,9 +18,10 @@ from typing import Any
 
 from recsys_lib.data.catalogue import DatasetInfo
 from recsys_lib.data.download import MIRROR_VARIABLE, extract, fetch, not_stored, verify
-from recsys_lib.data.files import CorruptFileError, DownloadError, find_file
+from recsys_lib.data.files import CorruptFileError, DownloadError, find_file, read_bytes
 from recsys_lib.data.readers import RETAIL_COLUMNS
 from recsys_lib.data.tables import read_columns
+from recsys_lib.files import is_running
 
 # Files of citeulike-derrd are pickles at their address, and text here.
 PICKLES = {
@@ -45,7 +46,7 @@ def obtain(info: DatasetInfo, folder: Path, files: Sequence[str], *, progress: b
     mirror = os.environ.get(MIRROR_VARIABLE, "").rstrip("/")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".download.") as name:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f".download.{os.getpid()}.") as name:
             scratch = Path(name)
             if mirror:
                 _from_mirror(f"{mirror}/{info.name}", info, files, scratch, progress)
@@ -70,6 +71,13 @@ def obtain(info: DatasetInfo, folder: Path, files: Sequence[str], *, progress: b
             folder.rmdir()
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what downloads left in the folder that were killed."""
+    for left in folder.glob(".download.*.*"):
+        if not is_running(left.name.split(".")[2]):
+            shutil.rmtree(left, ignore_errors=True)
+
+
 def _from_mirror(
     address: str, info: DatasetInfo, files: Sequence[str], scratch: Path, progress: bool
 ) -> None:
@@ -83,9 +91,9 @@ def _from_mirror(
                 raise
             packed = fetch(f"{url}.gz", scratch / f"{file}.gz", progress=progress)
             try:
-                content = gzip.decompress(packed.read_bytes())
-            except (OSError, EOFError, zlib.error) as broken:
-                raise DownloadError(f"{url}.gz is no whole gzip file: {broken}") from broken
+                content = read_bytes(packed)
+            except CorruptFileError as broken:
+                raise DownloadError(f"{url}.gz: {broken}") from broken
             verify(content, checksum, f"{url}.gz")
 
 

@@ -3,40 +3,33 @@
 from __future__ import annotations
 
 import csv
-import gzip
+import io
 import warnings
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.data.files import CorruptFileError, DataError
+from recsys_lib.data.files import CorruptFileError, read_bytes
 
 
-@contextmanager
-def open_text(path: Path, encoding: str = "utf-8") -> Iterator[TextIO]:
+def open_text(path: Path, encoding: str = "utf-8") -> TextIO:
     """Open a plain or gzipped text file; every way of being unreadable is a :class:`DataError`.
 
     Raises:
         CorruptFileError: the file is empty, a broken gzip, or not in this encoding.
         DataError: the operating system refuses to read it.
     """
+    content = read_bytes(path)
+    if not content:
+        raise CorruptFileError(f"{path} is empty: expected a text table; delete it and reload")
     try:
-        if path.stat().st_size == 0:
-            raise CorruptFileError(f"{path} is empty: expected a text table; delete it and reload")
-        opener = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rt", encoding=encoding, newline="") as file:
-            yield file
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise CorruptFileError(f"{path} is no whole gzip file ({error}): replace it") from error
+        content.decode(encoding)
     except UnicodeDecodeError as error:
         raise CorruptFileError(f"{path} is not {encoding} text ({error}): replace it") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    return io.TextIOWrapper(io.BytesIO(content), encoding, newline="")
 
 
 def read_numbers(
@@ -73,8 +66,6 @@ def read_numbers(
                 # Before NumPy 2.3, "6.5" as an integer is 6 and a warning.
                 warnings.simplefilter("error", DeprecationWarning)
                 table = np.loadtxt(file, dtype=dtype, delimiter=delimiter, comments=None, ndmin=2)
-        except UnicodeDecodeError:
-            raise
         except (ValueError, OverflowError, DeprecationWarning):
             table = np.full((1, 1), np.nan)
     if table.size == 0:
