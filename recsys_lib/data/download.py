@@ -33,9 +33,9 @@ def fetch(
     """Download ``url`` to ``target``, unless a file is there already.
 
     The bytes go to a temporary file in the same folder, which is moved when they are right and
-    removed otherwise; one that a killed process left is removed by the next call. A transfer that breaks off is tried once more. A host that cannot be reached
-    is remembered for as long as the process lives, so that later calls fail at once. TLS
-    certificates are always verified.
+    removed otherwise; one that a killed process left is removed by the next call. A transfer that
+    breaks off is tried once more. A host that cannot be reached is remembered for as long as the
+    process lives, so that later calls fail at once. TLS certificates are always verified.
 
     Args:
         url: http or https address.

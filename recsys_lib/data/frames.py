@@ -78,34 +78,27 @@ def dense_ids(
 
 
 def map_rows(
-    frame: pd.DataFrame,
-    columns: Mapping[str, str],
-    known: Mapping[str, NDArray[Any] | None],
-    unknown: str,
+    frame: pd.DataFrame, columns: Mapping[str, str], known: Mapping[str, Any], unknown: str
 ) -> tuple[pd.DataFrame, dict[str, tuple[NDArray[np.int64], NDArray[Any]]]]:
     """Return the rows that are kept, and ids and vocabulary of "user" and of "item".
 
     Args:
         frame: the rows.
         columns: of "user" and "item".
-        known: the vocabularies to use, or None.
+        known: their vocabularies, or nothing.
         unknown: "error", "drop" or "new", for ids that are not in them.
     """
-    found = {name: dense_ids(frame, columns[name], name, known[name]) for name in columns}
-    sizes = {
-        name: len(known[name] if known[name] is not None else found[name][1]) for name in found
-    }
-    strange = {name: ids >= sizes[name] for name, (ids, _) in found.items()}
-    if unknown == "error":
-        for name, mask in strange.items():
-            label = f"{name}={columns[name]!r}"
-            _refuse_first(frame[columns[name]], mask, label, "an id of vocabulary (see unknown)")
-    if unknown != "drop" or not any(mask.any() for mask in strange.values()):
+    found = {name: dense_ids(frame, columns[name], name, known.get(name)) for name in columns}
+    if not known or unknown == "new":
         return frame, found
-    kept = kept_rows({f"with an unknown {name}": mask for name, mask in strange.items()}, 4)
+    reasons = {n: found[n][0] >= len(known[n]) for n in columns}
+    for name, mask in reasons.items() if unknown == "error" else ():
+        label = f"{name}={columns[name]!r}"
+        _refuse_first(frame[columns[name]], mask, label, "an id of vocabulary (see unknown)")
+    kept = kept_rows({f"with an unknown {name}": mask for name, mask in reasons.items()}, 4)
     if not kept.any():
         raise ValueError("unknown is 'drop', and no row has a user and an item of vocabulary")
-    return frame[kept], {name: (ids[kept], known[name]) for name, (ids, _) in found.items()}
+    return frame[kept], {name: (found[name][0][kept], known[name]) for name in columns}
 
 
 def kept_rows(reasons: Mapping[str, Any], stacklevel: int) -> NDArray[np.bool_]:
@@ -136,23 +129,20 @@ def texts(
     found: dict[int, str] = {}
     if column is not None:
         firsts = np.unique(ids, return_index=True)[1]
-        values = frame[column].iloc[firsts]
-        found = {
-            int(id_): str(value)
-            for id_, value, is_missing in zip(ids[firsts], values, values.isna(), strict=True)
-            if not is_missing
-        }
+        values = frame[column].iloc[firsts].dropna()
+        found = dict(
+            zip(ids[firsts[frame[column].iloc[firsts].notna()]].tolist(), map(str, values))
+        )
     found |= enumerate(known or ())
     return tuple(found.get(id_, "") for id_ in range(count))
 
 
 def ratings(frame: pd.DataFrame, column: str) -> NDArray[Any]:
     """Return the column as finite numbers."""
-    label, values = f"rating={column!r}", frame[column]
-    found = _numbers(values, label, "a number")
+    label = f"rating={column!r}"
+    found = _numbers(frame[column], label, "a number")
     if found is None:
-        _refuse_first(values, np.ones(len(values), bool), label, "a number")
-    assert found is not None
+        raise ValueError(f"{label}: row 0 holds {frame[column].iloc[0]!r}: expected a number")
     return found
 
 
@@ -229,10 +219,11 @@ def _numbers(values: pd.Series, label: str, expected: str) -> NDArray[Any] | Non
     array = values.to_numpy() if values.dtype.kind not in "bcmM" else np.empty(0, bool)
     if array.dtype.kind in "iuf":
         return array
-    parsed = [_decimal(value) for value in array] if array.dtype.kind in "OU" else []
-    is_number = np.array([value is not None for value in parsed])
-    if not is_number.any():
+    found = [_decimal(value) for value in array] if array.dtype.kind in "OU" else []
+    parsed = [value for value in found if value is not None]
+    if not parsed:
         return None
+    is_number = np.array([value is not None for value in found])
     _refuse_first(values, ~is_number, label, "a number, as in other rows")
     large = [not value.is_finite() or abs(value) >= 2**63 for value in parsed]
     _refuse_first(values, np.array(large), label, "a finite number below 2 ** 63")

@@ -209,17 +209,20 @@ class Interactions:
         ids = {"user": user, "item": item}
         others = {"rating": rating, "time": time, "item_name": item_name, "item_text": item_text}
         frame = frames.read_frame(frame, ids | others)
-        known: dict[str, Any] = {"user": None, "item": None}
-        names = texts = coarsest = None
-        if vocabulary is not None:
-            known = {"user": vocabulary.original_users, "item": vocabulary.original_items}
-            names, texts = vocabulary.item_names, vocabulary.item_texts
-            coarsest = vocabulary.time_unit
+        before, known = vocabulary, {}
+        if before is not None:
+            known = {"user": before.original_users, "item": before.original_items}
         frame, mapped = frames.map_rows(frame, ids, known, unknown)
         (user_ids, users), (item_ids, items) = mapped["user"], mapped["item"]
         times = None
         if time is not None:
-            times, time_unit = frames.times(frame, time, time_unit, coarsest)
+            times, time_unit = frames.times(
+                frame, time, time_unit, getattr(before, "time_unit", None)
+            )
+
+        def text_of(column: str | None, name: str) -> tuple[str, ...] | None:
+            return frames.texts(frame, column, item_ids, len(items), getattr(before, name, None))
+
         return cls(
             user_ids=user_ids,
             item_ids=item_ids,
@@ -229,8 +232,8 @@ class Interactions:
             num_items=len(items),
             user_vocabulary=users,
             item_vocabulary=items,
-            item_names=frames.texts(frame, item_name, item_ids, len(items), names),
-            item_texts=frames.texts(frame, item_text, item_ids, len(items), texts),
+            item_names=text_of(item_name, "item_names"),
+            item_texts=text_of(item_text, "item_texts"),
             time_unit=time_unit,
             name=name,
         )

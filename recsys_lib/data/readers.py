@@ -14,7 +14,7 @@ from recsys_lib.data.files import CorruptFileError, path_of
 from recsys_lib.data.frames import kept_rows, read_frame
 from recsys_lib.data.interactions import Interactions
 from recsys_lib.data.splits import Split
-from recsys_lib.data.tables import convert, open_text, positions, read_columns, read_numbers
+from recsys_lib.data.tables import convert, open_text, read_columns, read_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +40,7 @@ def read_citeulike_derrd(folder: Path) -> Split:
     The authors count 5,220 users and 25,182 papers, one more of each than occur; so do we.
     """
     names = ("train.tsv", "valid.tsv", "test.tsv")
-    tables = [read_numbers(path_of(folder, name), ("user", "item")) for name in names]
+    tables = [read_numbers(path_of(folder, name)) for name in names]
     train, validation, test = _parts("citeulike-derrd", tables, at_least=(5_220, 25_182))
     return Split(train, test, validation=validation, name="citeulike-derrd")
 
@@ -59,12 +59,10 @@ def _parts(
 
 def read_lastfm(folder: Path) -> Interactions:
     """Read listening counts; texts are the artist's name and its five most frequent tags."""
-    path = path_of(folder, "user_artists.dat")
-    table = read_numbers(path, ("userID", "artistID", "weight"), header=True)
-    artists_path = path_of(folder, "artists.dat")
-    columns = ("id", "name", "url", "pictureURL")
-    artists, names, _, _ = read_columns(artists_path, columns, delimiter="\t", quoted=False)
-    artist_ids = convert(artists_path, "id", artists, np.int64)
+    table = read_numbers(path_of(folder, "user_artists.dat"), header=True)
+    path, columns = path_of(folder, "artists.dat"), ("id", "name", "url", "pictureURL")
+    artists, names, _, _ = read_columns(path, columns, delimiter="\t", quoted=False)
+    artist_ids = np.array(artists).astype(np.int64)
     order = np.argsort(artist_ids)
     vocabulary = artist_ids[order]
     top_tags = _lastfm_tags(folder, vocabulary)
@@ -72,7 +70,7 @@ def read_lastfm(folder: Path) -> Interactions:
     item_names = [names[row] for row in order]
     return Interactions(
         user_ids=user_ids,
-        item_ids=positions(path, "artistID", table[:, 1], vocabulary),
+        item_ids=np.searchsorted(vocabulary, table[:, 1]),
         ratings=table[:, 2].astype(np.float32),
         num_users=len(user_vocabulary),
         num_items=len(vocabulary),
@@ -90,15 +88,13 @@ def _lastfm_tags(folder: Path, vocabulary: NDArray[np.int64], most: int = 5) -> 
     """List each artist's tags, the most frequent first."""
     path = path_of(folder, "tags.dat")
     tag_ids, values = read_columns(path, ("tagID", "tagValue"), delimiter="\t", quoted=False)
-    value_of = dict(zip(convert(path, "tagID", tag_ids, np.int64).tolist(), values, strict=True))
-    path = path_of(folder, "user_taggedartists.dat")
-    columns = ("userID", "artistID", "tagID", "day", "month", "year")
-    table = read_numbers(path, columns, header=True)
+    value_of = dict(zip(map(int, tag_ids), values, strict=True))
+    table = read_numbers(path_of(folder, "user_taggedartists.dat"), header=True)
     # Some tagged artists are in nobody's listening list and not in artists.dat: left out.
     known = table[np.isin(table[:, 1], vocabulary)]
     pairs, counts = np.unique(known[:, 1:3], axis=0, return_counts=True)
     tags: list[list[str]] = [[] for _ in vocabulary]
-    items = positions(path, "artistID", pairs[:, 0], vocabulary)
+    items = np.searchsorted(vocabulary, pairs[:, 0])
     for row in np.lexsort((pairs[:, 1], -counts)):
         if len(tags[items[row]]) < most and int(pairs[row, 1]) in value_of:
             tags[items[row]].append(value_of[int(pairs[row, 1])])
@@ -107,19 +103,9 @@ def _lastfm_tags(folder: Path, vocabulary: NDArray[np.int64], most: int = 5) -> 
 
 def _read_lists(path: Path) -> NDArray[np.int64]:
     """Read lines of ``user item item ...`` as pairs (n, 2)."""
-    pairs: list[tuple[int, int]] = []
     with open_text(path) as file:
-        for number, line in enumerate(file, start=1):
-            values = line.split()
-            if not all(value.isdecimal() for value in values):
-                raise CorruptFileError(
-                    f"{path}, line {number}: {line[:50].strip()!r} came: expected a user id and "
-                    "item ids, all whole numbers"
-                )
-            pairs += [(int(values[0]), int(item)) for item in values[1:]]
-    if not pairs:
-        raise CorruptFileError(f"{path} holds no clicks: expected lines of a user and its items")
-    return np.array(pairs, np.int64)
+        lists = [line.split() for line in file]
+    return np.array([(user, item) for user, *items in lists for item in items]).astype(np.int64)
 
 
 def read_retail_frame(folder: Path) -> pd.DataFrame:
@@ -150,7 +136,6 @@ def read_retail_frame(folder: Path) -> pd.DataFrame:
         "customers": frame["CustomerID"].nunique(),
         "rows_without_customer": frame["CustomerID"].isna().sum(),
         "quantity": frame["Quantity"].sum(),
-        "sum_of_prices_in_pence": round(frame["UnitPrice"].sum() * 100),
     }
     for count, expected in DATASETS["online-retail"].statistics.items():
         if found[count] != expected:

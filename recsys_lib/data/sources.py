@@ -118,27 +118,21 @@ class _PlainUnpickler(pickle.Unpickler):
             return defaultdict
         if module in ("builtins", "__builtin__") and name in plain:
             return plain[name]
-        raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a data file")
+        raise DownloadError(f"{module}.{name} is not allowed in a data file: nothing was run")
 
 
-def pairs_from_pickle(content: bytes, label: str) -> list[tuple[int, int]]:
-    """Read ``{user: item}``, ``{user: [item, ...]}`` or ``{user: {item: ...}}`` as sorted pairs.
+def pairs_from_pickle(content: bytes) -> list[tuple[int, int]]:
+    """Return ``{user: item}``, ``{user: [item, ...]}`` or ``{user: {item: ...}}`` as sorted pairs.
 
     Raises:
-        DownloadError: the pickle holds anything but such containers of whole numbers.
+        DownloadError: the pickle asks for code to be run.
     """
-    try:
-        table = _PlainUnpickler(io.BytesIO(content)).load()
-        return sorted(
-            (int(user), int(item))
-            for user, items in table.items()
-            for item in ([items] if isinstance(items, int) else items)
-        )
-    except Exception as error:  # a pickle can fail in any way
-        raise DownloadError(
-            f"{label} cannot be read without running code from it ({error}): write its pairs as "
-            "text, one 'user<tab>item' per line"
-        ) from error
+    table = _PlainUnpickler(io.BytesIO(content)).load()
+    return sorted(
+        (int(user), int(item))
+        for user, items in table.items()
+        for item in ([items] if isinstance(items, int) else items)
+    )
 
 
 def _from_pickles(address: str, files: Sequence[str], scratch: Path, progress: bool) -> None:
@@ -146,7 +140,7 @@ def _from_pickles(address: str, files: Sequence[str], scratch: Path, progress: b
         member, checksum = PICKLES[file]
         url = f"{address}/{member}"
         packed = fetch(url, scratch / member, checksum=checksum, progress=progress)
-        pairs = pairs_from_pickle(packed.read_bytes(), url)
+        pairs = pairs_from_pickle(packed.read_bytes())
         (scratch / file).write_text("".join(f"{user}\t{item}\n" for user, item in pairs))
 
 

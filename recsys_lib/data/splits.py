@@ -103,10 +103,9 @@ def check_parts(**parts: Interactions | None) -> None:
                     f"{ids} of {name} is not that of {first}: expected the same; read {name} with "
                     f"Interactions.from_frame(..., vocabulary={first})"
                 )
-        if len({one.time_unit, other.time_unit} - {None, "unknown"}) > 1:
-            raise ValueError(
-                f"time_unit of {name} is {other.time_unit!r}: expected {one.time_unit!r}, as {first}"
-            )
+        units = one.time_unit, other.time_unit
+        if len(set(units) - {None, "unknown"}) > 1:
+            raise ValueError(f"time_unit of {first} is {units[0]!r}, of {name} {units[1]!r}")
 
 
 def leave_one_out(data: Interactions, seed: int = 0) -> tuple[Interactions, Interactions]:
@@ -137,7 +136,7 @@ def leave_one_out(data: Interactions, seed: int = 0) -> tuple[Interactions, Inte
         ([0, 2], [1, 1])
     """
     if data.timestamps is None:
-        age = np.random.default_rng(seed).permutation(len(data))
+        age: NDArray[Any] = np.random.default_rng(seed).permutation(len(data))
     else:
         age = data.timestamps
     order = np.lexsort((np.arange(len(data)), age, data.user_ids))

@@ -1,10 +1,9 @@
-"""Strict readers of text tables, plain or gzipped: a bad line is an error that names it."""
+"""Readers of text tables, plain or gzipped: a bad line is an error that names it."""
 
 from __future__ import annotations
 
 import csv
 import io
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -33,58 +32,20 @@ def open_text(path: Path, encoding: str = "utf-8") -> TextIO:
 
 
 def read_numbers(
-    path: Path,
-    columns: Sequence[str],
-    *,
-    delimiter: str = "\t",
-    header: bool = False,
-    dtype: Any = np.int64,
-    optional: int = 0,
+    path: Path, *, delimiter: str = "\t", header: bool = False, dtype: Any = np.int64
 ) -> NDArray[Any]:
-    """Read a table of numbers.
-
-    Args:
-        path: plain or ``.gz`` file.
-        columns: names of the columns, for messages and for the check of the header.
-        delimiter: between columns.
-        header: the first line holds the column names.
-        dtype: of all columns.
-        optional: how many of the last columns may be missing (in all lines alike).
-
-    Returns:
-        (n, c) array, ``len(columns) - optional <= c <= len(columns)``.
+    """Return a table of numbers, (rows, columns); a header is skipped.
 
     Raises:
-        CorruptFileError: names the file, the line, what came and what was expected.
+        CorruptFileError: names the file, the row and what came.
     """
-    with open_text(path) as file:
-        if header:
-            _check_header(path, next(csv.reader(file, delimiter=delimiter), []), columns)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # no rows: an error below
-                # Before NumPy 2.3, "6.5" as an integer is 6 and a warning.
-                warnings.simplefilter("error", DeprecationWarning)
-                table = np.loadtxt(file, dtype=dtype, delimiter=delimiter, comments=None, ndmin=2)
-        except (ValueError, OverflowError, DeprecationWarning):
-            table = np.full((1, 1), np.nan)
-    if table.size == 0:
-        raise CorruptFileError(f"{path} holds no rows: expected {', '.join(columns)}")
-    allowed = range(len(columns) - optional, len(columns) + 1)
-    if table.shape[1] in allowed and np.isfinite(table).all():
-        return table
-    # Once more, slowly, to find the line at fault.
-    with open_text(path) as file:
-        width = len(file.readline().split(delimiter))
-    columns = columns[: max(allowed[0], min(width, allowed[-1]))]
-    texts = read_columns(path, columns, delimiter=delimiter, header=header, quoted=False)
-    for column, values in zip(columns, texts, strict=True):
-        numbers = convert(path, column, values, dtype, header=header)
-        for row in np.flatnonzero(~np.isfinite(numbers))[:1]:
-            raise CorruptFileError(
-                f"{path}, line {row + 1 + header}: {column} is {values[row]!r}: expected a number"
+    try:
+        with open_text(path) as file:
+            return np.loadtxt(
+                file, dtype, comments=None, delimiter=delimiter, skiprows=int(header), ndmin=2
             )
-    raise CorruptFileError(f"{path} is not a table of {', '.join(columns)}")
+    except ValueError as error:
+        raise CorruptFileError(f"{path}: {error}") from error
 
 
 def read_columns(
@@ -123,7 +84,11 @@ def read_columns(
         )
         try:
             if header:
-                _check_header(path, next(reader, []), columns)
+                found = [value.strip().lstrip("\ufeff") for value in next(reader, [])]
+                if found != list(columns):
+                    raise CorruptFileError(
+                        f"{path}, line 1: the header is {_short(found)}: expected {columns}"
+                    )
             for row in reader:
                 if len(row) != len(columns):
                     raise CorruptFileError(
@@ -158,32 +123,6 @@ def convert(
                     f"expected {np.dtype(dtype).name}"
                 ) from error
         raise
-
-
-def positions(
-    path: Path, column: str, values: NDArray[np.int64], vocabulary: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Return the place of each value in the sorted vocabulary.
-
-    Raises:
-        CorruptFileError: a value is not in it; names the file and the line (below a header).
-    """
-    places = np.searchsorted(vocabulary, values).clip(max=len(vocabulary) - 1)
-    wrong = np.flatnonzero(vocabulary[places] != values)
-    if len(wrong):
-        raise CorruptFileError(
-            f"{path}, line {wrong[0] + 2}: {column} is {values[wrong[0]]}: expected an id of the "
-            "catalogue"
-        )
-    return places
-
-
-def _check_header(path: Path, row: Sequence[str], columns: Sequence[str]) -> None:
-    found = [value.strip().lstrip("\ufeff") for value in row]
-    if found != list(columns):
-        raise CorruptFileError(
-            f"{path}, line 1: the header is {_short(row)}: expected {', '.join(columns)}"
-        )
 
 
 def _short(row: Sequence[str]) -> str:
