@@ -46,18 +46,10 @@ def data_home(folder: str | os.PathLike[str] | None = None) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recsys_lib"
 
 
-def find_file(folder: Path, name: str) -> Path | None:
-    """Return the path of ``name`` or ``name + ".gz"`` in ``folder``, or None."""
-    paths = (folder / name, folder / f"{name}.gz")
-    return next((path for path in paths if path.is_file()), None)
-
-
 def path_of(folder: Path, name: str) -> Path:
-    """Return the path of a file that must be there, plain or gzipped."""
-    path = find_file(folder, name)
-    if path is None:
-        raise DataError(f"{folder / name} is missing: expected it (or {name}.gz) there")
-    return path
+    """Return the path of ``name`` or, where only that is there, of ``name + ".gz"``."""
+    plain, packed = folder / name, folder / f"{name}.gz"
+    return packed if packed.is_file() and not plain.is_file() else plain
 
 
 def read_bytes(path: Path) -> bytes:

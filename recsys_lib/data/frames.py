@@ -129,10 +129,8 @@ def texts(
     found: dict[int, str] = {}
     if column is not None:
         firsts = np.unique(ids, return_index=True)[1]
-        values = frame[column].iloc[firsts].dropna()
-        found = dict(
-            zip(ids[firsts[frame[column].iloc[firsts].notna()]].tolist(), map(str, values))
-        )
+        firsts = firsts[frame[column].iloc[firsts].notna().to_numpy()]
+        found = dict(zip(ids[firsts].tolist(), map(str, frame[column].iloc[firsts]), strict=True))
     found |= enumerate(known or ())
     return tuple(found.get(id_, "") for id_ in range(count))
 

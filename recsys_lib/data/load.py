@@ -16,7 +16,7 @@ from recsys_lib.checks import check_choice, check_number
 from recsys_lib.data import movielens, readers
 from recsys_lib.data.catalogue import DATASETS, DatasetInfo
 from recsys_lib.data.download import check_file
-from recsys_lib.data.files import DownloadError, find_file, path_of
+from recsys_lib.data.files import DownloadError, path_of
 from recsys_lib.data.files import data_home as home_of
 from recsys_lib.data.interactions import Interactions
 from recsys_lib.data.sources import obtain, remove_leftovers
@@ -168,7 +168,7 @@ def _load(
         raise ValueError(f"fallback is {fallback!r}: expected None or 'synthetic'")
     folder = home_of(data_home) / info.name
     remove_leftovers(folder)
-    missing = [file for file in files if find_file(folder, file) is None]
+    missing = [file for file in files if not path_of(folder, file).is_file()]
     if missing:
         try:
             obtain(info, folder, missing, progress=progress)

@@ -83,11 +83,11 @@ def read_ml_latest_small(folder: Path) -> Interactions:
     """Read MovieLens latest-small; the catalogue is all of movies.csv, rated or not."""
     path = path_of(folder, "ratings.csv")
     table = read_numbers(path, delimiter=",", header=True, dtype=np.float64)
-    columns = ("movieId", "title", "genres")
-    movies, titles, genres = read_columns(path_of(folder, "movies.csv"), columns)
+    path = path_of(folder, "movies.csv")
+    movies, titles, genres = read_columns(path, ("movieId", "title", "genres"))
     movie_ids = np.array(movies).astype(np.int64)
-    columns = ("userId", "movieId", "tag", "timestamp")
-    _, tagged, tags, _ = read_columns(path_of(folder, "tags.csv"), columns)
+    path = path_of(folder, "tags.csv")
+    _, tagged, tags, _ = read_columns(path, ("userId", "movieId", "tag", "timestamp"))
     order = np.argsort(movie_ids)
     vocabulary = movie_ids[order]
     words: list[dict[str, None]] = [{} for _ in vocabulary]  # distinct tags, in order

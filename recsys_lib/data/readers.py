@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from recsys_lib.data.files import CorruptFileError, path_of
 from recsys_lib.data.frames import kept_rows, read_frame
 from recsys_lib.data.interactions import Interactions
 from recsys_lib.data.splits import Split
-from recsys_lib.data.tables import convert, open_text, read_columns, read_numbers
+from recsys_lib.data.tables import open_text, read_columns, read_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,16 +119,16 @@ def read_retail_frame(folder: Path) -> pd.DataFrame:
     import pandas as pd
 
     path = path_of(folder, "online_retail.csv")
-    text = dict(zip(RETAIL_COLUMNS, read_columns(path, RETAIL_COLUMNS), strict=True))
-    customers = [value or "nan" for value in text["CustomerID"]]
-    columns: dict[str, Any] = {
-        **text,
-        "Quantity": convert(path, "Quantity", text["Quantity"], np.int64),
-        "InvoiceDate": convert(path, "InvoiceDate", text["InvoiceDate"], "datetime64[s]"),
-        "UnitPrice": convert(path, "UnitPrice", text["UnitPrice"], np.float64),
-        "CustomerID": pd.Series(convert(path, "CustomerID", customers, np.float64)).astype("Int64"),
-    }
-    frame = pd.DataFrame({column: columns[column] for column in RETAIL_COLUMNS})
+    columns = read_columns(path, RETAIL_COLUMNS)
+    frame = pd.DataFrame(dict(zip(RETAIL_COLUMNS, columns, strict=True)))
+    try:
+        frame["Quantity"] = frame["Quantity"].astype(np.int64)
+        frame["InvoiceDate"] = np.array(columns[4]).astype("datetime64[s]")
+        frame["UnitPrice"] = frame["UnitPrice"].astype(np.float64)
+        customers = frame["CustomerID"].replace("", "nan").astype(np.float64)
+        frame["CustomerID"] = customers.astype("Int64")
+    except ValueError as error:
+        raise CorruptFileError(f"{path}: {error}") from error
     found = {
         "rows": len(frame),
         "invoices": frame["InvoiceNo"].nunique(),

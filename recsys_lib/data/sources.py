@@ -18,7 +18,7 @@ from typing import Any
 
 from recsys_lib.data.catalogue import DatasetInfo
 from recsys_lib.data.download import MIRROR_VARIABLE, extract, fetch, not_stored, verify
-from recsys_lib.data.files import CorruptFileError, DownloadError, find_file, read_bytes
+from recsys_lib.data.files import CorruptFileError, DownloadError, path_of, read_bytes
 from recsys_lib.data.readers import RETAIL_COLUMNS
 from recsys_lib.data.tables import read_columns
 from recsys_lib.files import is_running
@@ -61,8 +61,7 @@ def obtain(info: DatasetInfo, folder: Path, files: Sequence[str], *, progress: b
                     url, sums = f"{info.address}/{file}", info.files[file]
                     fetch(url, scratch / file, checksum=sums, progress=progress)
             for file in files:
-                ready = find_file(scratch, file)
-                assert ready is not None
+                ready = path_of(scratch, file)
                 ready.replace(folder / ready.name)
     except OSError as error:
         raise not_stored(folder, error) from error

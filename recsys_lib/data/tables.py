@@ -71,60 +71,19 @@ def read_columns(
         One list of strings per column.
 
     Raises:
-        CorruptFileError: names the file, the line, what came and what was expected.
+        CorruptFileError: names the file, what came and what was expected.
     """
-    cells: list[str] = []  # one flat list: a list per row keeps the garbage collector busy
-    same: dict[str, str] = {}  # one object per distinct value: big tables repeat themselves
-    with open_text(path, encoding) as file:
-        reader = csv.reader(
-            file,
-            delimiter=delimiter,
-            quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
-            strict=True,
-        )
-        try:
-            if header:
-                found = [value.strip().lstrip("\ufeff") for value in next(reader, [])]
-                if found != list(columns):
-                    raise CorruptFileError(
-                        f"{path}, line 1: the header is {_short(found)}: expected {columns}"
-                    )
-            for row in reader:
-                if len(row) != len(columns):
-                    raise CorruptFileError(
-                        f"{path}, line {reader.line_num}: {len(row)} values came ({_short(row)}): "
-                        f"expected {len(columns)} ({', '.join(columns)})"
-                    )
-                cells += [same.setdefault(value, value) for value in row]
-        except csv.Error as error:
-            raise CorruptFileError(f"{path}, line {reader.line_num}: {error}") from error
-    if not cells:
-        raise CorruptFileError(f"{path} holds no rows: expected {', '.join(columns)}")
-    return [cells[column :: len(columns)] for column in range(len(columns))]
+    import pandas as pd
 
-
-def convert(
-    path: Path, column: str, values: Sequence[str], dtype: Any, *, header: bool = True
-) -> NDArray[Any]:
-    """Turn a column of text into ``dtype`` (integers, floats or ``datetime64[s]``).
-
-    Raises:
-        CorruptFileError: names the file, the line, what came and what was expected.
-    """
+    names = {"header": 0} if header else {"header": None, "names": columns}
+    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    options = {"dtype": str, "keep_default_na": False, "quoting": quoting, **names}
     try:
-        return np.array(values).astype(dtype)
-    except (ValueError, OverflowError) as error:
-        for row, value in enumerate(values):
-            try:
-                np.array([value]).astype(dtype)
-            except (ValueError, OverflowError):
-                raise CorruptFileError(
-                    f"{path}, line {row + 1 + header}: {column} is {value!r}: "
-                    f"expected {np.dtype(dtype).name}"
-                ) from error
-        raise
-
-
-def _short(row: Sequence[str]) -> str:
-    text = " | ".join(row)
-    return repr(text if len(text) <= 60 else text[:57] + "...")
+        table = pd.read_csv(open_text(path, encoding), sep=delimiter, **options)
+    except pd.errors.ParserError as error:
+        raise CorruptFileError(f"{path}: {error}") from error
+    if list(table) != list(columns) or table.index.dtype != np.int64:
+        raise CorruptFileError(f"{path} has columns {list(table)}: expected {list(columns)}")
+    for row in np.flatnonzero(table.isna().any(axis=1))[:1]:
+        raise CorruptFileError(f"{path}, row {row + 1} has too few values: expected {columns}")
+    return [table[column].tolist() for column in columns]
