@@ -176,7 +176,7 @@ def exact_numbers(label: str, values: NDArray[Any]) -> NDArray[Any]:
     """Return int64 if all are whole, else float64; nothing is rounded.
 
     Raises:
-        ValueError: NaN, infinite, or beyond int64.
+        ValueError: NaN, infinite, or beyond int64; a float32 too large for whole numbers.
 
     Example:
         >>> exact_numbers("timestamps", np.array([2.0, 5.0])), exact_numbers("t", np.array([.5]))
@@ -187,6 +187,8 @@ def exact_numbers(label: str, values: NDArray[Any]) -> NDArray[Any]:
         if len(bad):
             value = values[bad[0]]
             raise ValueError(f"{label}: row {bad[0]} holds {value}: expected less than 2 ** 63")
+    if values.dtype.kind == "f" and values.dtype.itemsize < 8 and np.abs(values).max() >= 2**24:
+        raise ValueError(f"{label} is of type {values.dtype}, which rounded it: expected float64")
     if values.dtype.kind == "f" and (values != np.floor(values)).any():
         return values.astype(np.float64)
     return values.astype(np.int64)
@@ -223,7 +225,7 @@ def _numbers(values: pd.Series, label: str, expected: str) -> NDArray[Any] | Non
         return None
     is_number = np.array([value is not None for value in found])
     _refuse_first(values, ~is_number, label, "a number, as in other rows")
-    large = [not value.is_finite() or abs(value) >= 2**63 for value in parsed]
+    large = [not (value.is_finite() and -(2**63) <= value < 2**63) for value in parsed]
     _refuse_first(values, np.array(large), label, "a finite number below 2 ** 63")
     if all(value == value.to_integral_value() for value in parsed):
         return np.array([int(value) for value in parsed], np.int64)

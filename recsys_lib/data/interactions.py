@@ -125,17 +125,10 @@ class Interactions:
         """Fraction of all user-item pairs that occur, in (0, 1]."""
         return len(_last_of_each_pair(self)) / (self.num_users * self.num_items)
 
-    @property
-    def original_users(self) -> NDArray[Any]:
-        """The user vocabulary; without one, the dense ids themselves."""
-        known = self.user_vocabulary
-        return np.arange(self.num_users) if known is None else known
-
-    @property
-    def original_items(self) -> NDArray[Any]:
-        """The item vocabulary; without one, the dense ids themselves."""
-        known = self.item_vocabulary
-        return np.arange(self.num_items) if known is None else known
+    def original_ids(self, side: str) -> NDArray[Any]:
+        """Return the vocabulary of users or of items; without one, the dense ids themselves."""
+        known = getattr(self, f"{side}_vocabulary")
+        return np.arange(getattr(self, f"num_{side}s")) if known is None else known
 
     def __repr__(self) -> str:
         columns = [c for c in ("ratings", "timestamps") if getattr(self, c) is not None]
@@ -209,9 +202,8 @@ class Interactions:
         ids = {"user": user, "item": item}
         others = {"rating": rating, "time": time, "item_name": item_name, "item_text": item_text}
         frame = frames.read_frame(frame, ids | others)
-        before, known = vocabulary, {}
-        if before is not None:
-            known = {"user": before.original_users, "item": before.original_items}
+        before = vocabulary
+        known = {} if before is None else {side: before.original_ids(side) for side in ids}
         frame, mapped = frames.map_rows(frame, ids, known, unknown)
         (user_ids, users), (item_ids, items) = mapped["user"], mapped["item"]
         times = None
@@ -250,8 +242,8 @@ class Interactions:
         import pandas as pd
 
         columns: dict[str, Any] = {
-            "user": self.original_users[self.user_ids],
-            "item": self.original_items[self.item_ids],
+            "user": self.original_ids("user")[self.user_ids],
+            "item": self.original_ids("item")[self.item_ids],
         }
         if self.ratings is not None:
             columns["rating"] = self.ratings

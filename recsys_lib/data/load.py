@@ -218,7 +218,7 @@ def _with_columns(data: Interactions, columns: Sequence[str]) -> Interactions:
 
 def _stand_in_split(info: DatasetInfo, fold: int, seed: int) -> Split:
     """Split by the time that the generator knows, then forget what the data set does not have."""
-    whole, validation, negatives = _generated(info, seed), None, None
+    whole, validation = _generated(info, seed), None
     if info.name == "ml-100k":
         train, test = list(whole.split_folds(5, seed=seed))[fold - 1]
     elif info.name == "adressa-macr":
@@ -226,11 +226,9 @@ def _stand_in_split(info: DatasetInfo, fold: int, seed: int) -> Split:
     else:
         train, test = whole.split_leave_one_out()
     if info.name == "citeulike-derrd":
-        train, validation = train.split_leave_one_out()
-    if info.name == "ncf-ml-1m":
-        negatives = sample_negatives(train, test, 99, seed)
-    if validation is not None:
-        validation = _with_columns(validation, info.columns)
+        train, held_out = train.split_leave_one_out()
+        validation = _with_columns(held_out, info.columns)
+    negatives = sample_negatives(train, test, 99, seed) if info.name == "ncf-ml-1m" else None
     train, test = (_with_columns(part, info.columns) for part in (train, test))
     return Split(train, test, negatives, validation, name=whole.name)
 

@@ -242,7 +242,13 @@ def stratified(
         [0, 1, 1]
     """
     _check_fraction(test_fraction)
-    position, count = _random_position_within_user(data, seed)
+    shuffle = np.random.default_rng(seed).permutation(len(data))
+    order = shuffle[np.argsort(data.user_ids[shuffle], kind="stable")]
+    counts = np.bincount(data.user_ids, minlength=data.num_users)
+    start = np.cumsum(counts) - counts
+    position = np.empty(len(data), np.int64)  # in a random order of the rows of its user
+    position[order] = np.arange(len(data)) - start[data.user_ids[order]]
+    count = counts[data.user_ids]
     num_test = np.minimum(np.floor(count * test_fraction + 0.5), count - 1)
     mask = position < num_test
     if not mask.any():
@@ -400,19 +406,6 @@ def _check_fraction(value: float, name: str = "test_fraction") -> None:
         raise ValueError(f"{name} is {value}: expected a number in (0, 1)")
 
 
-def _random_position_within_user(
-    data: Interactions, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For each row: its place in a random order of its user's rows, and how many those are."""
-    shuffle = np.random.default_rng(seed).permutation(len(data))
-    order = shuffle[np.argsort(data.user_ids[shuffle], kind="stable")]
-    count = np.bincount(data.user_ids, minlength=data.num_users)
-    start = np.cumsum(count) - count
-    position = np.empty(len(data), np.int64)
-    position[order] = np.arange(len(data)) - start[data.user_ids[order]]
-    return position, count[data.user_ids]
-
-
 def _part(whole: Interactions, items: NDArray[np.int64]) -> Interactions:
     """Return the rows of some items, which are numbered anew."""
 
@@ -424,7 +417,7 @@ def _part(whole: Interactions, items: NDArray[np.int64]) -> Interactions:
         part,
         item_ids=np.searchsorted(items, part.item_ids),
         num_items=len(items),
-        item_vocabulary=items if whole.item_vocabulary is None else whole.item_vocabulary[items],
+        item_vocabulary=whole.original_ids("item")[items],
         item_names=of_items(whole.item_names),
         item_texts=of_items(whole.item_texts),
     )

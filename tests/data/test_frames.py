@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_lib.data import Interactions
+from recsys_lib.data import Interactions, Split
+from recsys_lib.data.frames import UNITS
 
 WHEN = ["2024-01-02T00:00:01", "2024-01-01", "2024-01-03", "1970-01-01T00:00:05"]
 DAY = 1_704_067_200  # 2024-01-01
@@ -71,19 +73,70 @@ def test_ids_of_any_type(frame, column):
 @pytest.mark.parametrize(
     ("column", "expected"),
     [
-        ([5, 6, 7, 8], [5, 6, 7, 8]),
         (["2024-01-01"] * 4, [DAY] * 4),
         (["2024-01-01", "2024-01-01 00:00:00"] * 2, [DAY] * 4),
         (["2024-01-01T01:00:00+01:00"] * 4, [DAY] * 4),
         ([datetime.date(2024, 1, 1)] * 4, [DAY] * 4),
         (pd.to_datetime(["2024-01-01"] * 4).tz_localize("Europe/Oslo"), [DAY - 3600] * 4),
         (pd.to_datetime(["2024-01-01"] * 4).as_unit("ns"), [DAY] * 4),
+        (pd.Categorical(pd.to_datetime(["2024-01-01"] * 4)), [DAY] * 4),
     ],
-    ids=["seconds", "text", "mixed", "offset", "date", "zone", "nanoseconds"],
+    ids=["text", "mixed", "offset", "date", "zone", "nanoseconds", "categorical"],
 )
-def test_times_of_any_type(frame, column, expected):
+def test_dates_of_any_type(frame, column, expected):
     data = Interactions.from_frame(frame.assign(when=column), **COLUMNS)
-    assert data.timestamps.tolist() == expected
+    assert (data.timestamps.tolist(), data.time_unit) == (expected, "s")
+
+
+FORMS = {
+    "int64": lambda ticks: np.array(ticks, np.int64),
+    "object": lambda ticks: np.array(ticks, object),
+    "categorical": pd.Categorical,
+    "nullable": lambda ticks: pd.array(ticks, dtype="Int64"),
+    "text": lambda ticks: [f" {tick}" for tick in ticks],
+    "decimal": lambda ticks: [Decimal(tick) for tick in ticks],
+    "dates": lambda ticks: None,
+}
+
+
+@given(
+    st.lists(st.integers(10**9, 2 * 10**9 - 1), min_size=3, max_size=9),
+    st.integers(0, 999),
+    st.sampled_from(["s", "ms", "us", "ns"]),
+    st.sampled_from(sorted(FORMS)),
+)
+def test_times_are_kept_to_their_last_digit(seconds, fraction, unit, form):
+    """Whatever the type of the column: the same numbers, the same unit, the newest held out."""
+    ticks = [s * 1000 ** UNITS.index(unit) for s in seconds]
+    if unit != "s":
+        ticks = [tick + (fraction + row) % 999 + 1 for row, tick in enumerate(ticks)]
+    column = FORMS[form](ticks)
+    if form == "dates":
+        column = pd.Series(np.array(ticks, f"datetime64[{unit}]"))
+    frame = {"u": ["ann"] * len(ticks), "i": range(len(ticks)), "t": column}
+    data = Interactions.from_frame(frame, user="u", item="i", time="t")
+    assert (data.timestamps.tolist(), data.time_unit) == (ticks, unit)
+    assert data.split_leave_one_out()[1].timestamps.tolist() == [max(ticks)]
+    dates = data.to_frame()["time"].to_numpy()
+    assert (dates == np.array(ticks, f"datetime64[{unit}]")).all()
+
+
+@pytest.mark.parametrize(
+    "column",
+    [[0.99, 0.2, 0.5], [5.9, 5.1, 5.5], [Decimal("5.9"), 5, "5.5"], [20240103, 20240101, 20240102]],
+)
+def test_numbers_of_no_clear_unit_keep_their_order(column):
+    frame = {"u": [1, 1, 1], "i": ["A", "B", "C"], "t": column}
+    data = Interactions.from_frame(frame, user="u", item="i", time="t")
+    numbers = [float(value) for value in column]
+    assert (data.timestamps.tolist(), data.time_unit) == (numbers, "unknown")
+    assert data.to_frame()["time"].tolist() == numbers  # no date is made up
+    assert data.split_leave_one_out()[1].timestamps.tolist() == numbers[:1]
+    known = Interactions.from_frame(frame, user="u", item="i", time="t", time_unit="s")
+    assert known.to_frame()["time"].tolist() == list(pd.to_datetime(numbers, unit="s"))
+
+
+T, F = [True, False, True, False], [1.0, 2.0, 3.0]
 
 
 @pytest.mark.parametrize(
@@ -93,16 +146,135 @@ def test_times_of_any_type(frame, column, expected):
             ({"customer": pd.Series(["eve", missing, "eve", missing], dtype=object)}, "dropna")
             for missing in (None, np.nan, pd.NA)
         ),
+        *(
+            ({"stars": kind}, "rating='stars': row 0")
+            for kind in (T, pd.to_timedelta([1, 2, 3, 4]))
+        ),
+        ({"stars": pd.to_datetime(WHEN, format="ISO8601")}, "rating='stars': row 0"),
         ({"stars": ["5", "x", "1", "2"]}, "rating='stars': row 1 holds 'x'"),
         ({"stars": [5, np.nan, 1, 2]}, "rating='stars': row 1 holds nan"),
+        ({"stars": pd.array([5, None, 1, 2], dtype="Int64")}, "rating='stars': row 1 holds <NA>"),
+        ({"stars": pd.Series([5, True, 1, 2], dtype=object)}, "rating='stars': row 1 holds True"),
         ({"when": ["2024-01-01", "soon", "2024-01-01", "2024-01-01"]}, "time='when': row 1 holds"),
-        ({"when": [1.0, np.nan, 2.0, 3.0]}, "time='when': row 1 holds nan"),
-        ({"when": [1.0, np.inf, 2.0, 3.0]}, "time='when': row 1 holds inf"),
+        ({"when": ["2024-01-01", 5, "2024-01-01", 6]}, "time='when': row 0 .* as in other rows"),
+        *(({"when": [1.0, bad, 2.0, 3.0]}, "time='when': row 1") for bad in (np.nan, np.inf, 1e20)),
+        *(({"when": [bad, *F]}, "time='when': row 0") for bad in ("nan", "1e99999", 10**400)),
+        ({"when": np.array([2**63, 1, 2, 3], np.uint64)}, "time='when': row 0"),
+        ({"when": np.array([1.6e9, *F], np.float32)}, "time='when' is of type float32"),
+        ({"when": [Decimal("1e9"), Decimal("1e9") + Decimal("1e-12"), *F[:2]]}, "more digits"),
+        ({"when": [1.6e9, 1.6e12, 1.6e9, 1.6e9]}, "in s and ms: .*time_unit"),
+        *(({"when": kind}, "time='when': row 0") for kind in (T, pd.to_timedelta([1, 2, 3, 4]))),
     ],
 )
 def test_values_that_cannot_be_read(frame, change, message):
     with pytest.raises(ValueError, match=message):
         Interactions.from_frame(frame.assign(**change), **COLUMNS)
+
+
+def test_a_unit_that_is_asked_for(frame):
+    whole = Interactions.from_frame(frame, **COLUMNS, time_unit="ms")
+    assert whole.timestamps[1] == DAY * 1000
+    finer = frame.assign(when=pd.to_datetime(WHEN, format="ISO8601") + pd.Timedelta("1ms"))
+    for unit, message in (("s", "has finer times"), ("min", "time_unit is 'min'")):
+        with pytest.raises(ValueError, match=message):
+            Interactions.from_frame(finer, **COLUMNS, time_unit=unit)
+    later = Interactions.from_frame(frame, **COLUMNS, vocabulary=whole)
+    assert later.time_unit == "ms"  # as in the first frame, so that parts can be compared
+    with pytest.raises(ValueError, match="time_unit of train is 'ms', of test 's'"):
+        Split(whole, Interactions.from_frame(frame, **COLUMNS))
+
+
+FRAME = {"u": ["b", "a", "b"], "i": [3, 1, 2], "t": [0.5, 2, 3]}
+
+
+@pytest.mark.parametrize("kind", ["dict", "pandas", "polars.DataFrame", "pyarrow.table"])
+def test_frames_of_other_kinds(kind):
+    make = {"dict": dict, "pandas": pd.DataFrame}.get(kind)
+    if make is None:
+        module, function = kind.split(".")
+        make = getattr(pytest.importorskip(module), function)
+    data = Interactions.from_frame(make(FRAME), user="u", item="i", time="t", rating="t")
+    assert data.user_vocabulary[data.user_ids].tolist() == FRAME["u"]
+    assert data.item_vocabulary[data.item_ids].tolist() == FRAME["i"]
+    assert data.timestamps.tolist() == data.ratings.tolist() == FRAME["t"]
+
+
+class Foreign:
+    def to_pandas(self):
+        return pd.DataFrame(FRAME)
+
+
+def test_other_frames_and_no_frames():
+    assert len(Interactions.from_frame(Foreign(), user="u", item="i")) == 3
+    with pytest.raises(TypeError, match="frame is of type list"):
+        Interactions.from_frame([FRAME], user="u", item="i")
+    twice = pd.DataFrame([[1, 2, 3]], columns=["u", "i", "i"])
+    with pytest.raises(ValueError, match="item='i' names several columns"):
+        Interactions.from_frame(twice, user="u", item="i")
+    with pytest.raises(TypeError, match="user='u' holds one id as number and text"):
+        Interactions.from_frame({"u": [17, "17"], "i": [1, 2]}, user="u", item="i")
+
+
+def read(users, items, **options):
+    return Interactions.from_frame({"u": users, "i": items}, user="u", item="i", **options)
+
+
+def test_a_second_frame_with_the_vocabulary_of_the_first():
+    train = read(["ann", "bob", "cid"], ["x", "y", "z"])
+    later = {"users": ["bob", "cid", "dan"], "items": ["z", "x", "y"]}
+    with pytest.raises(ValueError, match="user_vocabulary of test is not that of train"):
+        Split(train, read(**later))
+    with pytest.raises(ValueError, match="user='u': row 2 holds 'dan'.*unknown"):
+        read(**later, vocabulary=train)
+    with pytest.warns(
+        UserWarning, match="1 of 3 rows are dropped: 1 with an unknown user"
+    ) as caught:
+        test = read(**later, vocabulary=train, unknown="drop")
+    assert caught[0].filename == __file__.replace(".pyc", ".py")
+    assert (test.user_ids.tolist(), test.item_ids.tolist()) == ([1, 2], [2, 0])
+    assert Split(train, test).num_users == 3
+    new = read(**later, vocabulary=train, unknown="new")
+    assert new.user_vocabulary.tolist() == ["ann", "bob", "cid", "dan"]
+    assert new.user_ids.tolist() == [1, 2, 3]
+    again = read(["ann", "bob", "cid"], ["x", "y", "z"], vocabulary=new)
+    assert again.user_ids.tolist() == train.user_ids.tolist() and Split(again, new).num_users == 4
+    for unknown in ("error", "drop", "new"):
+        with pytest.raises(TypeError, match="item='i' is integer: the vocabulary is string"):
+            read(["bob"], [1], vocabulary=train, unknown=unknown)
+    with pytest.raises(ValueError, match="no row has a user and an item"):
+        read(["dan"], ["x"], vocabulary=train, unknown="drop")
+    with pytest.raises(ValueError, match="unknown is 'keep'"):
+        read(["dan"], ["x"], vocabulary=train, unknown="keep")
+    assert read([1], [2], vocabulary=Interactions([0, 1], [0, 2])).item_ids.tolist() == [2]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=20),
+    st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1, max_size=20),
+    st.sampled_from([int, str, float, "category", "Int64"]),
+)
+def test_any_second_frame_keeps_its_ids(first, second, kind):
+    def frame(rows):
+        return pd.DataFrame(rows, columns=["u", "i"]).astype(kind)
+
+    before = Interactions.from_frame(frame(first), user="u", item="i")
+    after = Interactions.from_frame(
+        frame(second), user="u", item="i", vocabulary=before, unknown="new"
+    )
+    for side in ("user", "item"):
+        vocabulary = getattr(after, f"{side}_vocabulary")
+        assert vocabulary[: len(getattr(before, f"{side}_vocabulary"))].tolist() == (
+            getattr(before, f"{side}_vocabulary").tolist()
+        )
+        assert vocabulary[getattr(after, f"{side}_ids")].tolist() == frame(second)[side[0]].tolist()
+
+
+def test_texts_of_a_second_frame():
+    columns = {"user": "u", "item": "i", "item_name": "n"}
+    first = Interactions.from_frame({"u": [1, 1], "i": [5, 6], "n": ["a", None]}, **columns)
+    second = {"u": [1, 1], "i": [5, 9], "n": ["other", "new"]}
+    data = Interactions.from_frame(second, **columns, vocabulary=first, unknown="new")
+    assert data.item_names == ("a", "", "new")
 
 
 def test_columns_that_are_not_there(frame):
