@@ -135,6 +135,7 @@ def read_retail_frame(folder: Path) -> pd.DataFrame:
         "stock_codes": frame["StockCode"].nunique(),
         "customers": frame["CustomerID"].nunique(),
         "rows_without_customer": frame["CustomerID"].isna().sum(),
+        "countries": frame["Country"].nunique(),
         "quantity": frame["Quantity"].sum(),
     }
     for count, expected in DATASETS["online-retail"].statistics.items():
