@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from recsys_lib.data import (
-    DATASETS, Interactions, Split, load_dataset, load_frame, load_split, make_synthetic,
+    DATASETS,
+    Interactions,
+    Split,
+    load_dataset,
+    load_frame,
+    load_split,
+    make_synthetic,
 )  # fmt: skip
 from recsys_lib.data.movielens import GENRES, item_genres, texts_without_tags
 

@@ -16,7 +16,6 @@ import zipfile
 from collections import defaultdict
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from recsys_lib.data import DATASETS, DownloadError, Split, load_dataset, load_frame, load_split
