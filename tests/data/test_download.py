@@ -127,19 +127,15 @@ def test_a_host_that_does_not_answer_is_remembered(tmp_path, monkeypatch, listen
     assert files_in(tmp_path) == []
 
 
-@pytest.mark.parametrize(
-    "error",
-    [*map(OSError, [errno.ENOSPC, errno.EROFS, errno.EACCES], ["why"] * 3), KeyboardInterrupt()],
-)
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "why"), KeyboardInterrupt("why")])
 def test_a_disk_that_takes_nothing_and_an_interrupt(server, tmp_path, monkeypatch, error):
     def fail(self, url, file, *args):
         Path(file).write_bytes(b"part")
         raise error
 
     monkeypatch.setattr(pooch.HTTPDownloader, "__call__", fail)
-    interrupted = isinstance(error, KeyboardInterrupt)
-    kind = KeyboardInterrupt if interrupted else DownloadError
-    with pytest.raises(kind, match="" if interrupted else r"why.*RECSYS_DATA_HOME"):
+    kind = DownloadError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(kind, match="why"):
         fetch(server.url + "/a", tmp_path / "a", progress=False)
     assert files_in(tmp_path) == []
 
@@ -152,34 +148,24 @@ def test_folder_that_cannot_be_made(server, tmp_path):
     assert issubclass(DownloadError, DataError) and issubclass(DataError, RuntimeError)
 
 
-@pytest.fixture
-def archive(tmp_path):
-    """Make a zip with the members, and with a link if one is named."""
-
-    def make(members, link=None):
-        with zipfile.ZipFile(tmp_path / "a.zip", "w") as opened:
-            for name, content in members.items():
-                opened.writestr(name, content)
-            if link is not None:
-                info = zipfile.ZipInfo(link)
-                info.external_attr = 0o120777 << 16
-                opened.writestr(info, "/etc/passwd")
-        return tmp_path / "a.zip"
-
-    return make
-
-
-def test_extract_takes_the_named_members(archive, tmp_path):
-    extract(archive({"in/x": b"1", "in/y": b"2"}), ["x"], tmp_path)
-    assert files_in(tmp_path) == ["a.zip", "x"]
-    assert (tmp_path / "x").read_bytes() == b"1"
+def zip_with(path, members, link=None):
+    """Write a zip with the members, and with a link if one is named."""
+    with zipfile.ZipFile(path, "w") as opened:
+        for name, content in members.items():
+            opened.writestr(name, content)
+        if link is not None:
+            info = zipfile.ZipInfo(link)
+            info.external_attr = 0o120777 << 16
+            opened.writestr(info, "/etc/passwd")
+    return path
 
 
 @pytest.mark.parametrize(
     "evil", ["../evil", "in/../../evil", "/etc/evil", "..\\evil", "C:\\evil", "C:/evil", None]
 )
-def test_extract_refuses_what_leaves_the_folder(archive, tmp_path, evil):
-    path = archive({"in/x": b"1"} | ({evil: b"2"} if evil else {}), None if evil else "in/y")
+def test_extract_refuses_what_leaves_the_folder(tmp_path, evil):
+    members = {"in/x": b"1"} | ({evil: b"2"} if evil else {})
+    path = zip_with(tmp_path / "a.zip", members, None if evil else "in/y")
     with pytest.raises(DownloadError, match="points out of the folder or is a symbolic link"):
         extract(path, ["x"], tmp_path)
     assert files_in(tmp_path) == ["a.zip"]
@@ -193,9 +179,14 @@ def test_extract_refuses_what_leaves_the_folder(archive, tmp_path, evil):
         ("x", lambda content: content.replace(b"456789", b"456780", 1), "no whole zip file"),
     ],
 )
-def test_extract_names_what_is_wrong(archive, tmp_path, file, damage, message):
-    path = archive({"in/x": b"0123456789"})
-    path.write_bytes(damage(path.read_bytes()))
+def test_extract(tmp_path, file, damage, message):
+    path = zip_with(tmp_path / "a.zip", {"in/x": b"0123456789", "in/z": b"2"})
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
     with pytest.raises(DownloadError, match=message):
         extract(path, [file], tmp_path)
     assert files_in(tmp_path) == ["a.zip"]
+    path.write_bytes(whole)
+    extract(path, ["x"], tmp_path)
+    assert files_in(tmp_path) == ["a.zip", "x"]
+    assert (tmp_path / "x").read_bytes() == b"0123456789"

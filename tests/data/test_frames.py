@@ -224,7 +224,7 @@ def test_a_second_frame_with_the_vocabulary_of_the_first():
     later = {"users": ["bob", "cid", "dan"], "items": ["z", "x", "y"]}
     with pytest.raises(ValueError, match="user_vocabulary of test is not that of train"):
         Split(train, read(**later))
-    with pytest.raises(ValueError, match="user='u': row 2 holds 'dan'.*unknown"):
+    with pytest.raises(ValueError, match=r"user='u': row 2 holds 'dan'.*unknown"):
         read(**later, vocabulary=train)
     with pytest.warns(
         UserWarning, match="1 of 3 rows are dropped: 1 with an unknown user"
