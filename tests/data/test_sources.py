@@ -70,7 +70,6 @@ def put(folder, files):
 
 
 def fields(data):
-    """Which fields there are, of the rows and of the split."""
     rows = data.train if isinstance(data, Split) else data
     found = {field for field in FIELDS if getattr(rows, field) is not None}
     return found | {f for f in ("negatives", "validation") if getattr(data, f, None) is not None}
