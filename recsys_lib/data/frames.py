@@ -117,11 +117,7 @@ def kept_rows(reasons: Mapping[str, Any], stacklevel: int) -> NDArray[np.bool_]:
 
 
 def texts(
-    frame: pd.DataFrame,
-    column: str | None,
-    ids: NDArray[np.int64],
-    count: int,
-    known: tuple[str, ...] | None,
+    frame: pd.DataFrame, column: str | None, ids: NDArray[np.int64], count: int, known: Any
 ) -> tuple[str, ...] | None:
     """Return a text for each id: the known one, else the first of the column, else none."""
     if column is None and known is None:
@@ -137,10 +133,10 @@ def texts(
 
 def ratings(frame: pd.DataFrame, column: str) -> NDArray[Any]:
     """Return the column as finite numbers."""
-    label = f"rating={column!r}"
-    found = _numbers(frame[column], label, "a number")
+    found = _numbers(frame[column], f"rating={column!r}", "a number")
     if found is None:
-        raise ValueError(f"{label}: row 0 holds {frame[column].iloc[0]!r}: expected a number")
+        value = frame[column].iloc[0]
+        raise ValueError(f"rating={column!r}: row 0 holds {value!r}: expected a number")
     return found
 
 
@@ -187,8 +183,8 @@ def exact_numbers(label: str, values: NDArray[Any]) -> NDArray[Any]:
         if len(bad):
             value = values[bad[0]]
             raise ValueError(f"{label}: row {bad[0]} holds {value}: expected less than 2 ** 63")
-    if values.dtype.kind == "f" and values.dtype.itemsize < 8 and np.abs(values).max() >= 2**24:
-        raise ValueError(f"{label} is of type {values.dtype}, which rounded it: expected float64")
+        if values.dtype in (np.float16, np.float32) and np.abs(values).max() >= 2**24:
+            raise ValueError(f"{label} is of type {values.dtype}, which rounds: expected float64")
     if values.dtype.kind == "f" and (values != np.floor(values)).any():
         return values.astype(np.float64)
     return values.astype(np.int64)

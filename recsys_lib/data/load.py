@@ -164,8 +164,7 @@ def _load(
     fallback: Fallback,
     progress: bool,
 ) -> _T:
-    if fallback not in (None, "synthetic"):
-        raise ValueError(f"fallback is {fallback!r}: expected None or 'synthetic'")
+    check_choice("fallback", "synthetic" if fallback is None else fallback, ["synthetic"])
     folder = home_of(data_home) / info.name
     remove_leftovers(folder)
     missing = [file for file in files if not path_of(folder, file).is_file()]
