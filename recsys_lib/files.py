@@ -172,7 +172,7 @@ def temporary_beside(path: Path) -> Iterator[Path]:
     if not path.parent.is_dir():
         raise FileNotFoundError(f"path is {path}: expected an existing folder {path.parent}")
     for left in path.parent.glob(f".{path.name}.*.tmp"):
-        if not _is_running(left.name.split(".")[-2].split("-")[0]):
+        if not is_running(left.name.split(".")[-2].split("-")[0]):
             _remove(left)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
@@ -188,7 +188,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _is_running(process: str) -> bool:
+def is_running(process: str) -> bool:
     """Tell whether a process may still be at work; on Windows, where asking would end it, yes."""
     if os.name == "nt" or not process.isdigit():
         return True
