@@ -376,8 +376,7 @@ def _fit_twin(
             for step, start in enumerate(starts, epoch * len(starts))
         ]
         items = np.column_stack([data.item_ids[order], np.concatenate(negatives)])
-        labels = np.zeros(items.shape, np.float32)
-        labels[:, 0] = 1
+        labels = np.eye(1, 1 + drawn, dtype=np.float32).repeat(len(order), axis=0)  # first is 1
         ids = [np.repeat(data.user_ids[order], 1 + drawn), items.ravel()]
         inputs = [side.astype(np.int32) for side in ids]
         fixed = {"batch_size": size * (1 + drawn), "shuffle": False, "verbose": 0}

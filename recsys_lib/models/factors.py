@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -17,6 +18,8 @@ from recsys_lib.models.least_squares import one_blas_thread
 
 if TYPE_CHECKING:
     import scipy.sparse
+
+_MANY_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -198,8 +201,10 @@ class Factors(Recommender):
         if self.how_to_fold_in is None:
             raise TypeError("histories: the model cannot fold in: expected the ids of users")
         users = np.zeros((matrix.shape[0], self.embedding_dim), np.float32)
-        with one_blas_thread():
-            for row in np.flatnonzero(np.diff(matrix.indptr)):
+        rows = np.flatnonzero(np.diff(matrix.indptr))
+        # Finding the BLAS libraries of a process takes longer than a request of one user.
+        with one_blas_thread() if len(rows) > _MANY_ROWS else nullcontext():
+            for row in rows:
                 met = matrix.indices[matrix.indptr[row] : matrix.indptr[row + 1]]
                 users[row] = self._solve_one(met)
         return users

@@ -226,7 +226,7 @@ class EntropyCode:
     """Write codes with fewer bits for frequent ones.
 
     Args:
-        config: coder and contexts.
+        config: which codes share a table of frequencies.
 
     Raises:
         TypeError: another type of config.

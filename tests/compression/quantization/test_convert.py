@@ -15,7 +15,6 @@ from recsys_lib.compression.quantization import (
 )
 from recsys_lib.compression.quantization.fake_quant import quantize_to_grid
 from recsys_lib.compression.quantization.integer_model import to_codes
-from recsys_lib.compression.tensors import read_tensor
 from recsys_lib.data import Interactions
 from recsys_lib.models import IALS, RatingModelConfig, build_rating_model
 from recsys_lib.training import KerasRecommender, KerasScorer
@@ -110,13 +109,6 @@ def test_layers_are_int8_and_bytes_are_packed():
         assert 0 < integer.report.relative_error < 1
     floats = sum(4 * values.size for values in named_weights(model).values())
     assert sizes[2] < sizes[3] < sizes[4] < sizes[8] < floats / 3
-
-
-def test_tensors_survive_being_written():
-    integer = convert(quantization_aware(build("mlp_ranker"), IntegerQuantization(3)))
-    for tensor in integer.tensors.values():
-        again = read_tensor(tensor.kind, tensor.header(), tensor.arrays())
-        np.testing.assert_array_equal(again.decode(), tensor.decode())
 
 
 def test_model_of_the_result_has_the_rounded_weights():

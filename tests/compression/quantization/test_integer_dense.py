@@ -14,7 +14,6 @@ from recsys_lib.compression.quantization.fake_quant import Grid
 from recsys_lib.compression.quantization.integer import (
     REQUANTIZATIONS,
     IntegerDense,
-    fixed_point,
     requantize,
     to_grid,
 )
@@ -111,14 +110,6 @@ def test_requantize_is_within_its_rounding_of_the_real_product(value, multiplier
     real = value * multiplier
     assert abs(int(requantize(value, multiplier, "single")) - real) <= 0.5 + 2.0**-31 * abs(real)
     assert abs(int(requantize(value, multiplier, "double")) - real) <= 1.0 + 2.0**-31 * abs(real)
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.floats(1e-9, 1e9))
-def test_fixed_point_has_31_bits(multiplier):
-    mantissa, shift = (int(part) for part in fixed_point(multiplier))
-    assert 2**30 <= mantissa < 2**31
-    assert mantissa * 2.0 ** (shift - 31) == pytest.approx(multiplier, rel=2.0**-30)
 
 
 def test_extreme_multipliers():

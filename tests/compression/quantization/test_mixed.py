@@ -113,20 +113,6 @@ def test_the_allocation_is_that_of_dynamic_programming(seed: int) -> None:
         assert found.predicted_loss == pytest.approx(exact, rel=1e-9)
 
 
-@settings(deadline=None, max_examples=50)
-@given(st.integers(0, 2**32 - 1))
-def test_mixed_is_never_predicted_worse_than_uniform_at_its_bytes(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    measured = curve(rng.random((6, 4)), np.sort(rng.integers(1, 99, (6, 4)), axis=1))
-    losses = []
-    for bits in measured.bits:
-        uniform = uniform_bits(measured, bits)
-        mixed = allocate_bits(measured, uniform.nbytes)
-        assert mixed.predicted_loss <= uniform.predicted_loss + 1e-12
-        losses.append(mixed.predicted_loss)
-    assert (np.diff(losses) <= 1e-12).all()  # a larger budget is never worse
-
-
 def test_of_equal_losses_the_smallest_is_taken() -> None:
     found = allocate_bits(curve([[0, 0, 0], [1, 0, 0]], [[5, 7, 9], [5, 7, 9]]), 1000)
     assert list(found.bits.values()) == [2, 3]
@@ -191,22 +177,6 @@ def test_each_curve_is_of_one_piece_alone(ials: IALS) -> None:
     assert measured.reference == 0
     for name, values in named_weights(ials).items():
         np.testing.assert_array_equal(values, before[name])
-
-
-def test_equal_bits_are_those_of_quantize(ials: IALS) -> None:
-    mixed = quantize(ials, MixedPrecision({"user_vectors": 4, "item_vectors": 4}))
-    plain = quantize(ials, UniformQuantization(bits=4))
-    assert mixed.nbytes == plain.nbytes
-    np.testing.assert_array_equal(mixed.model.item_vectors, plain.model.item_vectors)
-
-
-def test_sixteen_and_thirty_two_bits_are_floats(ials: IALS) -> None:
-    stored = quantize(ials, MixedPrecision({"user_vectors": 16, "item_vectors": 32}))
-    np.testing.assert_array_equal(stored.model.item_vectors, ials.item_vectors)
-    np.testing.assert_array_equal(
-        stored.model.user_vectors, ials.user_vectors.astype(np.float16).astype(np.float32)
-    )
-    assert stored_bits(stored).bits.tolist() == [16, 32]
 
 
 @pytest.mark.parametrize("kind", ["recommender", "keras"])

@@ -101,15 +101,6 @@ def test_no_more_rows_than_centroids_is_exact_and_costs_more_than_it_saves() -> 
     assert stored.nbytes > table.nbytes
 
 
-def test_seeds_decide() -> None:
-    table = correlated(300, 8)
-    first, same, other = (
-        quantize(table, ProductQuantization(4, 3, seed=seed)).decode() for seed in (1, 1, 2)
-    )
-    np.testing.assert_array_equal(first, same)
-    assert (first != other).any()
-
-
 def test_rows_of_zeros_and_constant_tables() -> None:
     zeros = np.zeros((30, 4), np.float32)
     for rotation in ("none", "principal"):

@@ -101,12 +101,6 @@ def test_a_bad_teacher_is_named(model: IALS) -> None:
         quantize(model, config, train=TRAIN, teacher=broken)
 
 
-def test_same_seed_same_tables(model: IALS) -> None:
-    config = RateDistortion(epochs=2, seed=3)
-    one, two = (quantize(model, config, train=TRAIN) for _ in range(2))
-    np.testing.assert_array_equal(one.model.item_vectors, two.model.item_vectors)
-
-
 def test_other_factor_models_and_users_and_items_without_data() -> None:
     pairs = TRAIN.take(np.arange(2000))
     data = Interactions(pairs.user_ids, pairs.item_ids, num_users=610, num_items=310)

@@ -51,18 +51,6 @@ def test_less_error_than_row_wise_rounding_in_fewer_bytes(model: IALS, bits: int
     assert coded.nbytes < 0.85 * plain.nbytes
 
 
-def test_parts_make_the_same_tensor_again(model: IALS) -> None:
-    for scale_users in (True, False):
-        coded = quantize(model, TransformCoding(0.1, scale_users))
-        for tensor in coded.tensors.values():
-            again = read_tensor(tensor.kind, tensor.header(), tensor.arrays())
-            np.testing.assert_array_equal(again.decode(), tensor.decode())
-        np.testing.assert_array_equal(
-            coded.model.user_vectors, coded.tensors["user_vectors"].decode()
-        )
-        assert coded.nbytes == coded.report.bytes_after
-
-
 def test_row_scales_serve_users_with_small_scores(model: IALS) -> None:
     small = model.user_vectors * np.where(np.arange(600) < 300, 0.1, 1.0).astype("f4")[:, None]
     uneven = with_weights(model, {"user_vectors": small})
