@@ -11,7 +11,7 @@ from recsys_lib.data import DataError
 from recsys_lib.data.files import CorruptFileError
 from recsys_lib.data.tables import read_columns, read_numbers
 
-PACKED = gzip.compress(b"1\t2\t3\n" * 1000)
+PACKED = gzip.compress(b"1\t2\t3\n" * 1000, mtime=0)
 
 
 @pytest.fixture
