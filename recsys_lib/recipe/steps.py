@@ -218,7 +218,7 @@ class EntropyCode:
     """Write codes with fewer bits for frequent ones.
 
     Args:
-        config: coder and contexts.
+        config: which codes share a table of frequencies.
 
     Raises:
         TypeError: another type of config.
