@@ -103,7 +103,7 @@ def test_killed_process_resumes_exactly(tmp_path):
 
 
 def test_ctrl_c_is_heard_at_once_and_leaves_the_last_whole_epoch(tmp_path):
-    rows, kept, heard = toy_data(120_000), {}, []
+    rows, kept, heard = toy_data(40_000), {}, []
     model = toy_model("mlp_ranker")
 
     def interrupt():
@@ -112,7 +112,7 @@ def test_ctrl_c_is_heard_at_once_and_leaves_the_last_whole_epoch(tmp_path):
 
     def keep(epoch, logs):
         kept["weights"] = model.get_weights()
-        threading.Timer(0.3, interrupt).start()
+        threading.Timer(0.1, interrupt).start()
 
     run = {"batch_size": 16, "jit_compile": False, "checkpoint": tmp_path / "run"}
     with pytest.raises(KeyboardInterrupt):
