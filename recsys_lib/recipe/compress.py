@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recsys_lib.checks import check_choice, check_type
+from recsys_lib.checks import check_choice, check_counts, check_type
 from recsys_lib.compression.compressed import CompressedModel
 from recsys_lib.compression.files import ACCOUNTS, save_compressed
 from recsys_lib.compression.quantization.rate_distortion import check_teacher
@@ -187,16 +187,11 @@ def check_arguments(
     factors = as_factors(model)
     if factors.user_vectors is None:
         raise TypeError("model holds items only: expected one with user vectors to compress")
-    counts = factors.num_users, factors.num_items
-    if counts != (data.num_users, data.num_items):
-        raise ValueError(
-            f"data counts {data.num_users} users and {data.num_items} items, the model "
-            f"{counts[0]} and {counts[1]}: expected the same"
-        )
+    check_counts("data", data, factors._counts())
     steps = check_recipe(recipe, factors.embedding_dim)
     for step in steps:
         if isinstance(step, Quantize) and step.teacher is not None:
-            check_teacher(step.teacher, counts)
+            check_teacher(step.teacher, factors._counts())
     distils = any(isinstance(step, Distill) for step in steps)
     if account == "items" and (factors.how_to_fold_in is None or distils):
         raise TypeError(

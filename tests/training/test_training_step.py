@@ -13,12 +13,7 @@ from recsys_lib.models import RatingModelConfig, build_rating_model
 from recsys_lib.training import fit, loop
 from recsys_lib.training.checks import own_optimizer
 from recsys_lib.training.forward import make_forward
-from recsys_lib.training.loop import (
-    OBJECTIVES,
-    add_shrinkage,
-    combine_repeated_rows,
-    compile_epoch,
-)
+from recsys_lib.training.loop import OBJECTIVES, add_shrinkage, combine_repeated_rows, compile_epoch
 from recsys_lib.training.sampling import epoch_order, uniform_negatives
 
 # User 0 and item 1 occur twice in one batch: their gradients have to be added up.

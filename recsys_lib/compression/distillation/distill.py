@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from recsys_lib.checks import check_type
+from recsys_lib.checks import check_counts, check_type
 from recsys_lib.compression.distillation.methods import Lesson, Method, SoftLabels, Term
-from recsys_lib.compression.distillation.teacher import TeacherScores, check_counts
+from recsys_lib.compression.distillation.teacher import TeacherScores
 from recsys_lib.compression.pruning.rating_models import read_config
 from recsys_lib.compression.weights import with_weights
 from recsys_lib.data import Interactions
@@ -99,9 +99,9 @@ def distill(
     model, config = _own_student(student)
     counts = train.num_users, train.num_items
     if config is not None:
-        check_counts("student", config, *counts)
+        check_counts("student", config, counts)
     scores = teacher if isinstance(teacher, TeacherScores) else TeacherScores(teacher, *counts)
-    check_counts("teacher", scores, *counts)
+    check_counts("teacher", scores, counts)
     added: dict[str, Any] = {}
     if any(weights):
         lesson, seed = Lesson(scores, model, train), options.get("seed", 0)

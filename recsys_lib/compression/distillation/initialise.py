@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_type
-from recsys_lib.compression.distillation.teacher import check_counts
+from recsys_lib.checks import check_counts, check_type
 from recsys_lib.compression.pruning import (
     DimensionReduction,
     LayerRemoval,
@@ -94,7 +93,7 @@ def _from_tables(
     source = _tables(teacher, student.kind)
     users, items = source.user_vectors, source.item_vectors
     assert users is not None
-    check_counts("student", student, len(users), len(items))
+    check_counts("student", student, (len(users), len(items)))
     axes = rotate_to_principal_axes(users, items)
     width = min(student.embedding_dim, int(np.sum(axes.singular_values > 0)))
     weights = named_weights(build_rating_model(student))
@@ -193,7 +192,7 @@ def _from_layers(
         )
     model = with_weights(keras_model(teacher), {})
     shape = read_config(model)
-    check_counts("student", student, shape.num_users, shape.num_items)
+    check_counts("student", student, (shape.num_users, shape.num_items))
     old, new = shape.hidden_units or (), student.hidden_units or ()
     kept = kept_layers(len(old), len(new)) if student.kind == shape.kind else ()
     wide = any(new[n] > old[position] for n, position in enumerate(kept))

@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_ids, check_number, check_shape, check_type, check_weights
+from recsys_lib.checks import (
+    check_counts,
+    check_ids,
+    check_number,
+    check_shape,
+    check_type,
+    check_weights,
+)
 from recsys_lib.data import Interactions
 from recsys_lib.models import inner_product_vectors
 from recsys_lib.models.topk import top_k
@@ -147,7 +154,7 @@ def _rows_of(
         check_shape("teacher", teacher, (num_users, num_items))
         return lambda users: teacher[users]
     if None not in (getattr(teacher, "num_users", None), getattr(teacher, "num_items", None)):
-        check_counts("teacher", teacher, num_users, num_items)
+        check_counts("teacher", teacher, (num_users, num_items))
     if hasattr(teacher, "score_all_items"):
         return lambda users: teacher.score_all_items(users)
     score = getattr(teacher, "score", teacher)
@@ -169,15 +176,6 @@ def _rows_of(
         return scores.reshape(len(users), num_items)
 
     return rows
-
-
-def check_counts(name: str, one: Any, num_users: int, num_items: int) -> None:
-    """Raise ValueError unless a model counts so many users and items."""
-    if (one.num_users, one.num_items) != (num_users, num_items):
-        raise ValueError(
-            f"{name} counts {one.num_users} users and {one.num_items} items: expected {num_users} "
-            f"and {num_items}"
-        )
 
 
 class Ensemble:
@@ -234,7 +232,7 @@ class Ensemble:
         self.num_users, self.num_items = members[0].num_users, members[0].num_items
         for number, one in enumerate([*members, *([] if exclude is None else [exclude])]):
             name = f"members[{number}]" if number < len(members) else "exclude"
-            check_counts(name, one, self.num_users, self.num_items)
+            check_counts(name, one, (self.num_users, self.num_items))
         self._seen = None if exclude is None else exclude.to_csr("binary")
 
     def score_all_items(self, user_ids: ArrayLike) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import check_number
+from recsys_lib.checks import check_counts, check_number
 from recsys_lib.compression import CompressedModel, EncodedTensor, named_weights
 from recsys_lib.compression.compressed import compare_weights
 from recsys_lib.compression.tensors import DenseTensor
@@ -135,9 +135,7 @@ def check_data(interactions: Interactions | None, num_users: int, num_items: int
     if interactions is None:
         raise ValueError("interactions is None: expected some to run through the model")
     check_interactions(interactions)
-    counts, expected = (interactions.num_users, interactions.num_items), (num_users, num_items)
-    if counts != expected:
-        raise ValueError(f"interactions counts {counts} users and items: expected {expected}")
+    check_counts("interactions", interactions, (num_users, num_items))
     return interactions
 
 

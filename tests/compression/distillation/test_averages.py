@@ -92,7 +92,13 @@ def test_validation_judges_the_average_and_patience_keeps_its_best():
         return float(-abs(len(judged) - 2))  # the second epoch is the best
 
     result = train_with_average(
-        CONFIG, DATA, validation=judge, metric="quality", patience=2, **(OPTIONS | {"epochs": 9})
+        CONFIG,
+        DATA,
+        validation=judge,
+        metric="quality",
+        lower_is_better=False,
+        patience=2,
+        **(OPTIONS | {"epochs": 9}),
     )
     assert result.history.best_epoch == 2 and len(judged) == 4
     for best, kept in zip(judged[1], result.model.get_weights(), strict=True):
