@@ -57,6 +57,15 @@ def check_number(
     return int(value) if integer else float(value)
 
 
+def store_numbers(
+    config: Any, low: float, *names: str, high: float = np.inf, **options: bool
+) -> None:
+    """Check numbers of a frozen dataclass, see ``check_number``, and keep them as int or float."""
+    for name in names:
+        value = check_number(name, getattr(config, name), low, high, **options)
+        object.__setattr__(config, name, value)
+
+
 def check_k(k: Any) -> int:
     """Return the length of a list, an integer of at least 1."""
     return check_number("k", k, 1, integer=True)

@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import threading
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -144,24 +145,42 @@ def replace_file(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> 
         'whole'
     """
     path = Path(os.path.realpath(path))
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"path is {path}: expected an existing folder {path.parent}")
-    for left in path.parent.glob(f".{path.name}.*.tmp"):
-        if not _is_running(left.name.split(".")[-2].split("-")[0]):
-            left.unlink(missing_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    try:
+    with temporary_beside(path) as temporary:
         write(temporary)
         if path.exists():
             temporary.chmod(path.stat().st_mode & 0o777)
         with temporary.open("r+b") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+
+
+@contextmanager
+def temporary_beside(path: Path) -> Iterator[Path]:
+    """Yield a temporary name in the same folder; what is left under it, or by the killed, goes.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"path is {path}: expected an existing folder {path.parent}")
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        if not is_running(left.name.split(".")[-2].split("-")[0]):
+            _remove(left)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        yield temporary
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
 
 
-def _is_running(process: str) -> bool:
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def is_running(process: str) -> bool:
     """Tell whether a process may still be at work; on Windows, where asking would end it, yes."""
     if os.name == "nt" or not process.isdigit():
         return True

@@ -17,9 +17,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import Ids, check_counts, check_number, check_shape
+from recsys_lib.checks import Ids, check_number, check_shape
 from recsys_lib.data.interactions import Interactions
-from recsys_lib.data.splits import Split
+from recsys_lib.data.splits import Split, check_parts
 from recsys_lib.evaluation.metrics import (
     Doubles,
     RankingResult,
@@ -126,7 +126,7 @@ def evaluate_full_ranking(
         >>> evaluate_full_ranking(ById(), train, test, k=2)
         RankingResult(HR@2 1.0000, NDCG@2 ..., recall@2 1.0000; 1 users; full ranking of 4 items)
     """
-    check_counts("test", test, (train.num_users, train.num_items))
+    check_parts(train=train, test=test)
     num_items, seen, relevant = train.num_items, train.to_csr(), test.to_csr()
     relevant = (relevant - relevant.multiply(seen)).tocsr()
     relevant.eliminate_zeros()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import Floats, Ids, check_number, check_shape, check_weights
+from recsys_lib.checks import Floats, Ids, check_number, check_shape, check_weights, store_numbers
 from recsys_lib.data import Interactions
 from recsys_lib.files import known_settings
 from recsys_lib.models.base import Recommender
@@ -17,6 +18,8 @@ from recsys_lib.models.least_squares import one_blas_thread
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
+
+_MANY_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,7 @@ class FoldIn:
     unobserved_weight: float
 
     def __post_init__(self) -> None:
-        for name in ("l2", "unobserved_weight"):
-            object.__setattr__(self, name, check_number(name, getattr(self, name), 0))
+        store_numbers(self, 0, "l2", "unobserved_weight")
 
 
 class Factors(Recommender):
@@ -190,8 +192,10 @@ class Factors(Recommender):
         if self.how_to_fold_in is None:
             raise TypeError("histories: the model cannot fold in: expected the ids of users")
         users = np.zeros((matrix.shape[0], self.embedding_dim), np.float32)
-        with one_blas_thread():
-            for row in np.flatnonzero(np.diff(matrix.indptr)):
+        rows = np.flatnonzero(np.diff(matrix.indptr))
+        # Finding the BLAS libraries of a process takes longer than a request of one user.
+        with one_blas_thread() if len(rows) > _MANY_ROWS else nullcontext():
+            for row in rows:
                 users[row] = self._solve_one(matrix.indices[slice(*matrix.indptr[row : row + 2])])
         return users
 

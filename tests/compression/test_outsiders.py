@@ -15,10 +15,7 @@ if importlib.util.find_spec("tensorflow_model_optimization") is None:
 
 from recsys_lib.compression import named_weights
 from recsys_lib.compression.pruning import WeightPruning, magnitude_mask, prune
-from recsys_lib.compression.quantization import (
-    IntegerQuantization,
-    quantization_aware,
-)
+from recsys_lib.compression.quantization import IntegerQuantization, quantization_aware
 from recsys_lib.compression.tfmot import (
     TfmotPruning,
     TfmotQuantization,

@@ -32,7 +32,7 @@ def saved(tmp_path):
     return tmp_path / "model"
 
 
-@pytest.mark.parametrize("model", MODELS, ids=repr)
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
 def test_what_is_loaded_equals_what_was_saved(model, tmp_path):
     model.save(tmp_path / "any.name")
     assert [file.name for file in tmp_path.iterdir()] == ["any.name"]

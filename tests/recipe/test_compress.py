@@ -36,7 +36,7 @@ from recsys_lib.recipe import (
     compress,
 )
 from recsys_lib.recipe.measure import interval, requests, resampled_means
-from recsys_lib.recipe.steps import check_recipe
+from recsys_lib.recipe.steps import ordered_steps
 from recsys_lib.serving import compare_latency
 
 SYMMETRIC = UniformQuantization(4, symmetric=True)
@@ -139,7 +139,7 @@ def test_distillation_starts_anew(model: IALS, split: Split) -> None:
     with pytest.raises(TypeError, match="no Distill"):
         compress(model, recipe, split, None, account="items")
     recipe = [Prune(), Quantize(SYMMETRIC), Distill(8), Prune(), Quantize(SYMMETRIC), EntropyCode()]
-    assert check_recipe(recipe, 24) == recipe
+    assert ordered_steps(recipe, 24) == recipe
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -249,16 +251,30 @@ def allocate_bits(curve: SensitivityCurve, budget_bytes: float) -> BitAllocation
     cost, (count, width) = curve.increase, curve.loss.shape
     one_each = np.kron(np.eye(count), np.ones(width))
     size, room = curve.nbytes.reshape(1, -1), budget - curve.fixed_bytes
-    found = milp(
-        1e6 * cost.ravel() / max(np.abs(cost).max(), 1e-300),  # the solver stops within 1e-6
-        integrality=np.ones(cost.size),
-        bounds=Bounds(0, 1),
-        constraints=[LinearConstraint(one_each, 1, 1), LinearConstraint(size, -np.inf, room)],
-        options={"mip_rel_gap": 0.0},
-    )
+    with _silent():
+        found = milp(
+            1e6 * cost.ravel() / max(np.abs(cost).max(), 1e-300),  # the solver stops within 1e-6
+            integrality=np.ones(cost.size),
+            bounds=Bounds(0, 1),
+            constraints=[LinearConstraint(one_each, 1, 1), LinearConstraint(size, -np.inf, room)],
+            options={"mip_rel_gap": 0.0},
+        )
     chosen = cost[found.x.reshape(cost.shape) > 0.5]
     as_good = np.where(cost <= chosen[:, None], curve.nbytes, np.iinfo(np.int64).max)
     return _allocation(curve, as_good.argmin(axis=1))
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep a line away that HiGHS now and then prints, past Python, about its own progress."""
+    saved, null = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
+        os.close(null)
 
 
 def uniform_bits(curve: SensitivityCurve, bits: int) -> BitAllocation:
