@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import check_number, check_type
+from recsys_lib.checks import check_counts, check_number, check_type
 from recsys_lib.compression.compressed import CompressedModel, compare_weights
 from recsys_lib.compression.pruning import rotate_to_principal_axes
 from recsys_lib.compression.quantization.entropy import EntropyCoding, fit_spread
@@ -126,11 +126,7 @@ class RateDistortion:
         check_interactions(train)
         users, items = model._users(), model.item_vectors
         counts = (len(users), len(items))
-        if (train.num_users, train.num_items) != counts:
-            raise ValueError(
-                f"train counts {train.num_users} users and {train.num_items} items: expected those "
-                f"of the model, {counts[0]} and {counts[1]}"
-            )
+        check_counts("train", train, counts)
         known = None if teacher is None else _scores_of(teacher, counts)
         if model.item_biases is not None:
             users = np.hstack([users, np.ones((counts[0], 1), np.float32)])
@@ -193,11 +189,7 @@ def check_teacher(teacher: Any, counts: tuple[int, int]) -> None:
         raise TypeError(
             f"teacher is of type {type(teacher).__name__}: expected a model with score_all_items()"
         )
-    if (teacher.num_users, teacher.num_items) != counts:
-        raise ValueError(
-            f"teacher counts {teacher.num_users} users and {teacher.num_items} items: expected "
-            f"those of the model, {counts[0]} and {counts[1]}"
-        )
+    check_counts("teacher", teacher, counts)
 
 
 def _scores_of(teacher: Any, counts: tuple[int, int]) -> Floats:

@@ -83,7 +83,8 @@ def test_validation_judges_the_average_and_patience_keeps_its_best():
         judged.append(model.get_weights())
         return float(-abs(len(judged) - 2))  # the second epoch is the best
 
-    options = OPTIONS | {"epochs": 9, "validation": judge, "metric": "quality", "patience": 2}
+    options = OPTIONS | {"epochs": 9, "validation": judge, "metric": "quality"}
+    options |= {"lower_is_better": False, "patience": 2}
     result = train_with_average(CONFIG, DATA, **options)
     assert result.history.best_epoch == 2 and len(judged) == 4
     assert_same(judged[1], result.model)
