@@ -17,7 +17,7 @@ import pytest
 if importlib.util.find_spec("tensorflow_model_optimization") is None:
     pytest.skip("an extra: recsys-lib[tfmot]", allow_module_level=True)
 
-from recsys_lib.compression import named_weights, with_weights
+from recsys_lib.compression import named_weights, tfmot, with_weights
 from recsys_lib.compression.pruning import WeightPruning, magnitude_mask, prune
 from recsys_lib.compression.quantization import IntegerQuantization, quantization_aware
 from recsys_lib.compression.tfmot import (
@@ -118,7 +118,9 @@ def test_the_original_stays_and_a_recommender_comes_back(step: str) -> None:
 
 
 @pytest.mark.parametrize("bits", [pytest.param(4, marks=pytest.mark.slow), 8])
-def test_rounded_weights_are_what_the_twin_computes_with(bits: int) -> None:
+def test_rounded_weights_are_what_the_twin_computes_with(
+    bits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     original = model()
     options = TfmotQuantization(bits, training=TwinTraining(epochs=2, batch_size=100))
     twin = quantization_aware_twin(original, DATA, options)
@@ -126,6 +128,7 @@ def test_rounded_weights_are_what_the_twin_computes_with(bits: int) -> None:
     scores = np.asarray(with_weights(original, rounded)(PAIRS))
     error = np.abs(np.asarray(twin(PAIRS)) - scores).max()
     assert 0 < error < 0.05 * np.ptp(scores)  # the twin rounds activations too
+    monkeypatch.setattr(tfmot, "quantization_aware_twin", lambda *given: twin)
     compressed = qat_with_tfmot(original, DATA, options)
     for name, values in named_weights(compressed.model).items():
         np.testing.assert_allclose(values, rounded[name], rtol=1e-6, atol=1e-9)
