@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from recsys_lib.checks import check_type
 from recsys_lib.compression.tensors import DenseTensor, EncodedTensor
 from recsys_lib.compression.weights import named_weights, with_weights
 from recsys_lib.models import Recommender
@@ -179,11 +180,7 @@ class CompressedModel:
         Raises:
             TypeError: a plain Keras model, which does not know what all items are.
         """
-        if not isinstance(self.model, Recommender):
-            raise TypeError(
-                f"model is of type {type(self.model).__name__}: expected a Recommender to score "
-                "all items (a KerasRecommender, for example)"
-            )
+        check_type("model", self.model, (Recommender,), " to score all items (KerasRecommender)")
         return self.model.score_all_items(user_ids)
 
     def __repr__(self) -> str:

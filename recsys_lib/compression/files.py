@@ -9,10 +9,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from recsys_lib.checks import check_choice
+from recsys_lib.checks import check_choice, check_type
 from recsys_lib.compression.compressed import CompressedModel
 from recsys_lib.compression.tensors import DenseTensor, EncodedTensor, read_tensor
-from recsys_lib.compression.weights import TABLES, named_weights
+from recsys_lib.compression.weights import named_weights
 from recsys_lib.files import read_file, write_file
 from recsys_lib.models.factors import Factors, FoldIn, as_factors
 
@@ -55,11 +55,9 @@ def save_compressed(
     check_choice("account", account, ACCOUNTS)
     tensors, factors = _tables(model)
     how = factors.how_to_fold_in
+    if account == "items" and how is None:
+        raise TypeError("account is 'items': expected a model that folds users in, such as IALS")
     if account == "items":
-        if how is None:
-            raise TypeError(
-                "account is 'items': expected a model that folds users in, such as IALS"
-            )
         tensors = {name: t for name, t in tensors.items() if not name.startswith("user_")}
     settings = {
         "global_mean": factors.global_mean,
@@ -105,9 +103,5 @@ def _tables(model: Any) -> tuple[Mapping[str, EncodedTensor], Factors]:
     if not isinstance(model, CompressedModel):
         factors = as_factors(model)
         return {name: DenseTensor(table) for name, table in named_weights(factors).items()}, factors
-    if not isinstance(model.model, Factors):
-        raise TypeError(
-            f"model holds a {type(model.model).__name__}: expected a compressed factor model, "
-            f"whose weights are {', '.join(TABLES)}"
-        )
+    check_type("model.model", model.model, (Factors,))
     return model.tensors, model.model

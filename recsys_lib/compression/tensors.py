@@ -111,9 +111,7 @@ class DenseTensor(EncodedTensor):
         with np.errstate(over="ignore"):
             stored = np.array(checked, dtype)
         if not np.isfinite(stored).all():
-            raise ValueError(
-                f"values reach {np.abs(checked).max():.3g}: expected at most 65504 for float16"
-            )
+            raise ValueError(f"values reach {np.abs(checked).max():.3g}: expected at most 65504")
         super().__init__({"dtype": dtype, "shape": list(stored.shape)}, {"values": stored})
 
     def decode(self) -> NDArray[np.float32]:

@@ -25,7 +25,7 @@ from recsys_lib.compression.pruning.rating_models import check_data, read_config
 from recsys_lib.compression.pruning.sparse import store_sparse
 from recsys_lib.compression.pruning.weights import WeightPruning, num_kept
 from recsys_lib.compression.quantization.uniform import UniformQuantization, UniformTensor
-from recsys_lib.compression.weights import keras_model
+from recsys_lib.compression.weights import keras_model, short_name
 from recsys_lib.data import Interactions
 from recsys_lib.models import build_rating_model
 from recsys_lib.training.sampling import epoch_order, uniform_negatives
@@ -223,7 +223,7 @@ def qat_with_tfmot(model: Any, data: Interactions, config: TfmotQuantization) ->
     tensors = {}
     for layer in twin.layers:
         for weight, _, ranges in getattr(layer, "_weight_vars", ()):  # TFMOT remembers -a to a
-            name = f"{layer.layer.name}/{_short(weight)}"
+            name = f"{layer.layer.name}/{short_name(weight)}"
             width = ranges["max_var"].numpy() - ranges["min_var"].numpy()
             scale = np.full((1,) * weights[name].ndim, width / (2**config.bits - 2), np.float32)
             codes = np.rint(weights[name] / scale).astype(np.int64) + 2 ** (config.bits - 1) - 1
@@ -326,18 +326,13 @@ def twin_weights(twin: Any) -> dict[str, NDArray[np.float32]]:
     weights = {}
     for layer in twin.layers:
         inner = getattr(layer, "layer", layer)
-        variables = {_short(weight): weight for weight in [*layer.weights, *inner.weights]}
+        variables = {short_name(weight): weight for weight in [*layer.weights, *inner.weights]}
         for weight, quantizer, ranges in getattr(layer, "_weight_vars", ()):
-            variables[_short(weight)] = quantizer(weight, False, weights=ranges)
+            variables[short_name(weight)] = quantizer(weight, False, weights=ranges)
         for name in ("embeddings", "kernel", "bias"):
             if name in variables:
                 weights[f"{inner.name}/{name}"] = variables[name].numpy()
     return weights
-
-
-def _short(weight: Any) -> str:
-    """Return "kernel" for a variable called "score/kernel:0"."""
-    return str(weight.name).split("/")[-1].split(":")[0]
 
 
 def _chosen_layers(model: Any, data: Any, layers: Sequence[str] | None) -> dict[str, str]:

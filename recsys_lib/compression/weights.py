@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import check_shape, check_weights
+from recsys_lib.checks import check_names, check_shape, check_weights
 from recsys_lib.models import Recommender
 from recsys_lib.models.factors import Factors
 
@@ -23,7 +23,8 @@ def named_weights(model: Any) -> dict[str, NDArray[np.float32]]:
         model: a fitted factor model (IALS, ALS), whose weights are ``user_vectors`` and
             ``item_vectors``; or a built Keras model, of Keras 3 or tf_keras, or a fitted
             ``KerasRecommender`` around one, whose weights are named ``layer/variable``, such as
-            ``user_embedding/embeddings`` (rows, d) and ``dense_0/kernel`` (inputs, outputs).
+            ``user_embedding/embeddings`` (rows, d) and ``dense_0/kernel`` (inputs, outputs). In
+            models and layers that hold others the name is the whole path: ``users/dense/kernel``.
 
     Returns:
         Finite float32 arrays in the order of the model.
@@ -45,9 +46,8 @@ def named_weights(model: Any) -> dict[str, NDArray[np.float32]]:
             name: getattr(model, name) for name in TABLES if getattr(model, name) is not None
         }
     else:
-        weights = dict(
-            zip(_keras_names(keras_model(model)), keras_model(model).get_weights(), strict=True)
-        )
+        inner = keras_model(model)
+        weights = dict(zip(named_variables(inner), inner.get_weights(), strict=True))
     return {name: np.array(check_weights(name, values)) for name, values in weights.items()}
 
 
@@ -73,9 +73,8 @@ def with_weights(model: Any, weights: Mapping[str, NDArray[Any]]) -> Any:
         0.0
     """
     old = named_weights(model)
+    check_names("weights", weights, old)
     for name, values in weights.items():
-        if name not in old:
-            raise ValueError(f"weights names {name!r}: expected some of {', '.join(old)}")
         check_shape(name, np.asarray(values), old[name].shape)
     new = {name: np.array(weights.get(name, values), np.float32) for name, values in old.items()}
     if isinstance(model, Factors):
@@ -100,10 +99,8 @@ def keras_model(model: Any) -> Any:
         model._counts()
         model = model.keras_model
     if not hasattr(model, "get_weights") or not hasattr(model, "layers"):
-        raise TypeError(
-            f"model is of type {type(model).__name__}: expected a factor model such as IALS, "
-            "a Keras model or a KerasRecommender"
-        )
+        kind = type(model).__name__
+        raise TypeError(f"model is of type {kind}: expected a factor model or a Keras model")
     if not getattr(model, "built", False) or not model.weights:
         raise ValueError("model is not built: expected one that has weights (call it once)")
     return model
@@ -116,14 +113,35 @@ def replace_keras_model(recommender: Any, inner: Any) -> Any:
     return result
 
 
-def _keras_names(model: Any) -> list[str]:
-    """Name the weights ``layer/variable``; tf_keras says ``layer/variable:0`` for the same."""
-    names = []
-    for layer in model.layers:
+def named_layers(model: Any, path: str = "") -> dict[str, Any]:
+    """Return all layers in a Keras model or layer by their path, such as ``users/dense``."""
+    found: dict[str, Any] = {}
+    holds = model.layers if hasattr(model, "get_layer") else model._flatten_layers(False, False)
+    for layer in holds:
+        found |= named_layers(layer, f"{path}{layer.name}/") | {f"{path}{layer.name}": layer}
+    return found
+
+
+def short_name(variable: Any) -> str:
+    """Return "kernel" for a variable that tf_keras calls "score/kernel:0"."""
+    return str(variable.name).split("/")[-1].split(":")[0]
+
+
+def named_variables(model: Any) -> dict[str, Any]:
+    """Return the variables of a Keras model under the names of :func:`named_weights`, in order.
+
+    Raises:
+        ValueError: a layer with two variables of one name.
+    """
+    paths: dict[int, str] = {}
+    for path, layer in named_layers(model).items():  # what a layer holds comes before the layer
         for variable in layer.weights:
-            short = variable.name.split("/")[-1].split(":")[0]
-            names.append(f"{layer.name}/{short}")
-    return names
+            paths.setdefault(id(variable), f"{path}/{short_name(variable)}")
+    named = {paths[id(variable)]: variable for variable in model.weights}
+    if len(named) < len(model.weights):
+        twice = next(name for name in named if [*paths.values()].count(name) > 1)
+        raise ValueError(f"model has two weights {twice!r}: expected other names in this layer")
+    return named
 
 
 def _clone(model: Any) -> Any:

@@ -6,23 +6,21 @@ import gzip
 import io
 import os
 import pickle
+import re
+import shutil
+import signal
+import subprocess
+import sys
 import warnings
 import zipfile
 from collections import defaultdict
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from recsys_lib.data import (
-    DATASETS,
-    DownloadError,
-    Split,
-    load_dataset,
-    load_frame,
-    load_split,
-)
-from recsys_lib.data.files import CorruptFileError, data_home
+from recsys_lib.data import DATASETS, DownloadError, Split, load_dataset, load_frame, load_split
+from recsys_lib.data.files import CorruptFileError, data_home, path_of, read_bytes
+from recsys_lib.data.readers import purchases_of
 from recsys_lib.data.sources import PICKLES, pairs_from_pickle
 
 FIELDS = ("ratings", "timestamps", "user_vocabulary", "item_vocabulary", "item_names", "item_texts")
@@ -34,6 +32,12 @@ NCF = {
 RETAIL_HEADER = (
     "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n"
 )
+
+
+def unchecked(name, **changes):
+    """Return the card of a data set without checksums."""
+    card = DATASETS[name]
+    return replace(card, **({"checksum": (), "files": dict.fromkeys(card.files, ())} | changes))
 
 
 @pytest.fixture
@@ -49,11 +53,7 @@ def address(server, monkeypatch):
     """Make a data set come from the test's server, without checksums."""
 
     def change(name, path="", **changes):
-        files = dict.fromkeys(DATASETS[name].files, ())
-        card = replace(
-            DATASETS[name],
-            **({"address": server.url + path, "checksum": (), "files": files} | changes),
-        )
+        card = unchecked(name, **({"address": server.url + path} | changes))
         monkeypatch.setitem(DATASETS, name, card)
 
     return change
@@ -70,7 +70,6 @@ def put(folder, files):
 
 
 def fields(data):
-    """Which fields there are, of the rows and of the split."""
     rows = data.train if isinstance(data, Split) else data
     found = {field for field in FIELDS if getattr(rows, field) is not None}
     return found | {f for f in ("negatives", "validation") if getattr(data, f, None) is not None}
@@ -97,7 +96,8 @@ def test_data_home(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("columns", [3, 4])
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_data_home_that_has_all_files_is_only_read(nowhere, columns, packed):
+def test_a_data_home_that_has_all_files_is_only_read(nowhere, monkeypatch, columns, packed):
+    monkeypatch.setitem(DATASETS, "ncf-ml-1m", unchecked("ncf-ml-1m"))
     files = dict(NCF)
     if columns == 4:
         files["ml-1m.train.rating"] = b"0\t0\t5\t7\n1\t1\t3\t8\n1\t2\t4\t9\n"
@@ -115,26 +115,60 @@ def test_a_data_home_that_has_all_files_is_only_read(nowhere, columns, packed):
     assert split.negatives.tolist() == [[1, 4], [0, 3]]
     assert (split.num_users, split.num_items) == (2, 5)
     assert split.train.timestamps is None  # whichever file was found
-    data = load_dataset("ncf-ml-1m")
-    assert data.item_ids.tolist() == [0, 1, 2, 2, 3]
-    assert data.ratings.tolist() == [5, 3, 4, 5, 3]
+    assert load_dataset("ncf-ml-1m").item_ids.tolist() == [0, 1, 2, 2, 3]
 
 
-@pytest.mark.parametrize(
-    ("negatives", "message"),
-    [
-        (b"(0,2)\t1\t4\n(1,3)\t0\n", "line 2: .* and 2 item ids"),
-        (b"(0,2)\t1\t4\n(1,4)\t0\t3\n", r"line 2: .*expected \(1,3\)"),
-        (b"(0,2)\t1\t4\n\n", "line 2"),
-        (b"(0,2)\t1\t4\n", "has 1 lines: expected 2"),
-        (b"(0,2)\t1\t4\n(1,3)\t0\t3\n(1,3)\t0\t3\n", "line 3"),
-        (b"(0,2)\t1\tx\n", "line 1"),
-    ],
-)
-def test_damage_is_never_papered_over(nowhere, negatives, message):
-    put(nowhere / "ncf-ml-1m", NCF | {"ml-1m.test.negative": negatives})
-    with pytest.raises(CorruptFileError, match=message):
-        load_split("ncf-ml-1m", fallback="synthetic")
+CUTS = {
+    "lines": lambda content: b"".join(content.splitlines(True)[:-1]),
+    "digit": lambda content: content[:-5],
+    "bit": lambda content: content[:999] + bytes([content[999] ^ 1]) + content[1000:],
+    "UTF-8": lambda content: content.decode("latin-1").replace("x", "é").encode(),
+    "empty": lambda content: b"",
+}
+CHANGES = [*(("ml-100k", cut) for cut in CUTS), *((name, "lines") for name in DATASETS)]
+
+
+@pytest.mark.parametrize(("name", "cut"), CHANGES)
+def test_a_known_file_that_was_changed_is_not_used(real_data, tmp_path, name, cut):
+    real_data(name)  # or skip
+    shutil.copytree(data_home() / name, tmp_path / name, copy_function=os.symlink)
+    file = [f for f in DATASETS[name].files if not f.endswith((".base", ".test"))][-1]
+    path, changed = path_of(tmp_path / name, file), tmp_path / name / file
+    content, lines = read_bytes(path), read_bytes(path).count(b"\n")
+    path.unlink()
+    changed.write_bytes(CUTS[cut](content))
+    message = f" {lines - 1} lines,? .*expected {lines} lines" if cut == "lines" else ""
+    for _ in range(2):
+        with pytest.raises(CorruptFileError, match=re.escape(str(changed)) + ".*" + message):
+            load_dataset(name, data_home=tmp_path, fallback="synthetic")
+    if name == "ml-100k":  # as it was: looked at again
+        changed.write_bytes(content)
+        assert len(load_dataset(name, data_home=tmp_path)) == 100_000
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_killed_download_leaves_nothing(address, server, tmp_path, how):
+    def slow(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Length", "1000")
+        handler.end_headers()
+        handler.wfile.write(b"0\t0\t5\n")
+        process.send_signal(how)
+        process.wait()
+
+    address("ncf-ml-1m")
+    server.routes = {f"/ncf-ml-1m/{name}": slow for name in NCF}
+    folder = tmp_path / "ncf-ml-1m"
+    code = (
+        f"from recsys_lib.data import load_split; load_split('ncf-ml-1m', data_home='{tmp_path}')"
+    )
+    environment = os.environ | {"RECSYS_DATA_MIRROR": server.url}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=-3)
+    process.wait(60)
+    assert folder.exists() == (how == signal.SIGKILL)
+    server.routes = {f"/{name}": content for name, content in NCF.items()}
+    load_split("ncf-ml-1m", data_home=tmp_path, progress=False)
+    assert names_in(folder) == sorted(NCF)
 
 
 def test_what_to_put_where(nowhere):
@@ -146,19 +180,8 @@ def test_what_to_put_where(nowhere):
     assert not (nowhere / "ncf-ml-1m").exists()
 
 
-@pytest.mark.filterwarnings("ignore:.*SYNTHETIC")
 @pytest.mark.parametrize("name", DATASETS)
-def test_stand_ins_have_every_field_of_the_real_data(real_data, nowhere, monkeypatch, name):
-    stand_ins = load_all(name, fallback="synthetic")
-    monkeypatch.undo()
-    real_data(name)  # or skip
-    for stand_in, real in zip(stand_ins, load_all(name), strict=True):
-        assert type(stand_in) is type(real)
-        assert fields(stand_in) == fields(real)
-
-
-@pytest.mark.parametrize("name", DATASETS)
-def test_stand_ins_are_of_the_same_kind(nowhere, name):
+def test_stand_ins_are_of_the_same_kind(nowhere, real_data, monkeypatch, name):
     card = DATASETS[name]
     with pytest.warns(UserWarning, match=f"{name} is not to be had.*SYNTHETIC") as caught:
         data, *splits = load_all(name, fallback="synthetic")
@@ -166,41 +189,27 @@ def test_stand_ins_are_of_the_same_kind(nowhere, name):
     vocabularies = {"user_vocabulary", "item_vocabulary"} if "item_names" in card.columns else set()
     assert fields(data) == set(card.columns) | vocabularies
     assert data.is_synthetic and data.name == f"synthetic (for {name})"
-    assert len(splits) == card.num_splits
     for split in splits:
         assert split.is_synthetic
         assert fields(split) - {"negatives", "validation"} == fields(data)
         assert len(split.all_rows()) == len(data)
         assert split.train.to_csr()[split.test.user_ids, split.test.item_ids].sum() == 0
-
-
-@pytest.mark.filterwarnings("ignore:.*SYNTHETIC")
-def test_stand_ins_follow_the_protocol(nowhere):
-    split = load_split("ncf-ml-1m", fallback="synthetic", progress=False)
-    assert split.negatives.shape == (split.num_users, 99)
-    met = split.train.to_csr() + split.test.to_csr()
-    assert met[np.repeat(split.test.user_ids, 99), split.negatives.ravel()].sum() == 0
-    assert all(len(set(row)) == 99 for row in split.negatives.tolist())
-    frame = load_frame("online-retail", fallback="synthetic", progress=False)
-    assert list(frame.columns) == RETAIL_HEADER.strip().split(",")
-    assert (frame.groupby("InvoiceNo")["CustomerID"].nunique() == 1).all()
-    assert frame.groupby("InvoiceNo").size().mean() > 1.5
+        if split.negatives is not None:
+            assert split.negatives.shape == (split.num_users, 99)
+            assert all(len(set(row)) == 99 for row in split.negatives.tolist())
+    monkeypatch.undo()
+    real = real_data(name)  # or skip
+    assert fields(splits[0] if isinstance(real, Split) else data) == fields(real)
 
 
 @pytest.mark.parametrize(
     ("load", "arguments", "message"),
     [
-        (
-            load_dataset,
-            {"name": "ml-1m"},
-            "name is 'ml-1m': expected one of ncf-ml-1m, .*synthetic",
-        ),
+        (load_dataset, {"name": "ml-1m"}, "name is 'ml-1m': .*ncf-ml-1m, .*synthetic"),
         (load_dataset, {"name": "ml-100k", "fallback": "yes"}, "fallback is 'yes'"),
         (load_dataset, {"name": "synthetic", "preset": "films"}, "preset is 'films'"),
         (load_split, {"name": "ml-latest-small"}, "name is 'ml-latest-small': expected .*ml-100k"),
         (load_split, {"name": "ml-100k", "fold": 6}, "fold is 6"),
-        (load_split, {"name": "ncf-ml-1m", "fold": 2}, "fold is 2"),
-        (load_frame, {"name": "ml-100k"}, "name is 'ml-100k': expected one of online-retail"),
     ],
 )
 def test_bad_arguments(load, arguments, message):
@@ -228,7 +237,6 @@ def test_mirror_with_plain_and_packed_files(server, address, tmp_path, monkeypat
     ("suffix", "content", "message"),
     [
         ("", b"0 1 2\n", "wrong checksum"),
-        (".gz", gzip.compress(b"0 1 2\n", mtime=0), "wrong checksum"),
         (".gz", gzip.compress(b"0 1 2\n" * 99, mtime=0)[:-9], "no whole gzip file"),
     ],
 )
@@ -238,18 +246,6 @@ def test_mirror_is_checked(server, tmp_path, monkeypatch, suffix, content, messa
     with pytest.raises(DownloadError, match=message):
         load_split("adressa-macr", data_home=tmp_path, progress=False)
     assert names_in(tmp_path) == []
-
-
-def test_official_address_with_git_blob_ids(server, address, tmp_path):
-    address("adressa-macr", files=DATASETS["adressa-macr"].files)
-    server.routes = {"/train.txt": b"0 1 2\n", "/test.txt": b"0 3\n"}
-    with pytest.raises(DownloadError, match="git:bd8920e78e87ce47552862cdacc3695ba6fb42c6"):
-        load_split("adressa-macr", data_home=tmp_path, progress=False)
-    assert names_in(tmp_path) == []
-    address("adressa-macr")
-    split = load_split("adressa-macr", data_home=tmp_path, progress=False)
-    assert split.train.to_frame().to_numpy().tolist() == [[0, 1], [0, 2]]
-    assert split.test.item_ids.tolist() == [3]
 
 
 def zipped(members):
@@ -278,14 +274,6 @@ def test_archive(server, address, tmp_path):
     assert names_in(tmp_path / name) == sorted(DATASETS[name].files)
 
 
-def test_archive_that_points_out_of_the_folder(server, address, tmp_path):
-    server.routes["/m.zip"] = zipped({"ml-100k/u.data": "", "ml-100k/u.item": "", "../evil": ""})
-    address("ml-100k", "/m.zip")
-    with pytest.raises(DownloadError, match="points out of the folder"):
-        load_dataset("ml-100k", data_home=tmp_path / "home", progress=False)
-    assert list(tmp_path.rglob("*")) == [tmp_path / "home"]
-
-
 def test_pickles_become_text(server, address, tmp_path, monkeypatch):
     train = defaultdict(dict, {1: {3: 1, 2: 1}, 0: {5: 1}})
     parts = {"train_mat_0": train, "valid_sample_0": {0: 1, 1: 4}, "test_sample_0": {0: [2]}}
@@ -304,7 +292,7 @@ def test_pickles_run_nothing(tmp_path, monkeypatch, call):
     monkeypatch.chdir(tmp_path)
     kind = type("Evil", (), {"__reduce__": lambda self: call})
     with pytest.raises(DownloadError, match="is not allowed in a data file"):
-        pairs_from_pickle(pickle.dumps({0: kind()}), "evil")
+        pairs_from_pickle(pickle.dumps({0: kind()}))
     assert names_in(tmp_path) == []
 
 
@@ -321,17 +309,26 @@ def test_retail_from_uci(server, address, tmp_path):
     with pytest.raises(DownloadError, match="has 5 rows: expected 541909"):
         load_dataset("online-retail", data_home=tmp_path, progress=False)
     assert names_in(tmp_path) == []
-    address("online-retail", "/data.csv", statistics={"rows": 5})
+    address("online-retail", "/data.csv", statistics={"rows": 5, "quantity": 12})
     frame = load_frame("online-retail", data_home=tmp_path, progress=False)
     assert len(frame) == 5
     assert str(frame["InvoiceDate"][0]) == "2010-12-01 08:26:00"
-    assert frame["CustomerID"].isna().tolist() == [False, False, True, False, False]
     data = load_dataset("online-retail", data_home=tmp_path, progress=False)
     assert data.user_vocabulary[data.user_ids].tolist() == [17850, 12583]
     assert data.item_vocabulary.tolist() == ["85123A"]
     assert data.ratings.tolist() == [6, 2]
     assert data.item_names == ("HOLDER, WHITE",)
+    mixed = frame.astype({"CustomerID": float, "Quantity": float})  # as from a spreadsheet
+    mixed["InvoiceNo"] = [int(v) if v.isdigit() else v for v in mixed["InvoiceNo"]]
+    mixed["StockCode"] = [float(v) if v.isdigit() else v for v in mixed["StockCode"]]
+    report = "3 of 5 rows are dropped: 1 without a customer, 1 .*quantity.*, 1 .*, 1 .*product code"
+    with pytest.warns(UserWarning, match=report):
+        again = purchases_of(mixed)
+    for field in ("user_ids", "item_ids", "timestamps", "user_vocabulary", "item_vocabulary"):
+        assert getattr(again, field).tolist() == getattr(data, field).tolist()
     path = tmp_path / "online-retail" / "online_retail.csv.gz"
-    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b",6,", b",six,")))
-    with pytest.raises(CorruptFileError, match="line 2: Quantity is 'six'"):
-        load_frame("online-retail", data_home=tmp_path)
+    content = gzip.decompress(path.read_bytes())
+    for wrong, message in ((b",six,", "six"), (b",7,", "quantity is 13: expected 12")):
+        path.write_bytes(gzip.compress(content.replace(b",6,", wrong)))
+        with pytest.raises(CorruptFileError, match=message):
+            load_frame("online-retail", data_home=tmp_path)

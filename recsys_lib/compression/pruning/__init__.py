@@ -3,8 +3,13 @@
 One verb, :func:`prune`, takes a model and a config that says what goes.
 """
 
-from recsys_lib.compression.pruning.layers import LayerRemoval, ablate_layers
-from recsys_lib.compression.pruning.neurons import NeuronPruning, neuron_importance, remove_neurons
+from recsys_lib.compression.pruning.hidden import (
+    LayerRemoval,
+    NeuronPruning,
+    ablate_layers,
+    neuron_importance,
+    remove_neurons,
+)
 from recsys_lib.compression.pruning.prune import prune
 from recsys_lib.compression.pruning.rating_models import sample_pairs
 from recsys_lib.compression.pruning.sparse import SparseMLP, break_even_sparsity, store_sparse

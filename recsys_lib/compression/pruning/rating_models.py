@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import check_number
+from recsys_lib.checks import check_counts, check_number
 from recsys_lib.compression import CompressedModel, EncodedTensor, named_weights
 from recsys_lib.compression.compressed import compare_weights
 from recsys_lib.compression.tensors import DenseTensor
@@ -130,14 +130,10 @@ def as_compressed(
     return CompressedModel(tensors | dict(more), after, report)
 
 
-def check_data(interactions: Interactions | None, num_users: int, num_items: int) -> Interactions:
+def check_data(interactions: Any, num_users: int, num_items: int) -> Interactions:
     """Return the interactions, if they are some and count what the model counts."""
-    if interactions is None:
-        raise ValueError("interactions is None: expected some to run through the model")
     check_interactions(interactions)
-    counts, expected = (interactions.num_users, interactions.num_items), (num_users, num_items)
-    if counts != expected:
-        raise ValueError(f"interactions counts {counts} users and items: expected {expected}")
+    check_counts("interactions", interactions, (num_users, num_items))
     return interactions
 
 
@@ -163,7 +159,7 @@ def sample_pairs(
 
     Raises:
         TypeError: not Interactions, or not such a model.
-        ValueError: None, or other counts of users and items than the model's.
+        ValueError: other counts of users and items than the model's.
 
     Example:
         >>> model = build_rating_model(RatingModelConfig("dot_product", 2, 3))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_choice, check_number, check_weights
+from recsys_lib.checks import check_choice, check_number, check_range, check_shape, check_weights
 from recsys_lib.compression.tensors import DenseTensor, EncodedTensor
 
 LAYOUTS = ("csr", "bitmap", "dense", "smallest")
@@ -38,42 +38,26 @@ class CSRTensor(EncodedTensor):
     kind = "csr"
 
     def __init__(self, values: NDArray[np.float32]) -> None:
-        import scipy.sparse
-
-        self.shape = values.shape
-        self._matrix = scipy.sparse.csr_matrix(values.reshape(_as_matrix(values.shape)))
-
-    def header(self) -> dict[str, Any]:
-        """Return the shape."""
-        return {"shape": list(self.shape)}
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return row lengths (rows,), columns (nonzeros,) and values (nonzeros,)."""
-        lengths = np.diff(self._matrix.indptr)
-        return {
+        matrix = values.reshape(_as_matrix(values.shape))
+        rows, columns = np.nonzero(matrix)
+        lengths = np.bincount(rows, minlength=len(matrix))
+        arrays = {
             "row_lengths": lengths.astype(np.min_scalar_type(int(lengths.max()))),
-            "columns": self._matrix.indices.astype(np.min_scalar_type(self._matrix.shape[1] - 1)),
-            "values": self._matrix.data,
+            "columns": columns.astype(np.min_scalar_type(matrix.shape[1] - 1)),
+            "values": matrix[rows, columns],
         }
-
-    @classmethod
-    def from_parts(cls, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
-        """Put header and arrays together again; ValueError where they do not fit."""
-        import scipy.sparse
-
-        rows, columns = _as_matrix(tuple(header["shape"]))
-        starts = np.concatenate([[0], np.cumsum(arrays["row_lengths"], dtype=np.int64)])
-        places, values = arrays["columns"], arrays["values"]
-        if (len(starts), starts[-1], len(places)) != (rows + 1, len(values), len(values)):
-            raise ValueError(f"arrays do not fit shape {header['shape']} and each other")
-        if places.size and places.max() >= columns:
-            raise ValueError(f"columns reach {places.max()}: expected less than {columns}")
-        matrix = scipy.sparse.csr_matrix((values, places, starts), (rows, columns))
-        return cls(matrix.toarray().reshape(header["shape"]))
+        super().__init__({"shape": list(values.shape)}, arrays)
 
     def decode(self) -> NDArray[np.float32]:
-        """Return the array."""
-        return self._matrix.toarray().reshape(self.shape)
+        """Return the array; ValueError where the parts do not fit."""
+        lengths, columns, values = (self._arrays[n] for n in ("row_lengths", "columns", "values"))
+        dense = np.zeros(_as_matrix(self.shape), np.float32)
+        found = len(lengths), int(lengths.sum()), len(columns)
+        if found != (len(dense), len(values), len(values)):
+            raise ValueError(f"arrays do not fit shape {self.shape} and each other")
+        check_range("columns", columns, dense.shape[1])
+        dense[np.repeat(np.arange(len(dense)), lengths), columns] = values
+        return dense.reshape(self.shape)
 
 
 class BitmapTensor(EncodedTensor):
@@ -93,32 +77,16 @@ class BitmapTensor(EncodedTensor):
     kind = "bitmap"
 
     def __init__(self, values: NDArray[np.float32]) -> None:
-        self.shape = values.shape
-        self._bits, self._values = np.packbits(values != 0), values[values != 0]
-
-    def header(self) -> dict[str, Any]:
-        """Return the shape."""
-        return {"shape": list(self.shape)}
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return bits (ceil(size / 8),), the first in the highest place, and values (nonzeros,)."""
-        return {"bits": self._bits, "values": self._values}
-
-    @classmethod
-    def from_parts(cls, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
-        """Put header and arrays together again; ValueError where they do not fit."""
-        result = cls.__new__(cls)
-        result.shape, result._bits = tuple(header["shape"]), arrays["bits"]
-        result._values = arrays["values"]
-        found = len(result._bits), int(np.unpackbits(result._bits).sum())
-        if found != (-(-math.prod(result.shape) // 8), len(result._values)):
-            raise ValueError(f"arrays do not fit shape {header['shape']} and each other")
-        return result
+        arrays = {"bits": np.packbits(values != 0), "values": values[values != 0]}
+        super().__init__({"shape": list(values.shape)}, arrays)
 
     def decode(self) -> NDArray[np.float32]:
-        """Return the array."""
+        """Return the array; ValueError where the parts do not fit."""
+        bits, values = self._arrays["bits"], self._arrays["values"]
         dense = np.zeros(math.prod(self.shape), np.float32)
-        dense[np.unpackbits(self._bits, count=dense.size).astype(bool)] = self._values
+        if (len(bits), np.unpackbits(bits).sum()) != (-(-dense.size // 8), len(values)):
+            raise ValueError(f"arrays do not fit shape {self.shape} and each other")
+        dense[np.unpackbits(bits, count=dense.size).astype(bool)] = values
         return dense.reshape(self.shape)
 
 
@@ -216,11 +184,7 @@ class SparseMLP:
             weights = check_weights(f"layers[{number}] kernel", kernel, ndim=2)
             offsets = check_weights(f"layers[{number}] bias", bias, ndim=1)
             width = self._layers[-1][0].shape[0] if number else len(weights)
-            if weights.shape != (width, len(offsets)):
-                raise ValueError(
-                    f"layers[{number}] has kernel {weights.shape} and bias {offsets.shape}: "
-                    f"expected ({width}, outputs) and (outputs,)"
-                )
+            check_shape(f"layers[{number}] kernel", weights, (width, len(offsets)))
             flags.append(bool(np.mean(weights == 0) >= sparse_from))
             turned = np.ascontiguousarray(weights.T)  # (outputs, inputs)
             matrix = scipy.sparse.csr_matrix(turned) if flags[-1] else turned
@@ -230,9 +194,7 @@ class SparseMLP:
     def __call__(self, inputs: ArrayLike) -> NDArray[np.float32]:
         """Return the outputs of the last layer: (n, inputs) to (n, outputs) float32."""
         values = np.asarray(inputs, np.float32)
-        num_inputs = self._layers[0][0].shape[1]
-        if values.ndim != 2 or values.shape[1] != num_inputs:
-            raise ValueError(f"inputs has shape {values.shape}: expected (n, {num_inputs})")
+        check_shape("inputs", values, (values.shape[0], self._layers[0][0].shape[1]))
         values = np.ascontiguousarray(values.T)  # (inputs, n)
         for number, (matrix, bias) in enumerate(self._layers):
             values = matrix @ values  # (outputs, n)

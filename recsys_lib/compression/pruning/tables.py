@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_choice, check_ids, check_weights
+from recsys_lib.checks import check_choice, check_ids, check_number, check_shape, check_weights
 from recsys_lib.compression import CompressedModel, EncodedTensor, named_weights
 from recsys_lib.compression.pruning.prune import Pruning
 from recsys_lib.compression.pruning.rating_models import (
@@ -81,10 +81,7 @@ class DimensionReduction(Pruning):
         """Return the model with shorter embeddings."""
         shape: Any = model if isinstance(model, Factors) else read_config(model)
         weights = dict(named_weights(model))
-        if self.embedding_dim > shape.embedding_dim:
-            raise ValueError(
-                f"embedding_dim is {self.embedding_dim}: expected at most {shape.embedding_dim}"
-            )
+        check_number("embedding_dim", self.embedding_dim, 1, shape.embedding_dim, integer=True)
         if isinstance(model, Factors):
             if model.user_vectors is None:
                 raise ValueError("model holds items only: expected user vectors to turn with them")
@@ -172,10 +169,7 @@ def rotate_to_principal_axes(user_vectors: ArrayLike, item_vectors: ArrayLike) -
     """
     users = check_weights("user_vectors", user_vectors, ndim=2)
     items = check_weights("item_vectors", item_vectors, ndim=2)
-    if users.shape[1] != items.shape[1]:
-        raise ValueError(
-            f"user_vectors has shape {users.shape}, item_vectors {items.shape}: expected one width"
-        )
+    check_shape("item_vectors", items, (len(items), users.shape[1]))
     q_users, r_users = np.linalg.qr(users.astype(np.float64))
     q_items, r_items = np.linalg.qr(items.astype(np.float64))
     left, values, right = np.linalg.svd(r_users @ r_items.T)
@@ -262,18 +256,11 @@ class RowMap(EncodedTensor):
     kind = "row_map"
 
     def __init__(self, kept: NDArray[np.bool_]) -> None:
-        self.kept, self.shape = kept, kept.shape
+        super().__init__({"shape": list(kept.shape)}, {"kept": np.packbits(kept)})
+        self.kept = kept
         own = int(kept.sum())
         self.num_rows = own + (own < len(kept))
         self.rows = np.where(kept, np.cumsum(kept) - 1, own)
-
-    def header(self) -> dict[str, Any]:
-        """Return the shape."""
-        return {"shape": list(self.shape)}
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the bits."""
-        return {"kept": np.packbits(self.kept)}
 
     @classmethod
     def from_parts(cls, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:

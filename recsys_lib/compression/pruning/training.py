@@ -12,7 +12,7 @@ from recsys_lib.checks import check_number, check_sparsity, check_type
 from recsys_lib.compression import CompressedModel, named_weights, store_weights, with_weights
 from recsys_lib.compression.pruning.sparse import store_sparse
 from recsys_lib.compression.pruning.weights import Array, Mask, WeightPruning
-from recsys_lib.compression.weights import keras_model
+from recsys_lib.compression.weights import keras_model, named_variables
 from recsys_lib.data import Interactions
 from recsys_lib.models import Recommender
 from recsys_lib.models.factors import Factors
@@ -154,9 +154,7 @@ def fit_pruned(
     schedule = schedule or (lambda step, final_sparsity: final_sparsity)
     options = _training_options(model, options, frequency)
     inner = model if isinstance(model, Factors) else keras_model(model)
-    if not isinstance(inner, keras.Model):
-        found = f"{type(inner).__module__.split('.')[0]} {type(inner).__name__}"
-        raise TypeError(f"model is a {found}: expected a Keras 3 model (see prune, and tfmot)")
+    check_type("model", inner, (keras.Model,), " of Keras 3 (see prune, and tfmot)")
     inner = with_weights(inner, {})
     final = config.final_sparsities(named_weights(inner))
     epochs = options.get("epochs", 10)
@@ -166,12 +164,9 @@ def fit_pruned(
         last_draw = (updates - 1) // frequency * frequency
     for sparsity in final.values():
         if (last := schedule(last_draw, sparsity)) != sparsity:
-            raise ValueError(
-                f"schedule reaches sparsity {last:.4g} at the last draw of masks, step {last_draw}:"
-                f" expected {sparsity}, so an end_step of at most {last_draw} or more epochs"
-            )
+            raise ValueError(f"schedule ends at {last:.4g} (step {last_draw}): expected {sparsity}")
     masks: dict[str, Mask] = {}
-    variables = dict(zip(named_weights(inner), inner.weights, strict=True))
+    variables = named_variables(inner)
     for name in final:
         if not variables[name].trainable:
             raise ValueError(f"{name} is not trainable: expected weights that training changes")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_choice, check_names, check_number, check_sparsity, check_weights
+from recsys_lib.checks import check_choice, check_names, check_number, check_shape, check_weights
 from recsys_lib.compression import CompressedModel, named_weights, store_weights
 from recsys_lib.compression.pruning.prune import Pruning
 from recsys_lib.compression.pruning.sparse import LAYOUTS, store_sparse
@@ -69,10 +69,9 @@ class WeightPruning(Pruning):
         check_choice("pooling", self.pooling, ("mean", "max"))
         self._check_integers(group_size=2)
         self._check_sparsity()
-        if not isinstance(self.block_size, tuple) or len(self.block_size) != 2:
-            raise TypeError(f"block_size is {self.block_size!r}: expected a tuple (rows, columns)")
-        for axis, length in enumerate(self.block_size):
-            check_number(f"block_size[{axis}]", length, 1, integer=True)
+        check_shape("block_size", np.asarray(self.block_size), (2,))
+        size = tuple(check_number("block_size", n, 1, integer=True) for n in self.block_size)
+        object.__setattr__(self, "block_size", size)
         if isinstance(self.names, str):
             raise TypeError(f"names is {self.names!r}: expected a tuple of names")
         by_name = isinstance(self.sparsity, Mapping)
@@ -188,12 +187,10 @@ def magnitude_mask(
         array([[1, 0, 1],
                [0, 1, 0]])
     """
-    config = WeightPruning(
-        sparsity, granularity, block_size=block_size, pooling=pooling, group_size=group_size
-    )
-    return _mask(
-        "weights", np.abs(check_weights("weights", weights)), config, check_sparsity(sparsity)
-    )
+    units: dict[str, Any] = {"block_size": block_size, "pooling": pooling, "group_size": group_size}
+    config = WeightPruning(sparsity, granularity, **units)
+    magnitudes = np.abs(check_weights("weights", weights))
+    return _mask("weights", magnitudes, config, sparsity)
 
 
 def num_kept(num_units: int, sparsity: float) -> int:

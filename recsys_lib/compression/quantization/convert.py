@@ -31,7 +31,13 @@ from recsys_lib.compression.quantization.qat import (
 )
 from recsys_lib.compression.quantization.uniform import UniformQuantization, UniformTensor
 from recsys_lib.compression.tensors import DenseTensor, EncodedTensor
-from recsys_lib.compression.weights import keras_model, named_weights, replace_keras_model
+from recsys_lib.compression.weights import (
+    keras_model,
+    named_layers,
+    named_variables,
+    named_weights,
+    replace_keras_model,
+)
 from recsys_lib.models import Recommender
 
 
@@ -167,26 +173,26 @@ def quantize_dynamic(model: Any) -> CompressedModel:
 
     inner = keras_model(model)
     check_type("model", inner, (keras.Model,))
+
+    def clone(layer: Any) -> Any:
+        kind = DynamicDense if type(layer) is keras.layers.Dense else type(layer)
+        return kind.from_config(layer.get_config())
+
+    new = keras.models.clone_model(inner, clone_function=clone, recursive=True)
+    dense = {path: la for path, la in named_layers(new).items() if isinstance(la, DynamicDense)}
     weights = named_weights(model)
-    dense = {layer.name for layer in inner.layers if type(layer) is keras.layers.Dense}
     by_row = UniformQuantization(8, symmetric=True, scale_dtype="float32")
     by_column = replace(by_row, granularity="column")
     tensors: dict[str, EncodedTensor] = {}
     for name, values in weights.items():
-        config = by_column if name.split("/")[0] in dense else by_row
+        config = by_column if name.rpartition("/")[0] in dense else by_row
         tensors[name] = config.encode(values) if values.ndim > 1 else DenseTensor(values)
-
-    def clone(layer: Any) -> Any:
-        kind = DynamicDense if layer.name in dense else type(layer)
-        return kind.from_config(layer.get_config())
-
-    new = keras.models.clone_model(inner, clone_function=clone)
-    for layer in new.layers:
-        names = [name for name in tensors if name.split("/")[0] == layer.name]
-        if layer.name in dense:
-            layer.set_quantized(*(tensors[name] for name in names))
-        else:
-            layer.set_weights([tensors[name].decode() for name in names])
+    for path, layer in dense.items():
+        own: list[Any] = [t for name, t in tensors.items() if name.rpartition("/")[0] == path]
+        layer.set_quantized(*own)
+    for name, variable in named_variables(new).items():
+        if name.rpartition("/")[0] not in dense:
+            variable.assign(tensors[name].decode())
     report = compare_weights("dynamic-range quantization", None, weights, tensors)
     whole = replace_keras_model(model, new) if isinstance(model, Recommender) else new
     return CompressedModel(tensors, whole, report)

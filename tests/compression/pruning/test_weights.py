@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from recsys_lib.models import IALS, RatingModelConfig, build_rating_model
 from recsys_lib.training import KerasRecommender
 
 SPARSITIES = [0.0, 0.1, 0.25, 0.3333, 0.5, 0.55, 0.7, 0.75, 0.8, 0.9, 0.95, 0.99, 0.999]
+TIES, UNEVEN = np.float32([[3, 1, 1, 1], [2, 1, 1, 1]]), np.full((5, 8), 0.1, np.float32)
+UNEVEN[3] = 1.0
 SHAPES = [(16, 16), (64, 32), (12, 8), (128, 20)]
 
 # Runs in a process of its own: importing TFMOT switches tf.keras to Keras 2 for the whole process.
@@ -27,48 +30,24 @@ TFMOT = """
 import json, sys
 import numpy as np
 import tensorflow as tf
-import tensorflow_model_optimization as tfmot
-from tensorflow_model_optimization.python.core.sparsity.keras import pruning_impl, pruning_utils
+from tensorflow_model_optimization.python.core.sparsity.keras import pruning_impl
 
-def mask(weights, sparsity, block_size, pooling):
+def mask(weights, sparsity=None, block=(1, 1), pooling="AVG", pattern=None):
     schedule = lambda step: (True, tf.constant(sparsity, tf.float32))
-    variable = tf.Variable(weights)
-    pruning = pruning_impl.Pruning(lambda: 0, [(variable, None, None)], schedule, block_size,
-                                   pooling)
-    return pruning._maybe_update_block_mask(variable)[1].numpy()
+    variable = tf.Variable(np.float32(weights))
+    pruning = pruning_impl.Pruning(lambda: 0, [(variable, None, None)], schedule, block, pooling,
+                                   sparsity_m_by_n=pattern)
+    return pruning._maybe_update_block_mask(variable)[1].numpy().astype(int).tolist()
 
-def n_of_m(weights, zeros, group):
-    variable = tf.Variable(weights)
-    pruning = pruning_impl.Pruning(lambda: 0, [(variable, None, None)], None, (1, 1), "AVG",
-                                   sparsity_m_by_n=(zeros, group))
-    mask = pruning._maybe_update_block_mask(variable)[1].numpy()
-    if group == 4 and zeros == 2:
-        assert pruning_utils.is_pruned_m_by_n(tf.constant(weights * mask), (2, 4))
-    return mask
-
-jobs = json.load(sys.stdin)
-results = []
-for job in jobs:
-    weights = np.float32(job["weights"])
-    if "zeros" in job:
-        result = n_of_m(weights, job["zeros"], job["group"])
-    else:
-        result = mask(weights, job["sparsity"], job["block_size"], job["pooling"])
-    results.append(result.astype(int).tolist())
-print("MASKS" + json.dumps(results))
+print("MASKS" + json.dumps([mask(*job) for job in json.load(sys.stdin)]))
 """
 
 
-def tfmot_masks(jobs: list[dict[str, object]]) -> list[np.ndarray]:
-    done = subprocess.run(
-        [sys.executable, "-c", TFMOT],
-        input=json.dumps(jobs),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return [np.array(m, bool) for m in json.loads(done.stdout.split("MASKS")[1])]
+def tfmot_masks(jobs: list[Any]) -> list[np.ndarray]:
+    listed = [(weights.tolist(), *rest) for weights, *rest in jobs]
+    command = [sys.executable, "-c", TFMOT]
+    printed = subprocess.check_output(command, input=json.dumps(listed), text=True)
+    return [np.array(mask, bool) for mask in json.loads(printed.split("MASKS")[1])]
 
 
 def matrix(shape: tuple[int, int], seed: int = 0) -> np.ndarray:
@@ -81,76 +60,51 @@ def test_masks_are_those_of_tfmot() -> None:
     for seed, shape in enumerate(SHAPES):
         weights = matrix(shape, seed)
         for sparsity in SPARSITIES:
-            job = {"weights": weights.tolist(), "sparsity": sparsity}
-            jobs.append(job | {"block_size": (1, 1), "pooling": "AVG"})
+            jobs.append((weights, sparsity))
             ours.append(magnitude_mask(weights, sparsity))
             for block, pooling in (((4, 4), "mean"), ((2, 4), "max"), ((4, 1), "mean")):
-                name = {"mean": "AVG", "max": "MAX"}[pooling]
-                jobs.append(job | {"block_size": block, "pooling": name})
+                jobs.append((weights, sparsity, block, {"mean": "AVG", "max": "MAX"}[pooling]))
                 options = {"block_size": block, "pooling": pooling}
                 ours.append(magnitude_mask(weights, sparsity, "block", **options))
     for shape in ((8, 3), (16, 16), (6, 5), (7, 4), (3, 2)):  # groups that fit, and that do not
         for zeros, group in ((2, 4), (1, 4), (3, 4), (1, 2), (4, 8)):
             for weights in (matrix(shape), np.round(matrix(shape))):  # rounded: with many ties
-                jobs.append({"weights": weights.tolist(), "zeros": zeros, "group": group})
+                jobs.append((weights, None, (1, 1), "AVG", (zeros, group)))
                 ours.append(magnitude_mask(weights, zeros / group, "n_of_m", group_size=group))
-    for job, theirs, mine in zip(jobs, tfmot_masks(jobs), ours, strict=True):
+    *masks, tied, padded = tfmot_masks([*jobs, (TIES, 0.5), (UNEVEN, 0.5, (4, 4), "MAX")])
+    for job, theirs, mine in zip(jobs, masks, ours, strict=True):
         np.testing.assert_array_equal(mine, theirs, err_msg=str(job)[-120:])
-
-
-@pytest.mark.slow
-def test_where_tfmot_differs() -> None:
-    ties = np.float32([[3, 1, 1, 1], [2, 1, 1, 1]])
-    uneven = np.full((5, 8), 0.1, np.float32)
-    uneven[3] = 1.0
-    jobs = [
-        {"weights": ties.tolist(), "sparsity": 0.5, "block_size": (1, 1), "pooling": "AVG"},
-        {"weights": uneven.tolist(), "sparsity": 0.5, "block_size": (4, 4), "pooling": "MAX"},
-    ]
-    theirs = tfmot_masks(jobs)
-    assert theirs[0].sum() == 8  # asked for 4, keeps all that are equal to the fourth
-    mask = magnitude_mask(ties, 0.5)
-    assert mask.sum() == 4
-    assert not (mask & ~theirs[0]).any()
-    # Blocks of 4 and 1 rows. TFMOT pads at both ends, so it measures rows 0-2 and 3-4, and removes
-    # the row with the largest weights together with rows 0-2.
-    assert theirs[1].all(axis=1).tolist() == [False] * 4 + [True]
-    mask = magnitude_mask(uneven, 0.5, "block", pooling="max")
+    # Where it differs: asked for 4 it keeps all that are equal to the fourth;
+    assert tied.sum() == 8 and magnitude_mask(TIES, 0.5).sum() == 4
+    # it pads at both ends, so it measures rows 0-2 and 3-4, and removes blocks of 4 and 1 rows.
+    mask = magnitude_mask(UNEVEN, 0.5, "block", pooling="max")
+    assert padded.all(axis=1).tolist() == [False] * 4 + [True]
     assert mask.all(axis=1).tolist() == [True] * 4 + [False]
 
 
-@pytest.mark.parametrize("size", [1, 2, 7, 10, 33, 1000, 65536])
-def test_exactly_as_many_are_kept_as_documented(size: int) -> None:
-    for values in (matrix((1, size))[0], np.ones(size, np.float32), np.zeros(size, np.float32)):
+@pytest.mark.parametrize("size", [1, 2, 7, 10, 33, 65536])
+def test_exactly_as_many_are_kept_as_documented_and_of_equal_ones_the_first(size: int) -> None:
+    for values in (matrix((1, size))[0], np.ones(size, np.float32)):
         for sparsity in SPARSITIES:
-            assert magnitude_mask(values, sparsity).sum() == num_kept(size, sparsity)
+            assert magnitude_mask(values, sparsity).sum() == (kept := num_kept(size, sparsity))
+    assert magnitude_mask(values, sparsity)[:kept].all()
+    pattern = magnitude_mask(np.ones((8, 1), np.float32), 0.5, "n_of_m")
+    assert pattern.ravel().tolist() == [True, True, False, False] * 2
 
 
-def test_of_equal_weights_the_first_are_kept() -> None:
-    kept = magnitude_mask(np.float32([[1, -1, 1], [1, 2, 1]]), 0.5)
-    assert kept.tolist() == [[True, True, False], [False, True, False]]
-    kept = magnitude_mask(np.ones((8, 1), np.float32), 0.5, "n_of_m")
-    assert kept.ravel().tolist() == [True, True, False, False] * 2
+SHARE = st.floats(0, 0.999)
+VALUES = st.sampled_from([0, 0.5, -0.5, 1, -2, 3])
 
 
 @settings(max_examples=150, deadline=None)
-@given(
-    weights=arrays(np.float32, (7, 6), elements=st.sampled_from([0, 0.5, -0.5, 1, -2, 3])),
-    sparsities=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)),
-    granularity=st.sampled_from(GRANULARITIES),
-)
-def test_masks_are_nested(
-    weights: np.ndarray, sparsities: tuple[float, float], granularity: str
-) -> None:
-    less, more = (magnitude_mask(weights, s, granularity) for s in sorted(sparsities))
+@given(arrays(np.float32, (7, 6), elements=VALUES), SHARE, SHARE, st.sampled_from(GRANULARITIES))
+def test_masks_are_nested(weights: np.ndarray, a: float, b: float, granularity: str) -> None:
+    less, more = (magnitude_mask(weights, s, granularity) for s in sorted((a, b)))
     assert not (more & ~less).any()
 
 
 @settings(max_examples=80, deadline=None)
-@given(
-    weights=arrays(np.float32, (9, 5), elements=st.floats(-8, 8, width=32)),
-    sparsity=st.floats(0, 0.999),
-)
+@given(arrays(np.float32, (9, 5), elements=st.floats(-8, 8, width=32)), SHARE)
 def test_nothing_that_is_removed_is_larger_than_what_is_kept(
     weights: np.ndarray, sparsity: float
 ) -> None:
@@ -182,36 +136,6 @@ def test_rows_and_blocks_go_as_a_whole() -> None:
     assert (blocks == 16).sum() == 3
     three = magnitude_mask(matrix((6, 8)).reshape(6, 4, 2), 0.5, "row")
     assert three.all(axis=(1, 2)).sum() == 3
-
-
-@pytest.mark.parametrize(
-    ("error", "message", "weights", "options"),
-    [
-        (
-            ValueError,
-            r"sparsity is 1\.0",
-            np.ones(4),
-            {"sparsity": 1.0},
-        ),
-        (ValueError, "sparsity is nan", np.ones(4), {"sparsity": float("nan")}),
-        (ValueError, "weights holds 4 NaN", np.full((2, 2), np.nan), {}),
-        (ValueError, r"weights has shape \(0, 4\)", np.ones((0, 4)), {}),
-        (ValueError, r"\(4,\): expected a matrix for 'row'", np.ones(4), {"granularity": "row"}),
-        (ValueError, "expected a matrix", np.ones((2, 2, 2)), {"granularity": "block"}),
-        (ValueError, "expected a matrix", np.ones(4), {"granularity": "n_of_m"}),
-        (ValueError, "granularity is '2:4'", np.ones(4), {"granularity": "2:4"}),
-        (ValueError, r"block_size\[0\] is 0", np.ones(4), {"block_size": (0, 4)}),
-        (ValueError, "pooling is 'sum'", np.ones(4), {"pooling": "sum"}),
-        (ValueError, "group_size is 1", np.ones(4), {"group_size": 1}),
-        (TypeError, "weights is of type int64", [[1, 2]], {}),
-        (TypeError, "block_size is 4", np.ones(4), {"block_size": 4}),
-    ],
-)
-def test_errors_of_masks(
-    error: type[Exception], message: str, weights: object, options: dict
-) -> None:
-    with pytest.raises(error, match=message):
-        magnitude_mask(weights, **({"sparsity": 0.5} | options))
 
 
 CONFIG = RatingModelConfig("mlp_ranker", 200, 150, embedding_dim=16, hidden_units=(32, 16))
@@ -266,40 +190,45 @@ def test_a_global_budget_is_kept_in_all_and_differs_by_layer() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"sparsity": 1.0}, ValueError, "sparsity is 1.0"),
-        ({"sparsity": {"a": -0.5}}, ValueError, r"sparsity\['a'\] is -0.5"),
-        ({"granularity": "filter"}, ValueError, "granularity is 'filter'"),
-        ({"budget": "total"}, ValueError, "budget is 'total': expected one of layer, global"),
-        ({"budget": "global", "sparsity": {"a": 0.5}}, ValueError, "sparsity is given by name"),
-        ({"names": ("a",), "sparsity": {"a": 0.5}}, ValueError, "sparsity is given by name"),
-        ({"budget": "global", "granularity": "row"}, ValueError, "expected 'element'"),
-        ({"names": "dense_0/kernel"}, TypeError, "names is 'dense_0/kernel': expected a tuple"),
-        ({"layout": "coo"}, ValueError, "layout is 'coo'"),
-    ],
-)
-def test_errors_of_the_config(options: dict, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        WeightPruning(**options)
-
-
-def test_errors_of_the_model() -> None:
+def test_refuses() -> None:
     import keras
 
+    four, cube = np.ones(4), np.ones((2, 2, 2))
     broken = with_weights(ranker(), {})
     broken.get_layer("dense_0").kernel.assign(np.full((32, 32), np.nan))
     unbuilt = keras.Sequential([keras.layers.Dense(2)])
-    for error, message, model, config in (
-        (ValueError, "names names 'x'", ranker(), WeightPruning(names=("x",))),
-        (ValueError, "sparsity names 'x'", ranker(), WeightPruning({"x": 0.5})),
-        (ValueError, "expected at least one", ranker(), WeightPruning({})),
-        (ValueError, "dense_0/bias has", ranker(), WeightPruning({"dense_0/bias": 0.5}, "row")),
-        (TypeError, "config is of type float", ranker(), 0.5),
-        (ValueError, "not built", unbuilt, WeightPruning()),
-        (RuntimeError, "fit", IALS(), WeightPruning()),
-        (ValueError, "dense_0/kernel holds 1024 NaN", broken, WeightPruning()),
+    whole, mask = WeightPruning(), magnitude_mask
+    config: Any = WeightPruning
+    by_name = {"dense_0/kernel": 0.5}
+    for error, message, call in (
+        (ValueError, "sparsity is 1.0", lambda: mask(four, 1.0)),
+        (ValueError, "sparsity is nan", lambda: mask(four, float("nan"))),
+        (ValueError, "weights holds 4 NaN", lambda: mask(four * np.nan, 0.5)),
+        (ValueError, r"weights has shape \(0, 4\)", lambda: mask(np.ones((0, 4)), 0.5)),
+        (ValueError, "expected a matrix for 'row'", lambda: mask(four, 0.5, "row")),
+        (ValueError, "expected a matrix", lambda: mask(cube, 0.5, "block")),
+        (ValueError, "expected a matrix", lambda: mask(four, 0.5, "n_of_m")),
+        (ValueError, "granularity is '2:4'", lambda: mask(four, 0.5, "2:4")),
+        (ValueError, "block_size is 0", lambda: mask(four, 0.5, block_size=(0, 4))),
+        (ValueError, "block_size has shape", lambda: config(block_size=4)),
+        (ValueError, "pooling is 'sum'", lambda: mask(four, 0.5, pooling="sum")),
+        (ValueError, "group_size is 1", lambda: mask(four, 0.5, group_size=1)),
+        (TypeError, "weights is of type int64", lambda: mask([[1, 2]], 0.5)),
+        (ValueError, r"sparsity\['a'\] is -0.5", lambda: config({"a": -0.5})),
+        (ValueError, "budget is 'total'", lambda: config(budget="total")),
+        (ValueError, "sparsity is given by name", lambda: config(by_name, budget="global")),
+        (ValueError, "sparsity is given by name", lambda: config(by_name, names=("a",))),
+        (ValueError, "expected 'element'", lambda: config(0.5, "row", budget="global")),
+        (TypeError, "names is 'dense", lambda: config(names="dense_0/kernel")),
+        (ValueError, "layout is 'coo'", lambda: config(layout="coo")),
+        (ValueError, "names names 'x'", lambda: prune(ranker(), config(names=("x",)))),
+        (ValueError, "sparsity names 'x'", lambda: prune(ranker(), config({"x": 0.5}))),
+        (ValueError, "expected at least one", lambda: prune(ranker(), config({}))),
+        (ValueError, "bias has", lambda: prune(ranker(), config({"dense_0/bias": 0.5}, "row"))),
+        (TypeError, "config is of type float", lambda: prune(ranker(), 0.5)),  # type: ignore[arg-type]
+        (ValueError, "not built", lambda: prune(unbuilt, whole)),
+        (RuntimeError, "fit", lambda: prune(IALS(), whole)),
+        (ValueError, "dense_0/kernel holds 1024 NaN", lambda: prune(broken, whole)),
     ):
         with pytest.raises(error, match=message):
-            prune(model, config)  # type: ignore[arg-type]
+            call()
