@@ -279,16 +279,15 @@ def test_optimising_is_what_helps_and_not_the_start(model):
 
 
 def test_what_is_stored_is_what_scores_and_parts_make_it_again(model):
-    before = model.user_vectors.copy(), model.item_vectors.copy()
+    before = copy.deepcopy(model)
     stored = rate_distortion(model)
     for name, tensor in stored.tensors.items():
         again = read_tensor(tensor.kind, tensor.header(), tensor.arrays())
         np.testing.assert_array_equal(again.decode(), tensor.decode())
         np.testing.assert_array_equal(getattr(stored.model, name), tensor.decode())
+        np.testing.assert_array_equal(getattr(model, name), getattr(before, name))
     assert stored.nbytes == stored.report.bytes_after
     assert stored.model.recommend([0], k=3).shape == (1, 3)
-    np.testing.assert_array_equal(before[0], model.user_vectors)
-    np.testing.assert_array_equal(before[1], model.item_vectors)
 
 
 def test_a_teacher_is_what_is_imitated(model):

@@ -29,7 +29,7 @@ from recsys_lib.compression.quantization import (
     stored_bits,
     uniform_bits,
 )
-from recsys_lib.compression.quantization.mixed import GroupedTensor, ZeroTensor, encode_width
+from recsys_lib.compression.quantization.mixed import GroupedTensor, encode_width
 from recsys_lib.compression.tensors import DenseTensor, read_tensor
 from recsys_lib.data import Interactions
 from recsys_lib.evaluation import evaluate_leave_one_out
@@ -88,14 +88,10 @@ def test_each_weight_can_have_its_own_form():
     assert small.tensors[TABLES[1]].nbytes < 400 * 32 * 2 + 60
     assert small.tensors["dense_1/kernel"].nbytes > 64 * 32 * 4
     assert small.report.tensors[0].relative_error > 0
-
-
-def test_float16_halves_the_bytes_and_hardly_changes_a_score():
-    model, ids = build_rating_model(CONFIG), np.arange(300)
-    half = quantize(model, "float16")
-    assert half.report.ratio == pytest.approx(2, abs=0.05)
-    exact = np.asarray(model([ids, ids]))
-    np.testing.assert_allclose(half.score(ids, ids), exact, atol=2e-3 * np.abs(exact).max())
+    # Codes of rows are for tables, and leave kernels alone.
+    small = quantize(build_rating_model(CONFIG), ProductQuantization(8, bits=4))
+    assert all(small.tensors[name].kind == "product" for name in TABLES)
+    assert small.tensors["dense_0/kernel"].kind == "dense"
 
 
 def test_litert_stores_the_same_integers(tmp_path):
@@ -158,12 +154,6 @@ def test_arrays_and_compressed_models_go_through_the_same_verb():
     both = quantize(items, {"user_vectors": config})
     assert {tensor.kind for tensor in both.tensors.values()} == {"uniform", "codebook"}
     np.testing.assert_array_equal(both.model.item_vectors, items.model.item_vectors)
-
-
-def test_codes_of_rows_are_for_tables_and_leave_kernels_alone():
-    small = quantize(build_rating_model(CONFIG), ProductQuantization(8, bits=4))
-    assert all(small.tensors[name].kind == "product" for name in TABLES)
-    assert small.tensors["dense_0/kernel"].kind == "dense"
 
 
 @pytest.fixture(scope="module")
@@ -283,6 +273,7 @@ def test_many_pieces_and_equal_losses():
 
 
 def test_what_is_stored_takes_the_bytes_of_the_allocation():
+    assert frequency_groups([3, 1, 2, 0, 9], (0.2, 0.4, 0.4)).labels.tolist() == [1, 2, 1, 2, 0]
     groups = {
         "item_vectors": halves(16, 3),
         "user_vectors": frequency_groups(np.bincount(MET.user_ids, minlength=40), (0.25, 0.75)),
@@ -392,11 +383,6 @@ def test_a_grouped_tensor_decodes_to_its_parts_and_comes_back(data, seed, count,
     again = read_tensor(tensor.kind, json.loads(json.dumps(tensor.header())), tensor.arrays())
     np.testing.assert_array_equal(again.decode(), decoded)
     assert again.nbytes == tensor.nbytes
-
-
-def test_groups_by_frequency_and_tables_of_zeros():
-    assert frequency_groups([3, 1, 2, 0, 9], (0.2, 0.4, 0.4)).labels.tolist() == [1, 2, 1, 2, 0]
-    assert ZeroTensor((3, 0)).decode().shape == (3, 0)
 
 
 TWO = {"item_vectors[0]": 4, "item_vectors[1]": 4}
