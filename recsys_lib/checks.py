@@ -6,11 +6,16 @@ returns something, that is what to go on with: one array type, one kind of numbe
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+Ids = NDArray[np.int64]
+Floats = NDArray[np.float32]
 
 
 def check_number(
@@ -45,14 +50,20 @@ def check_number(
     kind = "an integer" if integer else "a finite number"
     if isinstance(value, bool) or not isinstance(value, kinds):
         raise TypeError(f"{name} is {value!r}: expected {kind}")
-    outside = value < low or value > high or (value == low and not include_low)
-    if outside or not np.isfinite(value):
-        if high < np.inf:
-            bound = f"from {low:g} to {high:g}" if include_low else f"in ({low:g}, {high:g}]"
-        else:
-            bound = f"of at least {low:g}" if include_low else f"above {low:g}"
+    if not np.isfinite(value) or not low <= value <= high or (value == low and not include_low):
+        bound = f"from {low:g} to {high:g}" if high < np.inf else f"of at least {low:g}"
+        bound = bound if include_low else f"above {low:g}" + f" up to {high:g}" * (high < np.inf)
         raise ValueError(f"{name} is {value}: expected {kind} {bound}")
     return int(value) if integer else float(value)
+
+
+def store_numbers(
+    config: Any, low: float, *names: str, high: float = np.inf, **options: bool
+) -> None:
+    """Check numbers of a frozen dataclass, see ``check_number``, and keep them as int or float."""
+    for name in names:
+        value = check_number(name, getattr(config, name), low, high, **options)
+        object.__setattr__(config, name, value)
 
 
 def check_k(k: Any) -> int:
@@ -108,8 +119,7 @@ def check_names(
         Traceback (most recent call last):
         ValueError: bits names 'user_table': expected some of item_vectors, user_vectors
     """
-    unknown = sorted(set(given) - set(known))
-    if unknown:
+    if unknown := sorted(set(given) - set(known)):
         raise ValueError(
             f"{name} names {unknown[0]!r}: expected some of {', '.join(sorted(known))}"
         )
@@ -135,7 +145,7 @@ def check_range(name: str, ids: NDArray[Any], count: int) -> None:
         raise ValueError(f"{name} holds {bad}: expected ids in [0, {count})")
 
 
-def check_ids(name: str, values: ArrayLike, count: int) -> NDArray[np.int64]:
+def check_ids(name: str, values: ArrayLike | None, count: int) -> Ids:
     """Return (n,) integer ids in [0, count) as int64.
 
     Raises:
@@ -156,7 +166,16 @@ def check_ids(name: str, values: ArrayLike, count: int) -> NDArray[np.int64]:
     return ids.astype(np.int64)
 
 
-def check_weights(name: str, values: ArrayLike, *, ndim: int | None = None) -> NDArray[np.float32]:
+def check_pairs(
+    user_ids: ArrayLike, item_ids: ArrayLike, num_users: int, num_items: int
+) -> tuple[Ids, Ids]:
+    """Return the ids of (n,) users and as many items as int64; errors as :func:`check_ids`."""
+    users, items = check_ids("user_ids", user_ids, num_users), np.asarray(item_ids)
+    check_shape("item_ids", items, users.shape)
+    return users, check_ids("item_ids", items, num_items)
+
+
+def check_weights(name: str, values: ArrayLike, *, ndim: int | None = None) -> Floats:
     """Return a finite float32 array that is not empty; a view where it is one already.
 
     Args:
@@ -176,16 +195,32 @@ def check_weights(name: str, values: ArrayLike, *, ndim: int | None = None) -> N
     array = np.asarray(values)
     if array.dtype.kind != "f":
         raise TypeError(f"{name} is of type {array.dtype}: expected floating-point numbers")
-    if array.size == 0:
-        raise ValueError(f"{name} has shape {array.shape}: expected at least one number")
-    if ndim is not None and array.ndim != ndim:
-        raise ValueError(f"{name} has shape {array.shape}: expected {ndim} dimensions")
-    bad = array.size - int(np.isfinite(array).sum())
-    if bad:
-        raise ValueError(
-            f"{name} holds {bad} NaN or infinite values of {array.size}: expected finite numbers"
-        )
+    if array.size == 0 or ndim not in (None, array.ndim):
+        wanted = f"at least one number{f' in {ndim} dimensions' if ndim else ''}"
+        raise ValueError(f"{name} has shape {array.shape}: expected {wanted}")
+    if bad := array.size - int(np.isfinite(array).sum()):
+        what = f"{bad} NaN or infinite values of {array.size}"
+        raise ValueError(f"{name} holds {what}: expected finite numbers")
     return np.asarray(array, np.float32)
+
+
+_forked = False
+
+
+def _note_fork() -> None:
+    global _forked
+    tensorflow = sys.modules.get("tensorflow.python.eager.context")
+    _forked = tensorflow is not None and getattr(tensorflow.context(), "_initialized", True)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
+def check_process() -> None:
+    """Raise RuntimeError in the forked child of a process that has used TensorFlow: it hangs."""
+    if _forked:
+        raise RuntimeError("TensorFlow hangs after a fork: expected multiprocessing with 'spawn'")
 
 
 def check_counts(name: str, data: Any, expected: tuple[int, int]) -> None:
@@ -197,12 +232,9 @@ def check_counts(name: str, data: Any, expected: tuple[int, int]) -> None:
         Traceback (most recent call last):
         ValueError: test counts 1 users and 2 items: expected 5 and 2
     """
-    counts = data.num_users, data.num_items
-    if counts != expected:
-        raise ValueError(
-            f"{name} counts {counts[0]} users and {counts[1]} items: "
-            f"expected {expected[0]} and {expected[1]}"
-        )
+    if (counts := (data.num_users, data.num_items)) != expected:
+        what = f"{counts[0]} users and {counts[1]} items"
+        raise ValueError(f"{name} counts {what}: expected {expected[0]} and {expected[1]}")
 
 
 def check_shape(name: str, array: Any, shape: tuple[int, ...]) -> None:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import threading
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,8 @@ def write_file(
 
     Raises:
         FileNotFoundError: the folder does not exist.
-        TypeError: settings hold what JSON cannot, or an array holds no numbers.
-        ValueError: an array with a name that sorts behind ``~sha256``.
+        TypeError: settings hold what JSON cannot, an array holds no numbers, or its name sorts
+            behind ``~sha256``.
 
     Example:
         >>> import tempfile
@@ -65,10 +66,9 @@ def write_file(
     stored: dict[str, NDArray[Any]] = {}
     for name, array in arrays.items():
         array = np.asarray(array)
-        if array.dtype.kind not in "iuf" or array.dtype.itemsize > 8:
-            raise TypeError(f"arrays[{name!r}] is of type {array.dtype}: expected numbers")
-        if name >= _DIGEST:
-            raise ValueError(f"arrays has the name {name!r}: expected one before {_DIGEST!r}")
+        if array.dtype.kind not in "iuf" or array.dtype.itemsize > 8 or name >= _DIGEST:
+            what = f"expected numbers, and a name before {_DIGEST!r}"
+            raise TypeError(f"arrays[{name!r}] is of type {array.dtype}: {what}")
         stored[name] = np.ascontiguousarray(array).reshape(array.shape)
     content = save(stored | {_DIGEST: np.zeros(32, np.uint8)}, {"recsys_lib": text})
     content = content[:-32] + hashlib.sha256(content[:-32]).digest()
@@ -96,18 +96,14 @@ def read_file(
     if content[8 : 8 + len(_MARK)] != _MARK:
         raise ValueError(f"{path} is no file of recsys_lib, or is cut: expected one that it wrote")
     if hashlib.sha256(content[:-32]).digest() != content[-32:]:
-        raise ValueError(
-            f"{path} is truncated or damaged (its checksum is another): expected a whole file"
-        )
+        raise ValueError(f"{path} is damaged (its checksum is another): expected a whole file")
     from safetensors.numpy import load
 
     header_bytes = int.from_bytes(content[:8], "little")
     header = json.loads(json.loads(content[8 : 8 + header_bytes])["__metadata__"]["recsys_lib"])
     if header["format"] > FORMAT:
-        raise ValueError(
-            f"{path} has format {header['format']}, written by recsys_lib {header['library']}: "
-            f"this one reads up to {FORMAT}; expected a newer recsys_lib or an older file"
-        )
+        what = f"format {header['format']} of recsys_lib {header['library']}"
+        raise ValueError(f"{path} has {what}: expected at most {FORMAT}, or a newer recsys_lib")
     kind = header["kind"]
     if kinds is not None and kind not in kinds:
         raise ValueError(f"{path} holds a {kind}: expected {' or '.join(sorted(kinds))}")
@@ -126,12 +122,9 @@ def known_settings(
         Traceback (most recent call last):
         ValueError: UniformQuantization has the setting 'shiny': expected some of bits; ...
     """
-    unknown = sorted(set(settings) - set(known))
-    if unknown:
-        raise ValueError(
-            f"{what} has the setting {unknown[0]!r}: expected some of {', '.join(sorted(known))}; "
-            "the file was written by a newer recsys_lib"
-        )
+    if unknown := sorted(set(settings) - set(known)):
+        expected = f"expected some of {', '.join(sorted(known))}; written by a newer recsys_lib"
+        raise ValueError(f"{what} has the setting {unknown[0]!r}: {expected}")
     return dict(settings)
 
 
@@ -152,24 +145,42 @@ def replace_file(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> 
         'whole'
     """
     path = Path(os.path.realpath(path))
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"path is {path}: expected an existing folder {path.parent}")
-    for left in path.parent.glob(f".{path.name}.*.tmp"):
-        if not _is_running(left.name.split(".")[-2].split("-")[0]):
-            left.unlink(missing_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    try:
+    with temporary_beside(path) as temporary:
         write(temporary)
         if path.exists():
             temporary.chmod(path.stat().st_mode & 0o777)
         with temporary.open("r+b") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+
+
+@contextmanager
+def temporary_beside(path: Path) -> Iterator[Path]:
+    """Yield a temporary name in the same folder; what is left under it, or by the killed, goes.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"path is {path}: expected an existing folder {path.parent}")
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        if not is_running(left.name.split(".")[-2].split("-")[0]):
+            _remove(left)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        yield temporary
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
 
 
-def _is_running(process: str) -> bool:
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def is_running(process: str) -> bool:
     """Tell whether a process may still be at work; on Windows, where asking would end it, yes."""
     if os.name == "nt" or not process.isdigit():
         return True

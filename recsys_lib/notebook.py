@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recsys_lib.checks import check_type
 from recsys_lib.serving.machine import hardware_line as hardware_line  # chapters print it
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ def takeaway(text: str) -> None:
     Args:
         text: one or two sentences of Markdown; format numbers from variables.
     """
-    _display_markdown("> **Takeaway.** " + _one_paragraph("text", text))
+    check_type("text", text, (str,))
+    _display_markdown("> **Takeaway.** " + " ".join(text.split()))
 
 
 def claim(condition: bool, text: str, data: Any) -> None:
@@ -128,8 +130,7 @@ def claim(condition: bool, text: str, data: Any) -> None:
         >>> claim(len(data) == 3, "three rows", data)
         Checked: three rows
     """
-    if not isinstance(condition, bool | np.bool_):
-        raise TypeError(f"condition is {type(condition).__name__}, expected one truth value")
+    check_type("condition", condition, (bool, np.bool_))
     if data.is_synthetic:
         print(f"Not checked on synthetic data: {text}")
     elif condition:
@@ -145,8 +146,7 @@ def glue(name: str, text: str) -> None:
         name: key, unique in the book, such as ``"evaluation-ease-ndcg"``.
         text: what a page will show. Format numbers first, so that no page decides on digits.
     """
-    if not isinstance(text, str):
-        raise TypeError(f"text is {type(text).__name__}, expected a formatted str")
+    check_type("text", text, (str,), ", formatted")
     try:
         from myst_nb import glue as myst_glue
     except ImportError:  # in Colab, for example
@@ -191,12 +191,6 @@ def ran_on_synthetic_data(outputs: Sequence[Mapping[str, Any]]) -> bool:
         and _SYNTHETIC_NOTICE in "".join(output.get("text", "")).lower()
         for output in outputs
     )
-
-
-def _one_paragraph(name: str, text: str) -> str:
-    if not isinstance(text, str) or not text.strip():
-        raise ValueError(f"{name} is {text!r}, expected a sentence")
-    return " ".join(text.split())
 
 
 def _display_markdown(text: str) -> None:

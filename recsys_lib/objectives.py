@@ -89,40 +89,30 @@ def bpr(positive_logits: Any, negative_logits: Any) -> Any:
     """
     from keras import ops
 
-    positive_logits, negative_logits = _same_shape(
-        positive_logits=positive_logits, negative_logits=negative_logits
-    )
-    return ops.softplus(negative_logits - positive_logits)
+    better, worse = _same_shape(positive_logits=positive_logits, negative_logits=negative_logits)
+    return ops.softplus(worse - better)
 
 
-def sampled_softmax(
-    positive_logits: Any,
-    negative_logits: Any,
-    *,
-    positive_log_q: Any = None,
-    negative_log_q: Any = None,
-) -> Any:
+def sampled_softmax(positive_logits: Any, negative_logits: Any) -> Any:
     """Cross entropy of the positive item among itself and ``m`` sampled ones.
 
-    ``-x_p + log(exp(x_p) + sum_j exp(x_j))`` with ``x = logit - log q``, where ``q`` is the
-    probability with which an item is drawn. Uniform draws need no ``log q``: a constant cancels.
+    ``-x_p + log(exp(x_p) + sum_j exp(x_j))`` for items that are drawn uniformly. Where they are
+    not, subtract the log of the probability of its draw from each logit before.
 
     Args:
         positive_logits: (n,) scores of items the users met.
         negative_logits: (n, m) scores of sampled items, m at least 1.
-        positive_log_q: (n,) log of the draw probability of each positive item, or None.
-        negative_log_q: (n, m) the same for the sampled items; both or neither.
 
     Returns:
         (n,) losses in nats, each 0 or more.
 
     Raises:
-        ValueError: shapes do not fit, or only one of the two corrections is given.
+        ValueError: shapes do not fit.
 
     Source:
         Bengio & Senécal, *Adaptive Importance Sampling to Accelerate Training of a Neural
-        Probabilistic Language Model*, 2008; the ``log q`` correction for recommenders as in
-        Yi et al., *Sampling-Bias-Corrected Neural Modeling*, RecSys 2019, equation 3.
+        Probabilistic Language Model*, 2008; the correction for recommenders in Yi et al.,
+        *Sampling-Bias-Corrected Neural Modeling*, RecSys 2019, equation 3.
 
     Example:
         >>> print(sampled_softmax([0.0], [[0.0, 0.0, 0.0]]).numpy().round(4))  # log 4
@@ -130,46 +120,23 @@ def sampled_softmax(
     """
     from keras import ops
 
-    if (positive_log_q is None) != (negative_log_q is None):
-        raise ValueError("positive_log_q and negative_log_q: expected both or neither")
-    positive_logits = ops.convert_to_tensor(positive_logits)
-    negative_logits = ops.convert_to_tensor(negative_logits)
-    shapes = tuple(positive_logits.shape), tuple(negative_logits.shape)
-    if len(shapes[0]) != 1 or len(shapes[1]) != 2 or not _agree(shapes[0], shapes[1][:1]):
-        raise ValueError(
-            f"positive_logits has shape {shapes[0]} and negative_logits {shapes[1]}: "
-            "expected (n,) and (n, m)"
-        )
-    if shapes[1][1] == 0:
-        raise ValueError(
-            "negative_logits has no columns: a softmax over one item is always 1 and teaches "
-            "nothing; expected (n, m) with m at least 1"
-        )
-    if positive_log_q is not None:
-        positive_logits, positive_log_q = _same_shape(
-            positive_logits=positive_logits, positive_log_q=positive_log_q
-        )
-        negative_logits, negative_log_q = _same_shape(
-            negative_logits=negative_logits, negative_log_q=negative_log_q
-        )
-        positive_logits = positive_logits - positive_log_q
-        negative_logits = negative_logits - negative_log_q
-    logits = ops.concatenate([positive_logits[:, None], negative_logits], axis=1)  # (n, 1 + m)
-    return ops.logsumexp(logits, axis=1) - positive_logits
+    positive, negative = (ops.convert_to_tensor(x) for x in (positive_logits, negative_logits))
+    shapes = tuple(positive.shape), tuple(negative.shape)
+    if len(shapes[1]) != 2 or not _agree(shapes[0], shapes[1][:1]) or shapes[1][1] == 0:
+        expected = "expected (n,) and (n, m), m at least 1"
+        raise ValueError(f"positive_logits, negative_logits have shapes {shapes}: {expected}")
+    logits = ops.concatenate([positive[:, None], negative], axis=1)  # (n, 1 + m)
+    return ops.logsumexp(logits, axis=1) - positive
 
 
 def _same_shape(**tensors: Any) -> tuple[Any, Any]:
     """Turn two named values into tensors of one shape and type, or say which shapes came."""
     from keras import ops
 
-    (first, a), (second, b) = tensors.items()
-    a = ops.convert_to_tensor(a)
-    b = ops.convert_to_tensor(b)
-    if not _agree(tuple(a.shape), tuple(b.shape)):
-        raise ValueError(
-            f"{first} has shape {tuple(a.shape)} and {second} {tuple(b.shape)}: "
-            "expected the same shape (nothing is broadcast)"
-        )
+    a, b = map(ops.convert_to_tensor, tensors.values())
+    shapes = tuple(a.shape), tuple(b.shape)
+    if not _agree(*shapes):
+        raise ValueError(f"{', '.join(tensors)} have shapes {shapes}: expected the same shape")
     return ops.cast(a, b.dtype) if "float" in str(b.dtype) else ops.cast(a, "float32"), b
 
 

@@ -41,10 +41,6 @@ def _prose(path: Path) -> str:
     return "\n\n".join(_source(cell) for cell in _cells(path, "markdown"))
 
 
-def _sections(path: Path) -> list[str]:
-    return re.findall(r"^## (.+)$", _prose(path), flags=re.MULTILINE)
-
-
 def test_outputs_come_from_one_clean_run(path: Path) -> None:
     code = _cells(path, "code")
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
@@ -81,7 +77,7 @@ def test_figures_have_caption_and_alternative_text(path: Path) -> None:
     assert len(set(names)) == len(names) and all(names)
 
 
-def test_the_first_cells_follow_the_template(path: Path) -> None:
+def test_first_cells_and_last_sections_follow_the_template(path: Path) -> None:
     first = _source(_cells(path, "markdown")[0])
     assert re.match(r"# \S.*\n\n\S", first), "title, then one sentence"
     assert len(re.findall(r"^# ", _prose(path), flags=re.MULTILINE)) == 1
@@ -92,12 +88,8 @@ def test_the_first_cells_follow_the_template(path: Path) -> None:
     assert 3 <= len(re.findall(r"^- ", goals, flags=re.MULTILINE)) <= 5
     assert "**At a glance.**" in opening
     setup = _source(_cells(path, "code")[0])
-    assert setup.startswith(SETUP)
-    assert re.search(r"^setup\(", setup, flags=re.MULTILINE)
-
-
-def test_the_last_sections_follow_the_template(path: Path) -> None:
-    assert _sections(path)[-4:] == LAST_SECTIONS
+    assert setup.startswith(SETUP) and "\nsetup(" in setup
+    assert re.findall(r"^## (.+)$", _prose(path), flags=re.MULTILINE)[-4:] == LAST_SECTIONS
     assert any("takeaway(" in _source(cell) for cell in _cells(path, "code"))
 
 
@@ -105,13 +97,12 @@ def test_every_exercise_has_a_folded_solution(path: Path) -> None:
     exercises = re.findall(r"\*\*Exercise (\d+)\.\*\*", _prose(path))
     assert exercises == [str(n + 1) for n in range(len(exercises))]
     assert 3 <= len(exercises) <= 5
-    in_prose = re.findall(r"<details>\s*<summary>Solution (\d+)</summary>", _prose(path))
-    in_code = []
+    solved = re.findall(r"<details>\s*<summary>Solution (\d+)</summary>", _prose(path))
     for cell in _cells(path, "code"):
         if match := re.match(r"# Solution (\d+)", _source(cell)):
             assert "hide-cell" in cell["metadata"].get("tags", []), "solutions are folded"
-            in_code.append(match.group(1))
-    assert set(in_prose) | set(in_code) == set(exercises)
+            solved.append(match.group(1))
+    assert set(solved) == set(exercises)
 
 
 def test_prose_types_no_measurements(path: Path) -> None:
@@ -119,13 +110,10 @@ def test_prose_types_no_measurements(path: Path) -> None:
     assert not found, "compute these and show them with takeaway()"
 
 
-def test_links_lead_somewhere(path: Path) -> None:
+def test_links_lead_somewhere_and_metadata_is_normal(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", _prose(path)):
         if not target.startswith(("http://", "https://", "attachment:")):
             assert (path.parent / target).exists(), f"link to {target}"
-
-
-def test_metadata_is_normal(path: Path) -> None:
     metadata = json.loads(path.read_text(encoding="utf-8"))["metadata"]
     assert metadata["kernelspec"]["name"] == "python3"
     assert set(metadata) == {"kernelspec", "language_info"}, "make notebooks cleans this"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -17,20 +16,15 @@ from recsys_lib import notebook
 from recsys_lib.data import Interactions, load_split
 
 
-def _data(is_synthetic: bool) -> Interactions:
-    return Interactions(
-        user_ids=[0, 1], item_ids=[0, 1], name="two rows", is_synthetic=is_synthetic
-    )
-
-
 def test_claim_fails_on_real_data_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(AssertionError, match="two rows: EASE wins"):
-        notebook.claim(False, "EASE wins", _data(is_synthetic=False))
-    notebook.claim(False, "EASE wins", _data(is_synthetic=True))
+    real, synthetic = (Interactions([0], [0], name="a", is_synthetic=s) for s in (False, True))
+    with pytest.raises(AssertionError, match="a: EASE wins"):
+        notebook.claim(False, "EASE wins", real)
+    notebook.claim(False, "EASE wins", synthetic)
     assert capsys.readouterr().out == "Not checked on synthetic data: EASE wins\n"
-    notebook.claim(np.float64(2) > 1, "two is more than one", _data(is_synthetic=False))
-    with pytest.raises(TypeError, match="condition is ndarray"):
-        notebook.claim(np.array([True]), "an array", _data(is_synthetic=False))  # type: ignore[arg-type]
+    notebook.claim(np.float64(2) > 1, "two is more than one", real)
+    with pytest.raises(TypeError, match="condition is"):
+        notebook.claim(np.array([True]), "an array", real)  # type: ignore[arg-type]
 
 
 def test_takeaway_is_one_block_quote(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,14 +32,10 @@ def test_takeaway_is_one_block_quote(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notebook, "_display_markdown", shown.append)
     notebook.takeaway("EASE finds\n   **72%** of the films.")
     assert shown == ["> **Takeaway.** EASE finds **72%** of the films."]
-    with pytest.raises(ValueError, match="text is ' '"):
-        notebook.takeaway(" ")
 
 
-def test_glue_takes_formatted_text_also_without_the_tools_of_the_book(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with pytest.raises(TypeError, match="text is float64"):
+def test_glue_takes_text_also_without_the_book(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TypeError, match="text is"):
         notebook.glue("key", np.float64(0.7))  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "myst_nb", None)
     notebook.glue("key", "0.7")
@@ -66,14 +56,17 @@ def test_colors_stand_out_from_white(color: str) -> None:
     assert 1.05 / (luminance + 0.05) >= 3
 
 
-def test_line_labels_do_not_overlap() -> None:
+def test_setup_fixes_seeds_and_line_labels_do_not_overlap() -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
+    draws = []
     with mpl.rc_context():
-        notebook.setup(keras=False)
+        for _ in range(2):
+            notebook.setup(seed=3, keras=False)
+            draws.append(np.random.random())  # noqa: NPY002
         figure, ax = plt.subplots()
         for name, end in (("one", 9.0), ("two", 8.99), ("three", 1.0)):
             ax.plot([1, 2], [1, end], label=name)
@@ -81,16 +74,8 @@ def test_line_labels_do_not_overlap() -> None:
         notebook.label_lines(ax)
         heights = {text.get_text(): text.xy[1] for text in ax.texts}  # type: ignore[attr-defined]
         plt.close(figure)
-    assert set(heights) == {"one", "two", "three"}
+    assert set(heights) == {"one", "two", "three"} and heights["three"] < 0.1
     assert heights["one"] - heights["two"] == pytest.approx(0.07)
-    assert heights["three"] < 0.1
-
-
-def test_setup_fixes_seeds() -> None:
-    draws = []
-    for _ in range(2):
-        notebook.setup(seed=3, keras=False)
-        draws.append(np.random.random())  # noqa: NPY002
     assert draws[0] == draws[1]
 
 
@@ -116,9 +101,7 @@ def test_quiet_drops_what_goes_past_python(capfd: pytest.CaptureFixture[str]) ->
     assert capfd.readouterr() == ("kept\n", "after")
 
 
-def test_quiet_lets_errors_through_and_then_opens_the_channel(
-    capfd: pytest.CaptureFixture[str],
-) -> None:
+def test_quiet_lets_errors_through(capfd: pytest.CaptureFixture[str]) -> None:
     free = os.dup(2)  # the next descriptor; it stays free if none is left open
     os.close(free)
     with pytest.raises(ValueError, match="seen"), notebook.quiet():
@@ -132,16 +115,11 @@ def test_quiet_lets_errors_through_and_then_opens_the_channel(
     os.close(free)
 
 
-def test_the_notice_of_the_fallback_is_recognised(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`make test` and `make notebooks` go by this notice."""
+def test_make_recognises_the_notice_of_the_fallback(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("RECSYS_DATA_MIRROR", "http://127.0.0.1:9")
     with pytest.warns(UserWarning) as caught:
         split = load_split("ncf-ml-1m", data_home=tmp_path, fallback="synthetic", progress=False)
     assert split.is_synthetic
-    outputs: list[dict[str, Any]] = [
-        {"output_type": "stream", "name": "stderr", "text": f"UserWarning: {caught[0].message}"}
-    ]
+    text = f"UserWarning: {caught[0].message}"
+    outputs = [{"output_type": "stream", "name": "stderr", "text": text}]
     assert notebook.ran_on_synthetic_data(outputs)
-    assert json.dumps(outputs)  # plain data, as nbformat has it

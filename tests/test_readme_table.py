@@ -22,11 +22,9 @@ def notebook() -> dict[str, Any]:
     for prefix in ("all-whole", "all-items", "all-best"):
         for name in readme_table._COLUMNS:
             texts[f"{prefix}-0-{name}"] = f"{prefix} {name}"
+    kind = "application/papermill.record/text/plain"
     outputs = [
-        {
-            "data": {"application/papermill.record/text/plain": repr(text)},
-            "metadata": {"scrapbook": {"name": key}},
-        }
+        {"data": {kind: repr(text)}, "metadata": {"scrapbook": {"name": key}}}
         for key, text in texts.items()
     ]
     shown = {"metadata": {"mystnb": {"figure": {"name": "fig-all-front"}}}}
@@ -50,12 +48,13 @@ def test_only_what_is_between_the_markers_changes() -> None:
 
 
 def test_what_is_missing_is_named() -> None:
-    with pytest.raises(ValueError, match="has no stored results"):
-        readme_table.table({})
-    with pytest.raises(ValueError, match="has no stored figure"):
-        readme_table.figure({"cells": []})
-    with pytest.raises(ValueError, match="lacks the lines"):
-        readme_table.between_markers("text", "new")
+    for word, call in (
+        ("results", lambda: readme_table.table({})),
+        ("figure", lambda: readme_table.figure({"cells": []})),
+        ("lines", lambda: readme_table.between_markers("text", "new")),
+    ):
+        with pytest.raises(ValueError, match=word):
+            call()
 
 
 def test_what_is_shown_is_what_the_stored_run_says() -> None:
@@ -72,9 +71,8 @@ def test_what_is_shown_is_what_the_stored_run_says() -> None:
 
 def test_the_search_of_the_benchmark_is_that_of_the_chapter() -> None:
     stored = json.loads(readme_table.CHAPTER.read_text(encoding="utf-8"))
-    code = "\n".join(
-        "".join(cell["source"]) for cell in stored["cells"] if cell["cell_type"] == "code"
-    )
+    cells = [cell["source"] for cell in stored["cells"] if cell["cell_type"] == "code"]
+    code = "\n".join("".join(source) for source in cells)
     script = (ROOT / "benchmarks" / "recipe_search.py").read_text(encoding="utf-8")
     start = script.index('    "rounding":')
     families = script[start : script.index("\n}\n", start)]

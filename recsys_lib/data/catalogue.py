@@ -17,9 +17,8 @@ class DatasetInfo:
         name: for :func:`recsys_lib.data.load_dataset`.
         title: in words.
         domain: "video", "e-commerce", "news", "music" or "papers".
-        files: what belongs into the folder ``<data home>/<name>/``, each plain or gzipped, and
-            the checksums ``algorithm:digest`` of which one must agree (``git`` is the id of the
-            git blob; none where nothing is published).
+        files: what belongs into the folder ``<data home>/<name>/``, each plain or gzipped, and the
+            forms of which one must agree: lines, bytes and checksum ``algorithm:digest``.
         columns: what a row or an item has besides its ids. Items with names have vocabularies.
         licence: terms, in short; read the source before you use the data for anything else.
         citation: what to cite.

@@ -9,15 +9,17 @@ import stat
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
 from urllib.parse import urlsplit
 
-from recsys_lib.data.files import DownloadError
+from recsys_lib.data.files import CorruptFileError, DataError, DownloadError, read_bytes
+from recsys_lib.files import replace_file
 
 MIRROR_VARIABLE = "RECSYS_DATA_MIRROR"
 
 # Hosts that did not answer in this process, and why: a second wait would not help.
 _unreachable: dict[str, str] = {}
+# Files that were right in this process, each with its time, size and checksums.
+_checked: set[tuple[object, ...]] = set()
 
 
 def fetch(
@@ -31,15 +33,16 @@ def fetch(
     """Download ``url`` to ``target``, unless a file is there already.
 
     The bytes go to a temporary file in the same folder, which is moved when they are right and
-    removed otherwise. A transfer that breaks off is tried once more. A host that cannot be reached
-    is remembered for as long as the process lives, so that later calls fail at once. TLS
-    certificates are always verified.
+    removed otherwise; one that a killed process left is removed by the next call. A transfer that
+    breaks off is tried once more. A host that cannot be reached is remembered for as long as the
+    process lives, so that later calls fail at once. TLS certificates are always verified.
 
     Args:
         url: http or https address.
         target: where the file shall be; its folder is created.
-        checksum: ``"sha256:<hex>"``, ``"md5:<hex>"`` or ``"git:<hex>"`` (git blob id); of several,
-            one must agree. Empty: not checked.
+        checksum: ``"sha256:<hex>"``, ``"md5:<hex>"`` or ``"git:<hex>"`` (git blob id), which may
+            have ``"<n> lines, "`` or ``"<n> bytes, "`` before it; of several, one must agree.
+            Empty: not checked. A file that is there already is checked too.
         progress: show a bar on stderr.
         timeout_s: longest wait for the connection and for each read, in seconds.
 
@@ -50,32 +53,32 @@ def fetch(
         DownloadError: no network, a bad certificate, an HTTP error, a truncated or empty file, a
             wrong checksum, no space, or a folder that cannot be written.
     """
-    import pooch
+    from pooch import HTTPDownloader
     from requests.exceptions import ChunkedEncodingError, RequestException
 
     target, host = Path(target), urlsplit(url).netloc
+    if target.exists():
+        verify(target.read_bytes(), checksum, str(target))
+        return target
     if host in _unreachable:
         raise DownloadError(f"{url}: {_unreachable[host]} (tried before in this process)")
     certificates = os.environ.get("SSL_CERT_FILE") or True
-    http = pooch.HTTPDownloader(progressbar=progress, timeout=timeout_s, verify=certificates)
+    http = HTTPDownloader(progressbar=progress, timeout=timeout_s, verify=certificates)
 
-    def download(address: str, file: str, _: Any) -> None:
+    def download(file: Path) -> None:
         try:
-            http(address, file, None)
-        except ChunkedEncodingError:
-            raise  # broke off: pooch tries again
-        except RequestException as error:
-            raise _refused(url, host, error) from error
-        verify(Path(file).read_bytes(), checksum, url)
+            http(url, str(file), None)
+        except ChunkedEncodingError:  # broke off
+            http(url, str(file), None)
+        verify(file.read_bytes(), checksum, url)
 
-    pooch.get_logger().setLevel("WARNING")
-    registry = {"registry": {target.name: None}, "urls": {target.name: url}}
-    store = pooch.create(path=target.parent, base_url="", retry_if_failed=1, **registry)
     try:
-        store.fetch(target.name, downloader=download)
-        target.chmod(0o644)
-    except RequestException as error:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(target, download)
+    except ChunkedEncodingError as error:
         raise DownloadError(f"{url}: the transfer broke off ({error}); try again") from error
+    except RequestException as error:
+        raise _refused(url, host, error) from error
     except OSError as error:
         raise not_stored(target, error) from error
     return target
@@ -89,17 +92,28 @@ def not_stored(target: Path, error: OSError) -> DownloadError:
     )
 
 
-def verify(content: bytes, checksum: str | Sequence[str], label: str) -> None:
-    """Raise :class:`DownloadError` unless one of the checksums agrees (or none is given)."""
+def verify(
+    content: bytes, checksum: str | Sequence[str], label: str, kind: type[DataError] = DownloadError
+) -> None:
+    """Raise an error of this kind unless one of the checksums agrees (or none is given)."""
     if not content:
-        raise DownloadError(f"{label}: the file is empty")
+        raise kind(f"{label}: the file is empty")
     wanted = [checksum] if isinstance(checksum, str) else list(checksum)
-    found = [_digest(content, entry.partition(":")[0]) for entry in wanted]
+    found = [", ".join(_fact(content, part) for part in form.split(", ")) for form in wanted]
     if wanted and not set(found) & set(wanted):
-        raise DownloadError(
-            f"{label}: wrong checksum, {found[0]} came: expected {' or '.join(wanted)} "
-            f"({len(content):,} bytes). The file was changed or damaged on its way"
+        raise kind(
+            f"{label}: wrong checksum, {found[0]} came: expected {' or '.join(wanted)}. The file "
+            "was changed or damaged on its way: delete it to have it fetched anew"
         )
+
+
+def check_file(path: Path, checksum: Sequence[str]) -> None:
+    """Raise :class:`CorruptFileError` unless the unpacked content agrees; once for each state."""
+    state = path.stat()
+    key = (str(path), state.st_mtime_ns, state.st_size, *checksum)
+    if key not in _checked:
+        verify(read_bytes(path), checksum, str(path), CorruptFileError)
+        _checked.add(key)
 
 
 def extract(archive: Path, files: Sequence[str], folder: Path) -> None:
@@ -155,7 +169,15 @@ def _refused(url: str, host: str, error: Exception) -> DownloadError:
     return DownloadError(f"{url}: {error}")
 
 
-def _digest(content: bytes, algorithm: str) -> str:
+def _fact(content: bytes, wanted: str) -> str:
+    """Return the number of lines or bytes or the digest of the content, written as ``wanted``."""
+    if wanted.endswith((" lines", " bytes")):
+        lines = content.count(b"\n") + (content[-1:] != b"\n")
+        return f"{len(content)} bytes" if wanted.endswith(" bytes") else f"{lines} lines"
+    algorithm = wanted.partition(":")[0]
     if algorithm == "git":
         return "git:" + hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    if algorithm in ("text", "ascii"):  # whatever its lines end in, and whatever its encoding is
+        left_out = b"\r" if algorithm == "text" else bytes([13, *range(128, 256)])
+        return f"{algorithm}:{hashlib.sha256(content.translate(None, left_out)).hexdigest()}"
     return f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"

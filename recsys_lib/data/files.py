@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import zlib
 from pathlib import Path
 
 
@@ -44,15 +46,18 @@ def data_home(folder: str | os.PathLike[str] | None = None) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recsys_lib"
 
 
-def find_file(folder: Path, name: str) -> Path | None:
-    """Return the path of ``name`` or ``name + ".gz"`` in ``folder``, or None."""
-    paths = (folder / name, folder / f"{name}.gz")
-    return next((path for path in paths if path.is_file()), None)
-
-
 def path_of(folder: Path, name: str) -> Path:
-    """Return the path of a file that must be there, plain or gzipped."""
-    path = find_file(folder, name)
-    if path is None:
-        raise DataError(f"{folder / name} is missing: expected it (or {name}.gz) there")
-    return path
+    """Return the path of ``name`` or, where only that is there, of ``name + ".gz"``."""
+    plain, packed = folder / name, folder / f"{name}.gz"
+    return packed if packed.is_file() and not plain.is_file() else plain
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file, unpacked if its name ends in ``.gz``."""
+    try:
+        content = path.read_bytes()
+        return gzip.decompress(content) if path.suffix == ".gz" else content
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise CorruptFileError(f"{path} is no whole gzip file ({error}): replace it") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error

@@ -1,81 +1,246 @@
-"""Columns of a data frame, read for :class:`recsys_lib.data.Interactions`."""
+"""Columns of a data frame, read for :class:`recsys_lib.data.Interactions`: nothing is rounded."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_lib.checks import check_choice, check_type
+
 if TYPE_CHECKING:
     import pandas as pd
 
+UNITS = ("s", "ms", "us", "ns")
+# Numbers tell their unit if, read in it, they all lie between May 1995 and October 2096.
+_CLEAR = [limit * 1000**power for power in range(4) for limit in (8e8, 4e9)]
 
-def check_columns(frame: pd.DataFrame, columns: Mapping[str, str | None]) -> None:
-    """Raise unless the frame has rows and the columns, which are named by argument."""
+
+def read_frame(frame: Any, columns: Mapping[str, str | None]) -> pd.DataFrame:
+    """Return a pandas frame that has rows and, once each, the columns, named by argument."""
+    import pandas as pd
+
+    if hasattr(frame, "iter_columns"):  # polars; its own to_pandas needs pyarrow
+        frame = {column.name: column.to_numpy() for column in frame.iter_columns()}
+    elif hasattr(frame, "to_pandas"):
+        frame = frame.to_pandas()
+    if isinstance(frame, Mapping):
+        frame = pd.DataFrame(dict(frame))
+    check_type("frame", frame, (pd.DataFrame,), ", a polars or Arrow table, or columns by name")
     for argument, column in columns.items():
         if column is not None and column not in frame.columns:
-            raise KeyError(
-                f"{argument}={column!r} is no column of the frame: expected one of "
-                f"{list(frame.columns)}"
-            )
+            known = list(frame.columns)
+            raise KeyError(f"{argument}={column!r} is no column of the frame: it has {known}")
+        if column is not None and frame[column].ndim > 1:
+            raise ValueError(f"{argument}={column!r} names several columns: expected one")
     if len(frame) == 0:
         raise ValueError("frame is empty: expected at least one row")
+    return frame
 
 
 def dense_ids(
-    frame: pd.DataFrame, column: str, argument: str
+    frame: pd.DataFrame, column: str, argument: str, known: NDArray[Any] | None
 ) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    """Return ids in the sorted order of the values, and those values."""
+    """Return ids and what they stand for: the known values, then others in sorted order."""
+    import pandas as pd
+
     missing = int(frame[column].isna().sum())
     if missing:
         raise ValueError(
             f"{argument}={column!r}: {missing} of {len(frame)} rows have no id: "
             f"expected none (drop them first: frame.dropna(subset=[{column!r}]))"
         )
-    import pandas as pd
-
     try:
-        ids, vocabulary = pd.factorize(frame[column].to_numpy(), sort=True)
+        codes, values = pd.factorize(frame[column].to_numpy(), sort=True)
     except TypeError as error:
         raise TypeError(
             f"{argument}={column!r} holds ids that cannot be sorted ({error}): expected one type"
         ) from error
-    return ids.astype(np.int64), np.asarray(vocabulary)
+    values = np.asarray(values)
+    if values.dtype == object and len(set(map(str, values))) < len(values):
+        raise TypeError(f"{argument}={column!r} holds one id as number and text: expected one type")
+    if known is None:
+        return codes.astype(np.int64), values
+    index = pd.Index(known, tupleize_cols=False)
+    places = index.get_indexer(pd.Index(values, tupleize_cols=False))
+    new = values[places < 0]
+    kinds = [pd.api.types.infer_dtype(ids) for ids in (values, known)]
+    if len(new) == len(values) and kinds[0] != kinds[1]:
+        raise TypeError(f"{argument}={column!r} is {kinds[0]}: the vocabulary is {kinds[1]}")
+    places[places < 0] = len(known) + np.arange(len(new))
+    if new.dtype != known.dtype and len(new):
+        known, new = known.astype(object), new.astype(object)
+    return places[codes].astype(np.int64), np.concatenate([known, new]) if len(new) else known
 
 
-def texts(values: pd.Series) -> tuple[str, ...]:
-    """Return texts; missing ones become empty."""
-    return tuple(
-        "" if is_missing else str(value)
-        for value, is_missing in zip(values, values.isna(), strict=True)
-    )
+def map_rows(
+    frame: pd.DataFrame, columns: Mapping[str, str], known: Mapping[str, Any], unknown: str
+) -> tuple[pd.DataFrame, dict[str, tuple[NDArray[np.int64], NDArray[Any]]]]:
+    """Return the rows that are kept, and ids and vocabulary of "user" and of "item".
+
+    Args:
+        frame: the rows.
+        columns: of "user" and "item".
+        known: their vocabularies, or nothing.
+        unknown: "error", "drop" or "new", for ids that are not in them.
+    """
+    found = {name: dense_ids(frame, columns[name], name, known.get(name)) for name in columns}
+    if not known or unknown == "new":
+        return frame, found
+    reasons = {n: found[n][0] >= len(known[n]) for n in columns}
+    for name, mask in reasons.items() if unknown == "error" else ():
+        label = f"{name}={columns[name]!r}"
+        _refuse_first(frame[columns[name]], mask, label, "an id of vocabulary (see unknown)")
+    kept = kept_rows({f"with an unknown {name}": mask for name, mask in reasons.items()}, 4)
+    if not kept.any():
+        raise ValueError("unknown is 'drop', and no row has a user and an item of vocabulary")
+    return frame[kept], {name: (found[name][0][kept], known[name]) for name in columns}
 
 
-def numbers(frame: pd.DataFrame, column: str) -> NDArray[np.float32]:
+def kept_rows(reasons: Mapping[str, Any], stacklevel: int) -> NDArray[np.bool_]:
+    """Tell which rows have no reason to be dropped; warn, with a count for each reason.
+
+    Args:
+        reasons: in words, each with a mask of the rows that it holds for; several may hold for one.
+        stacklevel: of the warning; 0 for none.
+    """
+    dropped = np.logical_or.reduce([np.asarray(mask, bool) for mask in reasons.values()])
+    counts = [f"{np.sum(mask):,} {reason}" for reason, mask in reasons.items() if np.any(mask)]
+    if stacklevel and counts:
+        text = f"{dropped.sum():,} of {len(dropped):,} rows are dropped: {', '.join(counts)}"
+        warnings.warn(text, UserWarning, stacklevel)
+    return ~dropped
+
+
+def texts(
+    frame: pd.DataFrame, column: str | None, ids: NDArray[np.int64], count: int, known: Any
+) -> tuple[str, ...] | None:
+    """Return a text for each id: the known one, else the first of the column, else none."""
+    if column is None and known is None:
+        return None
+    found: dict[int, str] = {}
+    if column is not None:
+        firsts = np.unique(ids, return_index=True)[1]
+        firsts = firsts[frame[column].iloc[firsts].notna().to_numpy()]
+        found = dict(zip(ids[firsts].tolist(), map(str, frame[column].iloc[firsts]), strict=True))
+    found |= enumerate(known or ())
+    return tuple(found.get(id_, "") for id_ in range(count))
+
+
+def ratings(frame: pd.DataFrame, column: str) -> NDArray[Any]:
     """Return the column as finite numbers."""
+    found = _numbers(frame[column], f"rating={column!r}", "a number")
+    if found is None:
+        value = frame[column].iloc[0]
+        raise ValueError(f"rating={column!r}: row 0 holds {value!r}: expected a number")
+    return found
+
+
+def times(
+    frame: pd.DataFrame, column: str, unit: str | None, coarsest: str | None
+) -> tuple[NDArray[Any], str | None]:
+    """Return times as integers, or as the numbers that they are, and their unit.
+
+    Dates become integers of ``unit``; without one, of the coarsest unit that keeps them all
+    exactly. Those without a zone are UTC.
+    """
     import pandas as pd
 
-    numbers = pd.to_numeric(frame[column], errors="coerce")
-    _refuse_first(frame[column], numbers.isna().to_numpy(), f"rating={column!r}", "a number")
-    return numbers.to_numpy(np.float32)
-
-
-def seconds(frame: pd.DataFrame, column: str) -> NDArray[np.int64]:
-    """Return seconds: numbers as they are, anything else read as a date, in UTC unless it says."""
-    import pandas as pd
-
-    values = frame[column]
-    if pd.api.types.is_numeric_dtype(values):
-        numbers = values.to_numpy(np.float64, na_value=np.nan)
-        _refuse_first(values, ~np.isfinite(numbers), f"time={column!r}", "seconds")
-        return values.to_numpy().astype(np.int64)
+    check_choice("time_unit", unit or "unknown", (*UNITS, "unknown"))
+    label, values = f"time={column!r}", frame[column]
+    found = _numbers(values, label, "a time")
+    if found is not None:
+        return exact_numbers(label, found), unit
+    values = values.astype(object) if values.dtype == "category" else values
     dates = pd.to_datetime(values, errors="coerce", utc=True)
     if dates.isna().any():  # dates with and without a time of day in one column
         dates = pd.to_datetime(values, errors="coerce", utc=True, format="ISO8601")
-    _refuse_first(values, dates.isna().to_numpy(), f"time={column!r}", "a date")
-    return dates.dt.as_unit("s").astype("int64").to_numpy()
+    _refuse_first(values, dates.isna().to_numpy(), label, "a date")
+    units = UNITS[UNITS.index(coarsest) :] if coarsest in UNITS else UNITS
+    for choice in [unit] if unit in UNITS else units:
+        kept = dates.dt.as_unit(choice)
+        if (kept == dates).all():
+            return kept.astype("int64").to_numpy(), choice
+    raise ValueError(f"time_unit is {unit!r}: {label} has finer times; expected a finer unit")
+
+
+def exact_numbers(label: str, values: NDArray[Any]) -> NDArray[Any]:
+    """Return int64 if all are whole, else float64; nothing is rounded.
+
+    Raises:
+        ValueError: NaN, infinite, or beyond int64; a float32 too large for whole numbers.
+
+    Example:
+        >>> exact_numbers("timestamps", np.array([2.0, 5.0])), exact_numbers("t", np.array([.5]))
+        (array([2, 5]), array([0.5]))
+    """
+    if values.dtype.kind != "i":
+        bad = np.flatnonzero(~((values < 2**63) & (values >= -(2**63))))
+        if len(bad):
+            value = values[bad[0]]
+            raise ValueError(f"{label}: row {bad[0]} holds {value}: expected less than 2 ** 63")
+        if values.dtype in (np.float16, np.float32) and np.abs(values).max() >= 2**24:
+            raise ValueError(f"{label} is of type {values.dtype}, which rounds: expected float64")
+    if values.dtype.kind == "f" and (values != np.floor(values)).any():
+        return values.astype(np.float64)
+    return values.astype(np.int64)
+
+
+def unit_of(label: str, values: NDArray[Any]) -> str:
+    """Return the unit of times since 1970 by their size; "unknown" where that is not clear.
+
+    Raises:
+        ValueError: some are clearly of one unit and the rest of others.
+
+    Example:
+        >>> unit_of("timestamps", np.array([1.6e12, 1.7e12])), unit_of("timestamps", np.arange(3))
+        ('ms', 'unknown')
+    """
+    places = np.unique(np.searchsorted(_CLEAR, values, side="right"))  # odd: within a unit
+    found = [UNITS[place // 2] for place in places if place % 2]
+    if len(found) < len(places):
+        return "unknown"
+    if len(found) > 1:
+        raise ValueError(f"{label} are in {' and '.join(found)}: expected one unit, or time_unit")
+    return found[0]
+
+
+def _numbers(values: pd.Series, label: str, expected: str) -> NDArray[Any] | None:
+    """Return a column of numbers, in whatever form, exactly; None if nothing in it is one."""
+    _refuse_first(values, values.isna().to_numpy(), label, expected)
+    array = values.to_numpy() if values.dtype.kind not in "bcmM" else np.empty(0, bool)
+    if array.dtype.kind in "iuf":
+        return array
+    found = [_decimal(value) for value in array] if array.dtype.kind in "OU" else []
+    parsed = [value for value in found if value is not None]
+    if not parsed:
+        return None
+    is_number = np.array([value is not None for value in found])
+    _refuse_first(values, ~is_number, label, "a number, as in other rows")
+    large = [not (value.is_finite() and -(2**63) <= value < 2**63) for value in parsed]
+    _refuse_first(values, np.array(large), label, "a finite number below 2 ** 63")
+    if all(value == value.to_integral_value() for value in parsed):
+        return np.array([int(value) for value in parsed], np.int64)
+    floats = np.array(parsed, np.float64)
+    if len(set(parsed)) != len(np.unique(floats)):
+        raise ValueError(f"{label} has more digits than a float64 holds: expected whole numbers")
+    return floats
+
+
+def _decimal(value: Any) -> Decimal | None:
+    """Return the exact value of a number or of its text, None for anything else."""
+    if isinstance(value, np.floating | np.integer) and not isinstance(value, np.timedelta64):
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
+        return None
+    try:
+        return Decimal(value)
+    except InvalidOperation:
+        return None
 
 
 def _refuse_first(values: pd.Series, bad: NDArray[np.bool_], label: str, expected: str) -> None:

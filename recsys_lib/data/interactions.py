@@ -27,19 +27,23 @@ class Interactions:
         user_ids: (n,) integers in ``[0, num_users)``.
         item_ids: (n,) integers in ``[0, num_items)``.
         ratings: (n,) finite numbers (stars, play counts, quantities), or None for plain events.
-        timestamps: (n,) integer seconds since 1970-01-01 UTC, or None.
+        timestamps: (n,) finite numbers, or None. Whole ones are kept as int64, others as float64.
         num_users: number of users; default ``max(user_ids) + 1``.
         num_items: number of items in the catalogue; default ``max(item_ids) + 1``.
         user_vocabulary: (num_users,) original ids; position = dense id.
         item_vocabulary: (num_items,) original ids; position = dense id.
         item_names: one short name per item.
         item_texts: one longer text per item (title and genres, description, tags).
+        time_unit: of the timestamps since 1970-01-01 UTC: "s", "ms", "us" or "ns"; "unknown" for
+            numbers of which only the order counts. None reads it off their size: they tell it if
+            they all lie between 1995 and 2096.
         name: name of the data set, for messages and captions.
         is_synthetic: True when the rows come from the generator and not from people.
 
     Raises:
-        TypeError: ids are not integers.
-        ValueError: no rows, lengths differ, an id is out of range, a rating is not finite.
+        TypeError: ids are not integers, or ratings or timestamps are no numbers.
+        ValueError: no rows, lengths differ, an id is out of range, a number is not finite, or
+            timestamps are of two units.
 
     Example:
         >>> data = Interactions(user_ids=[0, 0, 1], item_ids=[2, 0, 1], ratings=[5, 3, 4])
@@ -52,33 +56,37 @@ class Interactions:
     user_ids: NDArray[np.int64]
     item_ids: NDArray[np.int64]
     ratings: NDArray[np.float32] | None = None
-    timestamps: NDArray[np.int64] | None = None
+    timestamps: NDArray[np.int64] | NDArray[np.float64] | None = None
     num_users: int = 0
     num_items: int = 0
     user_vocabulary: NDArray[Any] | None = None
     item_vocabulary: NDArray[Any] | None = None
     item_names: tuple[str, ...] | None = None
     item_texts: tuple[str, ...] | None = None
+    time_unit: str | None = field(default=None, kw_only=True)
     name: str = field(default="interactions", kw_only=True)
     is_synthetic: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        columns = {
-            "user_ids": _column("user_ids", self.user_ids, "iu", np.int64),
-            "item_ids": _column("item_ids", self.item_ids, "iu", np.int64),
+        columns: dict[str, Any] = {
+            "user_ids": _column("user_ids", self.user_ids, "iu"),
+            "item_ids": _column("item_ids", self.item_ids, "iu"),
         }
         num_rows = len(columns["user_ids"])
         if num_rows == 0:
             raise ValueError("user_ids is empty: expected at least one interaction")
         if self.ratings is not None:
-            columns["ratings"] = _column("ratings", self.ratings, "iufb", np.float32)
+            with np.errstate(over="ignore"):
+                columns["ratings"] = _column("ratings", self.ratings, "iuf").astype(np.float32)
             if not np.isfinite(columns["ratings"]).all():
                 bad = int(np.flatnonzero(~np.isfinite(columns["ratings"]))[0])
                 raise ValueError(
                     f"ratings[{bad}] is {columns['ratings'][bad]}: expected finite numbers"
                 )
         if self.timestamps is not None:
-            columns["timestamps"] = _column("timestamps", self.timestamps, "iu", np.int64)
+            columns["timestamps"] = times = _column("timestamps", self.timestamps, "iuf")
+            unit = self.time_unit or frames.unit_of("timestamps", times)
+            self._set("time_unit", check_choice("time_unit", unit, (*frames.UNITS, "unknown")))
         for name, values in columns.items():
             if len(values) != num_rows:
                 raise ValueError(f"{name} has {len(values)} rows: expected {num_rows}, as user_ids")
@@ -115,8 +123,12 @@ class Interactions:
     @property
     def density(self) -> float:
         """Fraction of all user-item pairs that occur, in (0, 1]."""
-        pairs = np.unique(self.user_ids * self.num_items + self.item_ids)
-        return len(pairs) / (self.num_users * self.num_items)
+        return len(_last_of_each_pair(self)) / (self.num_users * self.num_items)
+
+    def original_ids(self, side: str) -> NDArray[Any]:
+        """Return the vocabulary of users or of items; without one, the dense ids themselves."""
+        known = getattr(self, f"{side}_vocabulary")
+        return np.arange(getattr(self, f"num_{side}s")) if known is None else known
 
     def __repr__(self) -> str:
         columns = [c for c in ("ratings", "timestamps") if getattr(self, c) is not None]
@@ -131,33 +143,50 @@ class Interactions:
     @classmethod
     def from_frame(
         cls,
-        frame: pd.DataFrame,
+        frame: Any,
         *,
         user: str,
         item: str,
         rating: str | None = None,
         time: str | None = None,
+        time_unit: str | None = None,
         item_name: str | None = None,
         item_text: str | None = None,
+        vocabulary: Interactions | None = None,
+        unknown: Literal["error", "drop", "new"] = "error",
         name: str = "interactions",
     ) -> Interactions:
         """Read a data frame with any ids; keep the original ones as vocabularies.
 
-        Dense ids follow the sorted order of the original ones. Every row is kept, repeats too.
+        Dense ids follow the sorted order of the original ones, or are those of ``vocabulary``.
+        Every row is kept, repeats too, unless ``unknown="drop"`` says otherwise.
 
         Args:
-            frame: one interaction per row.
+            frame: one interaction per row: of pandas, polars or Arrow, or columns by name.
             user: column of user ids, of any hashable, sortable type.
             item: column of item ids.
             rating: column of numbers, or None.
-            time: column of datetimes or of integer seconds, or None.
+            time: column of dates or numbers, or None. Dates are kept to their last digit: as
+                integers of the coarsest unit, from seconds to nanoseconds, that holds them all.
+                Numbers stay as they are.
+            time_unit: "s", "ms", "us" or "ns": what numbers count since 1970, or dates shall be
+                kept in; "unknown" for numbers of which only the order counts. None: by their size,
+                see :class:`Interactions`.
             item_name: column with the item's name; the first one seen is kept.
             item_text: column with a longer text of the item; the first one seen is kept.
+            vocabulary: interactions whose users and items these are. Two frames that are read one
+                by one number their ids differently: read a test frame with the vocabulary of the
+                training part.
+            unknown: what to do with ids that are not in the vocabulary: "error"; "drop" leaves
+                their rows out, with a warning that counts them; "new" numbers them after the
+                others (read the first frame again with the larger vocabulary, for a split).
             name: name of the data set.
 
         Raises:
             KeyError: a named column is missing.
-            ValueError: no rows, a missing id, or a rating or time that cannot be read.
+            TypeError: no frame, or ids of several types or of another type than the vocabulary.
+            ValueError: no rows, a missing or unknown id, a name that several columns have, or a
+                rating or time that cannot be read exactly.
 
         Example:
             >>> import pandas as pd
@@ -165,28 +194,46 @@ class Interactions:
             >>> mine = Interactions.from_frame(frame, user="customer", item="sku")
             >>> mine.user_ids.tolist(), mine.user_vocabulary.tolist()
             ([1, 0, 1], ['a', 'b'])
+            >>> later = {"customer": ["b"], "sku": [17]}
+            >>> Interactions.from_frame(later, user="customer", item="sku", vocabulary=mine)
+            Interactions(1 rows, 2 users, 2 items)
         """
-        columns = {"user": user, "item": item, "rating": rating, "time": time}
-        frames.check_columns(frame, columns | {"item_name": item_name, "item_text": item_text})
-        user_ids, user_vocabulary = frames.dense_ids(frame, user, "user")
-        item_ids, item_vocabulary = frames.dense_ids(frame, item, "item")
-        firsts = np.unique(item_ids, return_index=True)[1]
+        check_choice("unknown", unknown, ("error", "drop", "new"))
+        ids = {"user": user, "item": item}
+        others = {"rating": rating, "time": time, "item_name": item_name, "item_text": item_text}
+        frame = frames.read_frame(frame, ids | others)
+        before = vocabulary
+        known = {} if before is None else {side: before.original_ids(side) for side in ids}
+        frame, mapped = frames.map_rows(frame, ids, known, unknown)
+        (user_ids, users), (item_ids, items) = mapped["user"], mapped["item"]
+        times = None
+        if time is not None:
+            times, time_unit = frames.times(
+                frame, time, time_unit, getattr(before, "time_unit", None)
+            )
+
+        def text_of(column: str | None, name: str) -> tuple[str, ...] | None:
+            return frames.texts(frame, column, item_ids, len(items), getattr(before, name, None))
+
         return cls(
             user_ids=user_ids,
             item_ids=item_ids,
-            ratings=None if rating is None else frames.numbers(frame, rating),
-            timestamps=None if time is None else frames.seconds(frame, time),
-            num_users=len(user_vocabulary),
-            num_items=len(item_vocabulary),
-            user_vocabulary=user_vocabulary,
-            item_vocabulary=item_vocabulary,
-            item_names=None if item_name is None else frames.texts(frame[item_name].iloc[firsts]),
-            item_texts=None if item_text is None else frames.texts(frame[item_text].iloc[firsts]),
+            ratings=None if rating is None else frames.ratings(frame, rating),
+            timestamps=times,
+            num_users=len(users),
+            num_items=len(items),
+            user_vocabulary=users,
+            item_vocabulary=items,
+            item_names=text_of(item_name, "item_names"),
+            item_texts=text_of(item_text, "item_texts"),
+            time_unit=time_unit,
             name=name,
         )
 
     def to_frame(self) -> pd.DataFrame:
         """Return the rows as a data frame with the original ids where they are known.
+
+        Times are dates if their unit is known, else the numbers that they are.
 
         Example:
             >>> Interactions(user_ids=[0, 1], item_ids=[1, 0], ratings=[4, 2]).to_frame().shape
@@ -194,15 +241,16 @@ class Interactions:
         """
         import pandas as pd
 
-        columns: dict[str, Any] = {"user": self.user_ids, "item": self.item_ids}
-        if self.user_vocabulary is not None:
-            columns["user"] = self.user_vocabulary[self.user_ids]
-        if self.item_vocabulary is not None:
-            columns["item"] = self.item_vocabulary[self.item_ids]
+        columns: dict[str, Any] = {
+            "user": self.original_ids("user")[self.user_ids],
+            "item": self.original_ids("item")[self.item_ids],
+        }
         if self.ratings is not None:
             columns["rating"] = self.ratings
-        if self.timestamps is not None:
-            columns["time"] = pd.to_datetime(self.timestamps, unit="s")
+        if self.timestamps is not None and self.time_unit == "unknown":
+            columns["time"] = self.timestamps
+        elif self.timestamps is not None:
+            columns["time"] = pd.to_datetime(self.timestamps, unit=self.time_unit)
         return pd.DataFrame(columns)
 
     def to_csr(
@@ -272,18 +320,22 @@ class Interactions:
     split_folds = splits.folds
 
 
-def _column(name: str, values: ArrayLike, kinds: str, dtype: type) -> NDArray[Any]:
+def _column(name: str, values: ArrayLike, kinds: str) -> NDArray[Any]:
     array = np.array(values)
     if array.ndim != 1:
         raise ValueError(f"{name} has shape {array.shape}: expected one dimension, (n,)")
     if array.size and array.dtype.kind not in kinds:
         expected = "integers (Interactions.from_frame makes them)" if kinds == "iu" else "numbers"
         raise TypeError(f"{name} is of type {array.dtype}: expected {expected}")
-    return array.astype(dtype)
+    return array if name == "ratings" else frames.exact_numbers(name, array)
 
 
 def _last_of_each_pair(data: Interactions) -> NDArray[np.int64]:
     """Row numbers, in order, of the last row of each (user, item) pair."""
-    pairs = data.user_ids * data.num_items + data.item_ids
+    users, items, width = data.user_ids, data.item_ids, data.num_items
+    if data.num_users * width >= 2**63:  # the product below would wrap: number what occurs
+        users, items = (np.unique(ids, return_inverse=True)[1] for ids in (users, items))
+        width = len(data)
+    pairs = users * width + items
     _, first_of_reversed = np.unique(pairs[::-1], return_index=True)
     return np.sort(len(pairs) - 1 - first_of_reversed)

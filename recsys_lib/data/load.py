@@ -15,10 +15,11 @@ import numpy as np
 from recsys_lib.checks import check_choice, check_number
 from recsys_lib.data import movielens, readers
 from recsys_lib.data.catalogue import DATASETS, DatasetInfo
-from recsys_lib.data.files import DownloadError, find_file
+from recsys_lib.data.download import check_file
+from recsys_lib.data.files import DownloadError, path_of
 from recsys_lib.data.files import data_home as home_of
 from recsys_lib.data.interactions import Interactions
-from recsys_lib.data.sources import obtain
+from recsys_lib.data.sources import obtain, remove_leftovers
 from recsys_lib.data.splits import Split, sample_negatives
 from recsys_lib.data.synthetic import PRESETS, Preset, make_synthetic
 
@@ -69,7 +70,7 @@ def load_dataset(
     Raises:
         ValueError: the name, the fallback or the preset is unknown.
         DownloadError: the files are not there and cannot be fetched; says what to put where.
-        CorruptFileError: a file is damaged; names the file and the line.
+        CorruptFileError: a file is not the published one; says what differs.
 
     Example:
         >>> load_dataset("synthetic", preset="news").is_synthetic
@@ -106,7 +107,7 @@ def load_split(
     Raises:
         ValueError: the name or the fallback is unknown, or there is no such fold.
         DownloadError: the files are not there and cannot be fetched; says what to put where.
-        CorruptFileError: a file is damaged; names the file and the line.
+        CorruptFileError: a file is not the published one; says what differs.
 
     Example:
         >>> load_split("ml-latest-small")
@@ -163,10 +164,10 @@ def _load(
     fallback: Fallback,
     progress: bool,
 ) -> _T:
-    if fallback not in (None, "synthetic"):
-        raise ValueError(f"fallback is {fallback!r}: expected None or 'synthetic'")
+    check_choice("fallback", "synthetic" if fallback is None else fallback, ["synthetic"])
     folder = home_of(data_home) / info.name
-    missing = [file for file in files if find_file(folder, file) is None]
+    remove_leftovers(folder)
+    missing = [file for file in files if not path_of(folder, file).is_file()]
     if missing:
         try:
             obtain(info, folder, missing, progress=progress)
@@ -186,6 +187,8 @@ def _load(
                 'fallback="synthetic"',
                 status=error.status,
             ) from error
+    for file in files:
+        check_file(path_of(folder, file), info.files[file])
     return read(folder)
 
 
@@ -197,7 +200,7 @@ def _generated(info: DatasetInfo, seed: int) -> Interactions:
 def _stand_in(info: DatasetInfo, seed: int) -> Interactions:
     """Generate rows with the columns of the data set."""
     if info.name == "online-retail":
-        purchases = readers.purchases_of(_stand_in_frame(seed))
+        purchases = readers.purchases_of(_stand_in_frame(seed), report=False)
         return replace(purchases, name=f"synthetic (for {info.name})", is_synthetic=True)
     return _with_columns(_generated(info, seed), info.columns)
 
@@ -214,7 +217,7 @@ def _with_columns(data: Interactions, columns: Sequence[str]) -> Interactions:
 
 def _stand_in_split(info: DatasetInfo, fold: int, seed: int) -> Split:
     """Split by the time that the generator knows, then forget what the data set does not have."""
-    whole, validation, negatives = _generated(info, seed), None, None
+    whole, validation = _generated(info, seed), None
     if info.name == "ml-100k":
         train, test = list(whole.split_folds(5, seed=seed))[fold - 1]
     elif info.name == "adressa-macr":
@@ -222,11 +225,9 @@ def _stand_in_split(info: DatasetInfo, fold: int, seed: int) -> Split:
     else:
         train, test = whole.split_leave_one_out()
     if info.name == "citeulike-derrd":
-        train, validation = train.split_leave_one_out()
-    if info.name == "ncf-ml-1m":
-        negatives = sample_negatives(train, test, 99, seed)
-    if validation is not None:
-        validation = _with_columns(validation, info.columns)
+        train, held_out = train.split_leave_one_out()
+        validation = _with_columns(held_out, info.columns)
+    negatives = sample_negatives(train, test, 99, seed) if info.name == "ncf-ml-1m" else None
     train, test = (_with_columns(part, info.columns) for part in (train, test))
     return Split(train, test, negatives, validation, name=whole.name)
 

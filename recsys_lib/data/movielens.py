@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.data.files import CorruptFileError, path_of
+from recsys_lib.data.files import path_of
 from recsys_lib.data.interactions import Interactions
 from recsys_lib.data.splits import Split
-from recsys_lib.data.tables import convert, open_text, positions, read_columns, read_numbers
+from recsys_lib.data.tables import open_text, read_columns, read_numbers
 
 # The columns of ml-100k's u.item, in their order; and what ml-latest-small and the generator write.
 _FLAGS = (
@@ -24,7 +24,6 @@ GENRES = (
     "Fantasy", "Film-Noir", "Horror", "IMAX", "Musical", "Mystery", "Romance", "Sci-Fi",
     "Thriller", "War", "Western", "Science Fiction",
 )  # fmt: skip
-_RATING = ("user", "item", "rating", "timestamp")
 
 
 def read_ncf_ml_1m(folder: Path) -> Split:
@@ -34,9 +33,9 @@ def read_ncf_ml_1m(folder: Path) -> Split:
     one was found, times are left out.
     """
     name = "ncf-ml-1m"
-    train = read_numbers(path_of(folder, "ml-1m.train.rating"), _RATING, optional=1)
-    test = read_numbers(path_of(folder, "ml-1m.test.rating"), _RATING, optional=1)
-    negatives = _read_negatives(path_of(folder, "ml-1m.test.negative"), test)
+    train, test = (read_numbers(path_of(folder, f"ml-1m.{p}.rating")) for p in ("train", "test"))
+    with open_text(path_of(folder, "ml-1m.test.negative")) as file:  # "(user,item)", then items
+        negatives = np.array([line.split()[1:] for line in file]).astype(np.int64)
     num_users = int(max(train[:, 0].max(), test[:, 0].max())) + 1
     num_items = int(max(train[:, 1].max(), test[:, 1].max(), negatives.max())) + 1
     parts = [
@@ -46,36 +45,14 @@ def read_ncf_ml_1m(folder: Path) -> Split:
     return Split(parts[0], parts[1], negatives, name=name)
 
 
-def _read_negatives(path: Path, test: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Read lines of ``(user,item)`` and the items to rank it against; (len(test), m)."""
-    rows: list[list[str]] = []
-    with open_text(path) as file:
-        for number, line in enumerate(file, start=1):
-            pair, *items = line.split() or [""]
-            due = "({},{})".format(*test[number - 1, :2]) if number <= len(test) else "no line more"
-            width = len(rows[0]) if rows else len(items) or 99
-            if pair != due or len(items) != width or not all(map(str.isdecimal, items)):
-                raise CorruptFileError(
-                    f"{path}, line {number}: {line[:50].strip()!r} came: expected {due}, the pair "
-                    f"of the test file, and {width} item ids"
-                )
-            rows.append(items)
-    if len(rows) != len(test):
-        raise CorruptFileError(f"{path} has {len(rows)} lines: expected {len(test)}, as the test")
-    return np.array(rows).astype(np.int64)
-
-
 def read_ml_100k(folder: Path, file: str = "u.data") -> Interactions:
     """Read MovieLens 100k, or one of its parts (``u1.base`` ...)."""
-    table = read_numbers(path_of(folder, file), _RATING)
+    table = read_numbers(path_of(folder, file))
     path = path_of(folder, "u.item")
     columns = ["movie id", "title", "release date", "video release date", "address", *_FLAGS]
     items = read_columns(
         path, columns, delimiter="|", header=False, encoding="latin-1", quoted=False
     )
-    movie_ids = convert(path, "movie id", items[0], np.int64, header=False)
-    if not np.array_equal(movie_ids, np.arange(1, len(movie_ids) + 1)):
-        raise CorruptFileError(f"{path}: movie ids do not count up from 1: expected 1, 2, 3, ...")
     flags = np.array(items[5:]).T == "1"
     texts = [
         " ".join([title, *(genre for genre, is_set in zip(_FLAGS, row, strict=True) if is_set)])
@@ -87,9 +64,9 @@ def read_ml_100k(folder: Path, file: str = "u.data") -> Interactions:
         ratings=table[:, 2].astype(np.float32),
         timestamps=table[:, 3],
         num_users=943,
-        num_items=len(movie_ids),
+        num_items=len(texts),
         user_vocabulary=np.arange(1, 944),
-        item_vocabulary=movie_ids,
+        item_vocabulary=np.arange(1, len(texts) + 1),
         item_names=tuple(items[1]),
         item_texts=tuple(texts),
         name="ml-100k",
@@ -105,18 +82,16 @@ def read_ml_100k_fold(folder: Path, fold: int) -> Split:
 def read_ml_latest_small(folder: Path) -> Interactions:
     """Read MovieLens latest-small; the catalogue is all of movies.csv, rated or not."""
     path = path_of(folder, "ratings.csv")
-    names = ("userId", "movieId", "rating", "timestamp")
-    table = read_numbers(path, names, delimiter=",", header=True, dtype=np.float64)
+    table = read_numbers(path, delimiter=",", header=True, dtype=np.float64)
     path = path_of(folder, "movies.csv")
     movies, titles, genres = read_columns(path, ("movieId", "title", "genres"))
-    movie_ids = convert(path, "movieId", movies, np.int64)
+    movie_ids = np.array(movies).astype(np.int64)
     path = path_of(folder, "tags.csv")
     _, tagged, tags, _ = read_columns(path, ("userId", "movieId", "tag", "timestamp"))
     order = np.argsort(movie_ids)
     vocabulary = movie_ids[order]
     words: list[dict[str, None]] = [{} for _ in vocabulary]  # distinct tags, in order
-    tagged_ids = convert(path, "movieId", tagged, np.int64)
-    items = positions(path, "movieId", tagged_ids, vocabulary)
+    items = np.searchsorted(vocabulary, np.array(tagged).astype(np.int64))
     for item, tag in zip(items, tags, strict=True):
         words[item][tag] = None
     texts = [
@@ -124,10 +99,9 @@ def read_ml_latest_small(folder: Path) -> Interactions:
         for row, tags_of in zip(order, words, strict=True)
     ]
     user_vocabulary, user_ids = np.unique(table[:, 0].astype(np.int64), return_inverse=True)
-    path = path_of(folder, "ratings.csv")
     return Interactions(
         user_ids=user_ids,
-        item_ids=positions(path, "movieId", table[:, 1].astype(np.int64), vocabulary),
+        item_ids=np.searchsorted(vocabulary, table[:, 1]),
         ratings=table[:, 2].astype(np.float32),
         timestamps=table[:, 3].astype(np.int64),
         num_users=len(user_vocabulary),

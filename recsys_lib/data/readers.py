@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_lib.data.catalogue import DATASETS
 from recsys_lib.data.files import CorruptFileError, path_of
+from recsys_lib.data.frames import kept_rows, read_frame
 from recsys_lib.data.interactions import Interactions
 from recsys_lib.data.splits import Split
-from recsys_lib.data.tables import convert, open_text, positions, read_columns, read_numbers
+from recsys_lib.data.tables import open_text, read_columns, read_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +24,7 @@ RETAIL_COLUMNS = (
     "Country",
 )  # fmt: skip
 _PRODUCT_CODE = r"\d{5}[A-Z]*"
+_WHOLE = re.compile(r"^(\d+)\.0$")
 
 
 def read_adressa_macr(folder: Path) -> Split:
@@ -36,7 +40,7 @@ def read_citeulike_derrd(folder: Path) -> Split:
     The authors count 5,220 users and 25,182 papers, one more of each than occur; so do we.
     """
     names = ("train.tsv", "valid.tsv", "test.tsv")
-    tables = [read_numbers(path_of(folder, name), ("user", "item")) for name in names]
+    tables = [read_numbers(path_of(folder, name)) for name in names]
     train, validation, test = _parts("citeulike-derrd", tables, at_least=(5_220, 25_182))
     return Split(train, test, validation=validation, name="citeulike-derrd")
 
@@ -55,12 +59,10 @@ def _parts(
 
 def read_lastfm(folder: Path) -> Interactions:
     """Read listening counts; texts are the artist's name and its five most frequent tags."""
-    path = path_of(folder, "user_artists.dat")
-    table = read_numbers(path, ("userID", "artistID", "weight"), header=True)
-    artists_path = path_of(folder, "artists.dat")
-    columns = ("id", "name", "url", "pictureURL")
-    artists, names, _, _ = read_columns(artists_path, columns, delimiter="\t", quoted=False)
-    artist_ids = convert(artists_path, "id", artists, np.int64)
+    table = read_numbers(path_of(folder, "user_artists.dat"), header=True)
+    path, columns = path_of(folder, "artists.dat"), ("id", "name", "url", "pictureURL")
+    artists, names, _, _ = read_columns(path, columns, delimiter="\t", quoted=False)
+    artist_ids = np.array(artists).astype(np.int64)
     order = np.argsort(artist_ids)
     vocabulary = artist_ids[order]
     top_tags = _lastfm_tags(folder, vocabulary)
@@ -68,7 +70,7 @@ def read_lastfm(folder: Path) -> Interactions:
     item_names = [names[row] for row in order]
     return Interactions(
         user_ids=user_ids,
-        item_ids=positions(path, "artistID", table[:, 1], vocabulary),
+        item_ids=np.searchsorted(vocabulary, table[:, 1]),
         ratings=table[:, 2].astype(np.float32),
         num_users=len(user_vocabulary),
         num_items=len(vocabulary),
@@ -86,15 +88,13 @@ def _lastfm_tags(folder: Path, vocabulary: NDArray[np.int64], most: int = 5) -> 
     """List each artist's tags, the most frequent first."""
     path = path_of(folder, "tags.dat")
     tag_ids, values = read_columns(path, ("tagID", "tagValue"), delimiter="\t", quoted=False)
-    value_of = dict(zip(convert(path, "tagID", tag_ids, np.int64).tolist(), values, strict=True))
-    path = path_of(folder, "user_taggedartists.dat")
-    columns = ("userID", "artistID", "tagID", "day", "month", "year")
-    table = read_numbers(path, columns, header=True)
+    value_of = dict(zip(map(int, tag_ids), values, strict=True))
+    table = read_numbers(path_of(folder, "user_taggedartists.dat"), header=True)
     # Some tagged artists are in nobody's listening list and not in artists.dat: left out.
     known = table[np.isin(table[:, 1], vocabulary)]
     pairs, counts = np.unique(known[:, 1:3], axis=0, return_counts=True)
     tags: list[list[str]] = [[] for _ in vocabulary]
-    items = positions(path, "artistID", pairs[:, 0], vocabulary)
+    items = np.searchsorted(vocabulary, pairs[:, 0])
     for row in np.lexsort((pairs[:, 1], -counts)):
         if len(tags[items[row]]) < most and int(pairs[row, 1]) in value_of:
             tags[items[row]].append(value_of[int(pairs[row, 1])])
@@ -103,19 +103,9 @@ def _lastfm_tags(folder: Path, vocabulary: NDArray[np.int64], most: int = 5) -> 
 
 def _read_lists(path: Path) -> NDArray[np.int64]:
     """Read lines of ``user item item ...`` as pairs (n, 2)."""
-    pairs: list[tuple[int, int]] = []
     with open_text(path) as file:
-        for number, line in enumerate(file, start=1):
-            values = line.split()
-            if not all(value.isdecimal() for value in values):
-                raise CorruptFileError(
-                    f"{path}, line {number}: {line[:50].strip()!r} came: expected a user id and "
-                    "item ids, all whole numbers"
-                )
-            pairs += [(int(values[0]), int(item)) for item in values[1:]]
-    if not pairs:
-        raise CorruptFileError(f"{path} holds no clicks: expected lines of a user and its items")
-    return np.array(pairs, np.int64)
+        lists = [line.split() for line in file]
+    return np.array([(user, item) for user, *items in lists for item in items]).astype(np.int64)
 
 
 def read_retail_frame(folder: Path) -> pd.DataFrame:
@@ -129,19 +119,34 @@ def read_retail_frame(folder: Path) -> pd.DataFrame:
     import pandas as pd
 
     path = path_of(folder, "online_retail.csv")
-    text = dict(zip(RETAIL_COLUMNS, read_columns(path, RETAIL_COLUMNS), strict=True))
-    customers = [value or "nan" for value in text["CustomerID"]]
-    columns: dict[str, Any] = {
-        **text,
-        "Quantity": convert(path, "Quantity", text["Quantity"], np.int64),
-        "InvoiceDate": convert(path, "InvoiceDate", text["InvoiceDate"], "datetime64[s]"),
-        "UnitPrice": convert(path, "UnitPrice", text["UnitPrice"], np.float64),
-        "CustomerID": pd.Series(convert(path, "CustomerID", customers, np.float64)).astype("Int64"),
+    columns = read_columns(path, RETAIL_COLUMNS)
+    frame = pd.DataFrame(dict(zip(RETAIL_COLUMNS, columns, strict=True)))
+    try:
+        frame["Quantity"] = frame["Quantity"].astype(np.int64)
+        frame["InvoiceDate"] = np.array(columns[4]).astype("datetime64[s]")
+        frame["UnitPrice"] = frame["UnitPrice"].astype(np.float64)
+        customers = frame["CustomerID"].replace("", "nan").astype(np.float64)
+        frame["CustomerID"] = customers.astype("Int64")
+    except ValueError as error:
+        raise CorruptFileError(f"{path}: {error}") from error
+    found = {
+        "rows": len(frame),
+        "invoices": frame["InvoiceNo"].nunique(),
+        "stock_codes": frame["StockCode"].nunique(),
+        "customers": frame["CustomerID"].nunique(),
+        "rows_without_customer": frame["CustomerID"].isna().sum(),
+        "countries": frame["Country"].nunique(),
+        "quantity": frame["Quantity"].sum(),
     }
-    return pd.DataFrame({column: columns[column] for column in RETAIL_COLUMNS})
+    for count, expected in DATASETS["online-retail"].statistics.items():
+        if found[count] != expected:
+            raise CorruptFileError(f"{path}: {count} is {found[count]}: expected {expected}")
+    return frame
 
 
-def purchases_of(frame: pd.DataFrame, name: str = "online-retail") -> Interactions:
+def purchases_of(
+    frame: pd.DataFrame, name: str = "online-retail", *, report: bool = True
+) -> Interactions:
     """Keep the purchases of known customers; one row per invoice line.
 
     A purchase has a customer, a quantity above zero, an invoice that is no cancellation (its number
@@ -149,23 +154,31 @@ def purchases_of(frame: pd.DataFrame, name: str = "online-retail") -> Interactio
     fees, gift vouchers and corrections have other codes. Codes are compared in upper case. A
     customer who buys an item again has one row more.
 
+    Numbers and texts are read alike, as a spreadsheet mixes them: 85048, 85048.0 and "85048".
+
     Args:
         frame: raw lines with the columns of :func:`read_retail_frame`.
         name: name of the data set.
+        report: warn of the rows that are left out, with the number of them for each reason.
 
     Returns:
         Interactions; ``ratings`` are quantities, ``timestamps`` those of the invoice (the clock of
         the shop, taken as UTC), names the most frequent description of the product.
     """
-    codes = frame["StockCode"].str.upper().str.strip()
-    kept = (
-        frame["CustomerID"].notna()
-        & (frame["Quantity"] > 0)
-        & ~frame["InvoiceNo"].str.upper().str.startswith("C")
-        & codes.str.fullmatch(_PRODUCT_CODE)
-    )
-    rows = frame[kept].assign(StockCode=codes[kept])
-    rows = rows.assign(Description=rows["Description"].str.strip())
+    import pandas as pd
+
+    used = [column for column in RETAIL_COLUMNS if column not in ("UnitPrice", "Country")]
+    frame = read_frame(frame, {column: column for column in used})[used]
+    for column in ("InvoiceNo", "StockCode", "Description", "CustomerID"):
+        frame[column] = _plain_texts(frame[column])
+    frame["StockCode"] = frame["StockCode"].str.upper()
+    reasons = {
+        "without a customer": frame["CustomerID"] == "",
+        "without a quantity above zero": ~(pd.to_numeric(frame["Quantity"], errors="coerce") > 0),
+        "of cancelled invoices": frame["InvoiceNo"].str.upper().str.startswith("C"),
+        "without a product code": ~frame["StockCode"].str.fullmatch(_PRODUCT_CODE),
+    }
+    rows = frame[kept_rows(reasons, 3 if report else 0)]
     count = rows.groupby(["StockCode", "Description"]).size().rename("count").reset_index()
     best = count.sort_values(["count", "Description"], ascending=[False, True])
     description_of = best.drop_duplicates("StockCode").set_index("StockCode")["Description"]
@@ -185,6 +198,15 @@ def purchases_of(frame: pd.DataFrame, name: str = "online-retail") -> Interactio
     )
 
 
+def _plain_texts(values: pd.Series) -> pd.Series:
+    """Return numbers and texts as texts, missing ones as empty."""
+    import pandas as pd
+
+    codes, found = pd.factorize(values, use_na_sentinel=False)
+    plain = ["" if pd.isna(v) else _WHOLE.sub(r"\1", str(v).strip()) for v in found]
+    return pd.Series(np.array(plain, object)[codes], values.index)
+
+
 def read_online_retail(folder: Path) -> Interactions:
     """Read the purchases; see :func:`purchases_of`."""
-    return purchases_of(read_retail_frame(folder))
+    return purchases_of(read_retail_frame(folder), report=False)

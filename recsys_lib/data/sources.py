@@ -7,8 +7,8 @@ import gzip
 import io
 import os
 import pickle
+import shutil
 import tempfile
-import zlib
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,9 +18,10 @@ from typing import Any
 
 from recsys_lib.data.catalogue import DatasetInfo
 from recsys_lib.data.download import MIRROR_VARIABLE, extract, fetch, not_stored, verify
-from recsys_lib.data.files import CorruptFileError, DownloadError, find_file
+from recsys_lib.data.files import CorruptFileError, DownloadError, path_of, read_bytes
 from recsys_lib.data.readers import RETAIL_COLUMNS
 from recsys_lib.data.tables import read_columns
+from recsys_lib.files import is_running
 
 # Files of citeulike-derrd are pickles at their address, and text here.
 PICKLES = {
@@ -45,7 +46,7 @@ def obtain(info: DatasetInfo, folder: Path, files: Sequence[str], *, progress: b
     mirror = os.environ.get(MIRROR_VARIABLE, "").rstrip("/")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".download.") as name:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f".download.{os.getpid()}.") as name:
             scratch = Path(name)
             if mirror:
                 _from_mirror(f"{mirror}/{info.name}", info, files, scratch, progress)
@@ -60,14 +61,20 @@ def obtain(info: DatasetInfo, folder: Path, files: Sequence[str], *, progress: b
                     url, sums = f"{info.address}/{file}", info.files[file]
                     fetch(url, scratch / file, checksum=sums, progress=progress)
             for file in files:
-                ready = find_file(scratch, file)
-                assert ready is not None
+                ready = path_of(scratch, file)
                 ready.replace(folder / ready.name)
     except OSError as error:
         raise not_stored(folder, error) from error
     finally:
         with suppress(OSError):  # not empty: all is well, or somebody else is at work there
             folder.rmdir()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what downloads left in the folder that were killed."""
+    for left in folder.glob(".download.*.*"):
+        if not is_running(left.name.split(".")[2]):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _from_mirror(
@@ -83,9 +90,9 @@ def _from_mirror(
                 raise
             packed = fetch(f"{url}.gz", scratch / f"{file}.gz", progress=progress)
             try:
-                content = gzip.decompress(packed.read_bytes())
-            except (OSError, EOFError, zlib.error) as broken:
-                raise DownloadError(f"{url}.gz is no whole gzip file: {broken}") from broken
+                content = read_bytes(packed)
+            except CorruptFileError as broken:
+                raise DownloadError(f"{url}.gz: {broken}") from broken
             verify(content, checksum, f"{url}.gz")
 
 
@@ -110,27 +117,21 @@ class _PlainUnpickler(pickle.Unpickler):
             return defaultdict
         if module in ("builtins", "__builtin__") and name in plain:
             return plain[name]
-        raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a data file")
+        raise DownloadError(f"{module}.{name} is not allowed in a data file: nothing was run")
 
 
-def pairs_from_pickle(content: bytes, label: str) -> list[tuple[int, int]]:
-    """Read ``{user: item}``, ``{user: [item, ...]}`` or ``{user: {item: ...}}`` as sorted pairs.
+def pairs_from_pickle(content: bytes) -> list[tuple[int, int]]:
+    """Return ``{user: item}``, ``{user: [item, ...]}`` or ``{user: {item: ...}}`` as sorted pairs.
 
     Raises:
-        DownloadError: the pickle holds anything but such containers of whole numbers.
+        DownloadError: the pickle asks for code to be run.
     """
-    try:
-        table = _PlainUnpickler(io.BytesIO(content)).load()
-        return sorted(
-            (int(user), int(item))
-            for user, items in table.items()
-            for item in ([items] if isinstance(items, int) else items)
-        )
-    except Exception as error:  # a pickle can fail in any way
-        raise DownloadError(
-            f"{label} cannot be read without running code from it ({error}): write its pairs as "
-            "text, one 'user<tab>item' per line"
-        ) from error
+    table = _PlainUnpickler(io.BytesIO(content)).load()
+    return sorted(
+        (int(user), int(item))
+        for user, items in table.items()
+        for item in ([items] if isinstance(items, int) else items)
+    )
 
 
 def _from_pickles(address: str, files: Sequence[str], scratch: Path, progress: bool) -> None:
@@ -138,7 +139,7 @@ def _from_pickles(address: str, files: Sequence[str], scratch: Path, progress: b
         member, checksum = PICKLES[file]
         url = f"{address}/{member}"
         packed = fetch(url, scratch / member, checksum=checksum, progress=progress)
-        pairs = pairs_from_pickle(packed.read_bytes(), url)
+        pairs = pairs_from_pickle(packed.read_bytes())
         (scratch / file).write_text("".join(f"{user}\t{item}\n" for user, item in pairs))
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import check_ids, check_number
+from recsys_lib.checks import check_counts, check_ids, check_number
 
 if TYPE_CHECKING:
     from recsys_lib.data.interactions import Interactions
@@ -27,7 +28,8 @@ class Split:
         name: name of the data set.
 
     Raises:
-        ValueError: the parts differ in users or items, or negatives do not fit the test rows.
+        ValueError: the parts differ in counts, vocabularies or units of time, or negatives do not
+            fit the test rows.
 
     Example:
         >>> from recsys_lib.data import Interactions
@@ -43,11 +45,7 @@ class Split:
     name: str = "split"
 
     def __post_init__(self) -> None:
-        parts = [part for part in (self.train, self.test, self.validation) if part is not None]
-        if len(sizes := {(part.num_users, part.num_items) for part in parts}) > 1:
-            raise ValueError(
-                f"train, test and validation have {sizes} users and items: expected the same"
-            )
+        check_parts(train=self.train, test=self.test, validation=self.validation)
         if self.negatives is not None:
             shape = np.shape(self.negatives)
             if len(shape) != 2 or shape[0] != len(self.test):
@@ -93,6 +91,23 @@ class Split:
         return self.train.num_items
 
 
+def check_parts(**parts: Interactions | None) -> None:
+    """Raise ValueError unless the parts have the same users, items and unit of time."""
+    known = [(name, part) for name, part in parts.items() if part is not None]
+    for (first, one), (name, other) in combinations(known, 2):
+        check_counts(name, other, (one.num_users, one.num_items))
+        for ids in ("user_vocabulary", "item_vocabulary"):
+            own, its = getattr(one, ids), getattr(other, ids)
+            if own is not None and its is not None and not np.array_equal(own, its):
+                raise ValueError(
+                    f"{ids} of {name} is not that of {first}: expected the same; read {name} with "
+                    f"Interactions.from_frame(..., vocabulary={first})"
+                )
+        units = one.time_unit, other.time_unit
+        if len(set(units) - {None, "unknown"}) > 1:
+            raise ValueError(f"time_unit of {first} is {units[0]!r}, of {name} {units[1]!r}")
+
+
 def leave_one_out(data: Interactions, seed: int = 0) -> tuple[Interactions, Interactions]:
     """Hold out the last item of every user who has at least two different ones.
 
@@ -121,7 +136,7 @@ def leave_one_out(data: Interactions, seed: int = 0) -> tuple[Interactions, Inte
         ([0, 2], [1, 1])
     """
     if data.timestamps is None:
-        age = np.random.default_rng(seed).permutation(len(data))
+        age: NDArray[Any] = np.random.default_rng(seed).permutation(len(data))
     else:
         age = data.timestamps
     order = np.lexsort((np.arange(len(data)), age, data.user_ids))
@@ -175,7 +190,7 @@ def by_time(data: Interactions, test_fraction: float = 0.2) -> tuple[Interaction
 
     Args:
         data: interactions with timestamps.
-        test_fraction: share of the rows to hold out, in (0, 1); rows of the same second stay
+        test_fraction: share of the rows to hold out, in (0, 1); rows of the same moment stay
             together, in the test part, so it may come out larger.
 
     Raises:
@@ -227,7 +242,13 @@ def stratified(
         [0, 1, 1]
     """
     _check_fraction(test_fraction)
-    position, count = _random_position_within_user(data, seed)
+    shuffle = np.random.default_rng(seed).permutation(len(data))
+    order = shuffle[np.argsort(data.user_ids[shuffle], kind="stable")]
+    counts = np.bincount(data.user_ids, minlength=data.num_users)
+    start = np.cumsum(counts) - counts
+    position = np.empty(len(data), np.int64)  # in a random order of the rows of its user
+    position[order] = np.arange(len(data)) - start[data.user_ids[order]]
+    count = counts[data.user_ids]
     num_test = np.minimum(np.floor(count * test_fraction + 0.5), count - 1)
     mask = position < num_test
     if not mask.any():
@@ -276,7 +297,7 @@ def sample_negatives(
         (len(test), num_negatives) item ids, for :class:`recsys_lib.data.Split`.
 
     Raises:
-        ValueError: a user has fewer unseen items than that.
+        ValueError: a user has fewer unseen items than that, or the parts are not of one data set.
 
     Example:
         >>> from recsys_lib.data import Interactions
@@ -285,6 +306,7 @@ def sample_negatives(
         [2, 3]
     """
     num_negatives = check_number("num_negatives", num_negatives, 1, integer=True)
+    check_parts(train=train, test=test)
     known = (train.to_csr() + test.to_csr()).tocsr()
     rng = np.random.default_rng(seed)
     negatives = np.empty((len(test), num_negatives), np.int64)
@@ -384,19 +406,6 @@ def _check_fraction(value: float, name: str = "test_fraction") -> None:
         raise ValueError(f"{name} is {value}: expected a number in (0, 1)")
 
 
-def _random_position_within_user(
-    data: Interactions, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For each row: its place in a random order of its user's rows, and how many those are."""
-    shuffle = np.random.default_rng(seed).permutation(len(data))
-    order = shuffle[np.argsort(data.user_ids[shuffle], kind="stable")]
-    count = np.bincount(data.user_ids, minlength=data.num_users)
-    start = np.cumsum(count) - count
-    position = np.empty(len(data), np.int64)
-    position[order] = np.arange(len(data)) - start[data.user_ids[order]]
-    return position, count[data.user_ids]
-
-
 def _part(whole: Interactions, items: NDArray[np.int64]) -> Interactions:
     """Return the rows of some items, which are numbered anew."""
 
@@ -408,7 +417,7 @@ def _part(whole: Interactions, items: NDArray[np.int64]) -> Interactions:
         part,
         item_ids=np.searchsorted(items, part.item_ids),
         num_items=len(items),
-        item_vocabulary=items if whole.item_vocabulary is None else whole.item_vocabulary[items],
+        item_vocabulary=whole.original_ids("item")[items],
         item_names=of_items(whole.item_names),
         item_texts=of_items(whole.item_texts),
     )

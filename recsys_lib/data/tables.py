@@ -1,99 +1,51 @@
-"""Strict readers of text tables, plain or gzipped: a bad line is an error that names it."""
+"""Readers of text tables, plain or gzipped: a bad line is an error that names it."""
 
 from __future__ import annotations
 
 import csv
-import gzip
-import warnings
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.data.files import CorruptFileError, DataError
+from recsys_lib.data.files import CorruptFileError, read_bytes
 
 
-@contextmanager
-def open_text(path: Path, encoding: str = "utf-8") -> Iterator[TextIO]:
+def open_text(path: Path, encoding: str = "utf-8") -> TextIO:
     """Open a plain or gzipped text file; every way of being unreadable is a :class:`DataError`.
 
     Raises:
         CorruptFileError: the file is empty, a broken gzip, or not in this encoding.
         DataError: the operating system refuses to read it.
     """
+    content = read_bytes(path)
+    if not content:
+        raise CorruptFileError(f"{path} is empty: expected a text table; delete it and reload")
     try:
-        if path.stat().st_size == 0:
-            raise CorruptFileError(f"{path} is empty: expected a text table; delete it and reload")
-        opener = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rt", encoding=encoding, newline="") as file:
-            yield file
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise CorruptFileError(f"{path} is no whole gzip file ({error}): replace it") from error
+        content.decode(encoding)
     except UnicodeDecodeError as error:
         raise CorruptFileError(f"{path} is not {encoding} text ({error}): replace it") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    return io.TextIOWrapper(io.BytesIO(content), encoding, newline="")
 
 
 def read_numbers(
-    path: Path,
-    columns: Sequence[str],
-    *,
-    delimiter: str = "\t",
-    header: bool = False,
-    dtype: Any = np.int64,
-    optional: int = 0,
+    path: Path, *, delimiter: str = "\t", header: bool = False, dtype: Any = np.int64
 ) -> NDArray[Any]:
-    """Read a table of numbers.
-
-    Args:
-        path: plain or ``.gz`` file.
-        columns: names of the columns, for messages and for the check of the header.
-        delimiter: between columns.
-        header: the first line holds the column names.
-        dtype: of all columns.
-        optional: how many of the last columns may be missing (in all lines alike).
-
-    Returns:
-        (n, c) array, ``len(columns) - optional <= c <= len(columns)``.
+    """Return a table of numbers, (rows, columns); a header is skipped.
 
     Raises:
-        CorruptFileError: names the file, the line, what came and what was expected.
+        CorruptFileError: names the file, the row and what came.
     """
-    with open_text(path) as file:
-        if header:
-            _check_header(path, next(csv.reader(file, delimiter=delimiter), []), columns)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # no rows: an error below
-                # Before NumPy 2.3, "6.5" as an integer is 6 and a warning.
-                warnings.simplefilter("error", DeprecationWarning)
-                table = np.loadtxt(file, dtype=dtype, delimiter=delimiter, comments=None, ndmin=2)
-        except UnicodeDecodeError:
-            raise
-        except (ValueError, OverflowError, DeprecationWarning):
-            table = np.full((1, 1), np.nan)
-    if table.size == 0:
-        raise CorruptFileError(f"{path} holds no rows: expected {', '.join(columns)}")
-    allowed = range(len(columns) - optional, len(columns) + 1)
-    if table.shape[1] in allowed and np.isfinite(table).all():
-        return table
-    # Once more, slowly, to find the line at fault.
-    with open_text(path) as file:
-        width = len(file.readline().split(delimiter))
-    columns = columns[: max(allowed[0], min(width, allowed[-1]))]
-    texts = read_columns(path, columns, delimiter=delimiter, header=header, quoted=False)
-    for column, values in zip(columns, texts, strict=True):
-        numbers = convert(path, column, values, dtype, header=header)
-        for row in np.flatnonzero(~np.isfinite(numbers))[:1]:
-            raise CorruptFileError(
-                f"{path}, line {row + 1 + header}: {column} is {values[row]!r}: expected a number"
+    try:
+        with open_text(path) as file:
+            return np.loadtxt(
+                file, dtype, comments=None, delimiter=delimiter, skiprows=int(header), ndmin=2
             )
-    raise CorruptFileError(f"{path} is not a table of {', '.join(columns)}")
+    except ValueError as error:
+        raise CorruptFileError(f"{path}: {error}") from error
 
 
 def read_columns(
@@ -105,7 +57,7 @@ def read_columns(
     encoding: str = "utf-8",
     quoted: bool = True,
 ) -> list[list[str]]:
-    """Read a table of text; each line must have all the columns.
+    """Read a table of text; what a line lacks at its end is empty.
 
     Args:
         path: plain or ``.gz`` file.
@@ -119,82 +71,17 @@ def read_columns(
         One list of strings per column.
 
     Raises:
-        CorruptFileError: names the file, the line, what came and what was expected.
+        CorruptFileError: names the file, what came and what was expected.
     """
-    cells: list[str] = []  # one flat list: a list per row keeps the garbage collector busy
-    same: dict[str, str] = {}  # one object per distinct value: big tables repeat themselves
-    with open_text(path, encoding) as file:
-        reader = csv.reader(
-            file,
-            delimiter=delimiter,
-            quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
-            strict=True,
-        )
-        try:
-            if header:
-                _check_header(path, next(reader, []), columns)
-            for row in reader:
-                if len(row) != len(columns):
-                    raise CorruptFileError(
-                        f"{path}, line {reader.line_num}: {len(row)} values came ({_short(row)}): "
-                        f"expected {len(columns)} ({', '.join(columns)})"
-                    )
-                cells += [same.setdefault(value, value) for value in row]
-        except csv.Error as error:
-            raise CorruptFileError(f"{path}, line {reader.line_num}: {error}") from error
-    if not cells:
-        raise CorruptFileError(f"{path} holds no rows: expected {', '.join(columns)}")
-    return [cells[column :: len(columns)] for column in range(len(columns))]
+    import pandas as pd
 
-
-def convert(
-    path: Path, column: str, values: Sequence[str], dtype: Any, *, header: bool = True
-) -> NDArray[Any]:
-    """Turn a column of text into ``dtype`` (integers, floats or ``datetime64[s]``).
-
-    Raises:
-        CorruptFileError: names the file, the line, what came and what was expected.
-    """
+    names = {"header": 0} if header else {"header": None, "names": columns}
+    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    options = {"dtype": str, "keep_default_na": False, "quoting": quoting, **names}
     try:
-        return np.array(values).astype(dtype)
-    except (ValueError, OverflowError) as error:
-        for row, value in enumerate(values):
-            try:
-                np.array([value]).astype(dtype)
-            except (ValueError, OverflowError):
-                raise CorruptFileError(
-                    f"{path}, line {row + 1 + header}: {column} is {value!r}: "
-                    f"expected {np.dtype(dtype).name}"
-                ) from error
-        raise
-
-
-def positions(
-    path: Path, column: str, values: NDArray[np.int64], vocabulary: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Return the place of each value in the sorted vocabulary.
-
-    Raises:
-        CorruptFileError: a value is not in it; names the file and the line (below a header).
-    """
-    places = np.searchsorted(vocabulary, values).clip(max=len(vocabulary) - 1)
-    wrong = np.flatnonzero(vocabulary[places] != values)
-    if len(wrong):
-        raise CorruptFileError(
-            f"{path}, line {wrong[0] + 2}: {column} is {values[wrong[0]]}: expected an id of the "
-            "catalogue"
-        )
-    return places
-
-
-def _check_header(path: Path, row: Sequence[str], columns: Sequence[str]) -> None:
-    found = [value.strip().lstrip("\ufeff") for value in row]
-    if found != list(columns):
-        raise CorruptFileError(
-            f"{path}, line 1: the header is {_short(row)}: expected {', '.join(columns)}"
-        )
-
-
-def _short(row: Sequence[str]) -> str:
-    text = " | ".join(row)
-    return repr(text if len(text) <= 60 else text[:57] + "...")
+        table = pd.read_csv(open_text(path, encoding), sep=delimiter, **options)
+    except pd.errors.ParserError as error:
+        raise CorruptFileError(f"{path}: {error}") from error
+    if list(table) != list(columns) or table.index.dtype != np.int64:
+        raise CorruptFileError(f"{path} has columns {list(table)}: expected {list(columns)}")
+    return [table[column].tolist() for column in columns]

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_choice, check_k, check_shape, check_weights
+from recsys_lib.checks import Ids, check_choice, check_k, check_number, check_shape, check_weights
 
+Doubles = NDArray[np.float64]
 METRICS = ("hit_rate", "ndcg", "recall")
 _TIE_ULPS = 8
 
@@ -34,8 +35,7 @@ def rmse(y_true: ArrayLike, y_pred: ArrayLike) -> float:
         >>> rmse([1, 2, 3], [1, 2, 5])
         1.1547005383792515
     """
-    difference = _differences(y_true, y_pred)
-    return float(np.sqrt(np.mean(difference**2)))
+    return float(np.sqrt(np.mean(_differences(y_true, y_pred) ** 2)))
 
 
 def mae(y_true: ArrayLike, y_pred: ArrayLike) -> float:
@@ -55,7 +55,7 @@ def mae(y_true: ArrayLike, y_pred: ArrayLike) -> float:
     return float(np.mean(np.abs(_differences(y_true, y_pred))))
 
 
-def hit_rate_at_k(relevance: ArrayLike, k: int) -> NDArray[np.float64]:
+def hit_rate_at_k(relevance: ArrayLike, k: int) -> Doubles:
     """Return 1 where at least one of the first ``k`` items is relevant, else 0.
 
     Args:
@@ -75,7 +75,7 @@ def hit_rate_at_k(relevance: ArrayLike, k: int) -> NDArray[np.float64]:
     return _top(relevance, k).max(axis=1)
 
 
-def recall_at_k(relevance: ArrayLike, k: int, num_relevant: ArrayLike) -> NDArray[np.float64]:
+def recall_at_k(relevance: ArrayLike, k: int, num_relevant: ArrayLike) -> Doubles:
     """Return the share of the user's relevant items that are among the first ``k``.
 
     Args:
@@ -93,11 +93,10 @@ def recall_at_k(relevance: ArrayLike, k: int, num_relevant: ArrayLike) -> NDArra
         >>> recall_at_k([[0, 1, 1]], k=2, num_relevant=[4]).tolist()
         [0.25]
     """
-    top = _top(relevance, k)
-    return top.sum(axis=1) / _counts(num_relevant, np.asarray(relevance))
+    return _top(relevance, k).sum(axis=1) / _counts(num_relevant, relevance)
 
 
-def ndcg_at_k(relevance: ArrayLike, k: int, num_relevant: ArrayLike) -> NDArray[np.float64]:
+def ndcg_at_k(relevance: ArrayLike, k: int, num_relevant: ArrayLike) -> Doubles:
     """Return the normalised discounted cumulative gain: hits count less the later they come.
 
     ``sum_j rel_j / log2(j + 1)`` over positions ``j = 1 .. k``, divided by the same sum for a
@@ -121,8 +120,7 @@ def ndcg_at_k(relevance: ArrayLike, k: int, num_relevant: ArrayLike) -> NDArray[
         >>> ndcg_at_k([[0, 1, 0]], k=3, num_relevant=[1]).round(4).tolist()  # 1 / log2(3)
         [0.6309]
     """
-    top = _top(relevance, k)
-    count = _counts(num_relevant, np.asarray(relevance)).astype(np.int64)
+    top, count = _top(relevance, k), _counts(num_relevant, relevance).astype(np.int64)
     discount = 1 / np.log2(np.arange(2, k + 2))  # (k,)
     ideal = np.cumsum(discount)[np.minimum(count, k) - 1]
     # The order of summation may put a perfect list a rounding error above 1.
@@ -165,36 +163,32 @@ def as_scores(name: str, values: ArrayLike) -> NDArray[Any]:
         raise TypeError(f"{name} is of type {scores.dtype}: expected numbers")
     if scores.dtype != np.float32:
         scores = scores.astype(np.float32 if scores.dtype == np.float16 else np.float64)
-    bad = int(np.isnan(scores).sum())
-    if bad:
+    if bad := int(np.isnan(scores).sum()):
         raise ValueError(f"{name} holds {bad} NaN of {scores.size}: expected numbers")
     return scores
 
 
-def _top(relevance: ArrayLike, k: int) -> NDArray[np.float64]:
-    check_k(k)
-    array = np.asarray(relevance, np.float64)
-    if array.ndim != 2 or array.shape[1] < k:
-        raise ValueError(f"relevance has shape {array.shape}: expected (n, m), m >= k = {k}")
-    if not np.isin(array, (0, 1)).all():
-        raise ValueError("relevance holds values other than 0 and 1: expected a binary array")
+def _top(relevance: ArrayLike, k: int) -> Doubles:
+    k, array = check_k(k), np.asarray(relevance, np.float64)
+    if array.ndim != 2 or array.shape[1] < k or not np.isin(array, (0, 1)).all():
+        raise ValueError(f"relevance, {array.shape}: expected (n, m) of 0 and 1, m >= k = {k}")
     return array[:, :k]
 
 
-def _counts(num_relevant: ArrayLike, relevance: NDArray[np.generic]) -> NDArray[np.float64]:
-    counts = np.asarray(num_relevant, np.float64)
-    check_shape("num_relevant", counts, relevance.shape[:1])
-    if (counts < np.maximum(relevance.sum(axis=1), 1)).any():
-        raise ValueError("num_relevant is below 1 or below the number of hits in a list")
+def _counts(num_relevant: ArrayLike, relevance: ArrayLike) -> Doubles:
+    counts, hits = np.asarray(num_relevant, np.float64), np.sum(relevance, axis=1)
+    check_shape("num_relevant", counts, hits.shape)
+    if (counts < np.maximum(hits, 1)).any():
+        raise ValueError("num_relevant: expected at least 1, and as many as a list has hits")
     return counts
 
 
-def _differences(y_true: ArrayLike, y_pred: ArrayLike) -> NDArray[np.float64]:
+def _differences(y_true: ArrayLike, y_pred: ArrayLike) -> Doubles:
     true, pred = np.asarray(y_true, np.float64), np.asarray(y_pred, np.float64)
-    if true.ndim != 1 or true.shape != pred.shape:
-        raise ValueError(f"y_true has shape {true.shape} and y_pred {pred.shape}: expected (n,)")
-    for name, values in (("y_true", true), ("y_pred", pred)):
-        check_weights(name, values)
+    check_shape("y_pred", pred, (true.size,))
+    check_shape("y_true", true, pred.shape)
+    check_weights("y_true", true)
+    check_weights("y_pred", pred)
     return pred - true
 
 
@@ -223,10 +217,10 @@ class RankingResult:
 
     k: int
     protocol: str
-    user_ids: NDArray[np.int64]
-    hit_rate_per_user: NDArray[np.float64]
-    ndcg_per_user: NDArray[np.float64]
-    recall_per_user: NDArray[np.float64]
+    user_ids: Ids
+    hit_rate_per_user: Doubles
+    ndcg_per_user: Doubles
+    recall_per_user: Doubles
     hit_rate: float = field(init=False)
     ndcg: float = field(init=False)
     recall: float = field(init=False)
@@ -265,15 +259,12 @@ class RankingResult:
             >>> [round(bound, 3) for bound in result.confidence_interval("hit_rate")]
             [0.402, 0.598]
         """
-        check_choice("metric", metric, METRICS)
-        if not 0 < level < 1:
-            raise ValueError(f"level is {level}: expected a number in (0, 1)")
-        values = getattr(self, f"{metric}_per_user")
+        values = getattr(self, f"{check_choice('metric', metric, METRICS)}_per_user")
+        level = check_number("level", level, 0, 1 - 1e-9, include_low=False)
         if len(values) < 2:
             raise ValueError("an interval needs the values of two users or more, there is one")
         half = NormalDist().inv_cdf((1 + level) / 2) * values.std(ddof=1) / np.sqrt(len(values))
-        mean = float(values.mean())
-        return mean - float(half), mean + float(half)
+        return float(values.mean() - half), float(values.mean() + half)
 
 
 @dataclass(frozen=True)

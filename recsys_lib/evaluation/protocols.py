@@ -17,10 +17,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_counts, check_k, check_shape
+from recsys_lib.checks import Ids, check_number, check_shape
 from recsys_lib.data.interactions import Interactions
-from recsys_lib.data.splits import Split
+from recsys_lib.data.splits import Split, check_parts
 from recsys_lib.evaluation.metrics import (
+    Doubles,
     RankingResult,
     RatingResult,
     as_scores,
@@ -32,13 +33,14 @@ from recsys_lib.evaluation.metrics import (
     tie_tolerance,
 )
 
+Scores = NDArray[np.floating]
 _PAIRS_PER_BATCH = 2_000_000  # bounds the memory of one batch of scores to some tens of megabytes
 
 
 class Scorer(Protocol):
     """Anything that scores pairs of users and items."""
 
-    def score(self, user_ids: NDArray[np.int64], item_ids: NDArray[np.int64], /) -> ArrayLike:
+    def score(self, user_ids: Ids, item_ids: Ids, /) -> ArrayLike:
         """Score pairs: two (n,) arrays in, (n,) numbers out, higher is better."""
         ...
 
@@ -76,7 +78,7 @@ def evaluate_leave_one_out(model: Scorer, split: Split, k: int = 10) -> RankingR
     if split.negatives is None:
         raise ValueError("split.negatives is None: expected some, such as from sample_negatives")
     num_candidates, test = 1 + split.negatives.shape[1], split.test
-    _check_length(k, num_candidates)
+    k = check_number("k", k, 1, num_candidates, integer=True)
     hits = np.zeros((len(test), k))
     batch = max(1, _PAIRS_PER_BATCH // num_candidates)
     for start in range(0, len(test), batch):
@@ -91,13 +93,8 @@ def evaluate_leave_one_out(model: Scorer, split: Split, k: int = 10) -> RankingR
         rank = (counted & as_good).sum(axis=1)  # 0 is the top
         found = np.flatnonzero(rank < k)
         hits[start + found, rank[found]] = 1
-    return _result(
-        hits,
-        np.ones(len(test)),
-        k,
-        test.user_ids,
-        f"leave-one-out against {num_candidates - 1} given negatives",
-    )
+    protocol = f"leave-one-out against {num_candidates - 1} given negatives"
+    return _result(hits, np.ones(len(test)), k, test.user_ids, protocol)
 
 
 def evaluate_full_ranking(
@@ -129,16 +126,15 @@ def evaluate_full_ranking(
         >>> evaluate_full_ranking(ById(), train, test, k=2)
         RankingResult(HR@2 1.0000, NDCG@2 ..., recall@2 1.0000; 1 users; full ranking of 4 items)
     """
-    check_counts("test", test, (train.num_users, train.num_items))
+    check_parts(train=train, test=test)
     num_items, seen, relevant = train.num_items, train.to_csr(), test.to_csr()
     relevant = (relevant - relevant.multiply(seen)).tocsr()
     relevant.eliminate_zeros()
     if relevant.nnz == 0:
         raise ValueError("test has no pair that is not in train: expected at least one to rank")
 
-    def score_rows(users: NDArray[np.int64]) -> NDArray[np.floating]:
-        fast = getattr(model, "score_all_items", None)
-        if fast is not None:
+    def score_rows(users: Ids) -> Scores:
+        if (fast := getattr(model, "score_all_items", None)) is not None:
             return _checked(fast(users), "model.score_all_items", (len(users), num_items))
         pairs = np.repeat(users, num_items), np.tile(np.arange(num_items), len(users))
         return _scores(model, *pairs).reshape(len(users), num_items)
@@ -164,10 +160,9 @@ def evaluate_cold_items(scores: ArrayLike, test: Interactions, k: int = 10) -> R
         >>> evaluate_cold_items([[0.1, 0.9, 0.3], [0.1, 0.9, 0.3]], test, k=1).hit_rate
         0.5
     """
-    relevant = test.to_csr()
-    values = _checked(scores, "scores", relevant.shape)
+    values = _checked(scores, "scores", (test.num_users, test.num_items))
     label = f"full ranking of {test.num_items:,} cold items"
-    return _rank_catalogue(values.__getitem__, None, relevant, k, label)
+    return _rank_catalogue(values.__getitem__, None, test.to_csr(), k, label)
 
 
 def evaluate_ratings(
@@ -198,34 +193,21 @@ def evaluate_ratings(
     return RatingResult(rmse(test.ratings, predicted), mae(test.ratings, predicted), len(test))
 
 
-def _check_length(k: int, num_candidates: int) -> None:
-    if check_k(k) > num_candidates:
-        raise ValueError(f"k is {k}: expected at most {num_candidates}, the number of candidates")
-
-
-def _scores(
-    model: Scorer, user_ids: NDArray[np.int64], item_ids: NDArray[np.int64]
-) -> NDArray[np.floating]:
+def _scores(model: Scorer, user_ids: Ids, item_ids: Ids) -> Scores:
     return _checked(model.score(user_ids, item_ids), "model.score", (len(user_ids),))
 
 
-def _checked(values: ArrayLike, name: str, shape: tuple[int, ...]) -> NDArray[np.floating]:
-    scores = np.asarray(values)
-    check_shape(name, scores, shape)
-    return as_scores(name, scores)
+def _checked(values: ArrayLike, name: str, shape: tuple[int, ...]) -> Scores:
+    check_shape(name, np.asarray(values), shape)
+    return as_scores(name, values)
 
 
 def _rank_catalogue(
-    score_rows: Callable[[NDArray[np.int64]], NDArray[np.floating]],
-    seen: Any,
-    relevant: Any,
-    k: int,
-    protocol: str,
+    score_rows: Callable[[Ids], Scores], seen: Any, relevant: Any, k: int, protocol: str
 ) -> RankingResult:
     """Rank all items but those seen for each user who has relevant ones, in batches of users."""
-    num_items = relevant.shape[1]
-    _check_length(k, num_items)
-    num_relevant = np.diff(relevant.indptr)
+    num_items, num_relevant = relevant.shape[1], np.diff(relevant.indptr)
+    k = check_number("k", k, 1, num_items, integer=True)
     users = np.flatnonzero(num_relevant)
     hits = np.zeros((len(users), k))
     batch = max(1, _PAIRS_PER_BATCH // num_items)
@@ -239,9 +221,7 @@ def _rank_catalogue(
     return _result(hits, num_relevant[users], k, users, protocol)
 
 
-def _relevant_ranks(
-    scores: NDArray[np.floating], relevant: Any, k: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _relevant_ranks(scores: Scores, relevant: Any, k: int) -> tuple[Ids, Ids]:
     """Find (row, rank) of each relevant pair; a rank of k or more only means "not in the list".
 
     The rank is the number of other items that score at least as high, plus the place among the
@@ -262,7 +242,7 @@ def _relevant_ranks(
     return row, others_before + place
 
 
-def _repeats(negatives: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _repeats(negatives: Ids) -> NDArray[np.bool_]:
     """True where an item stands earlier in the same row already."""
     order = np.argsort(negatives, axis=1, kind="stable")
     ordered = np.take_along_axis(negatives, order, axis=1)
@@ -272,17 +252,7 @@ def _repeats(negatives: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def _result(
-    hits: NDArray[np.float64],
-    num_relevant: NDArray[np.number],
-    k: int,
-    user_ids: NDArray[np.int64],
-    protocol: str,
+    hits: Doubles, num_relevant: NDArray[Any], k: int, user_ids: Ids, protocol: str
 ) -> RankingResult:
-    return RankingResult(
-        k=k,
-        protocol=protocol,
-        user_ids=user_ids,
-        hit_rate_per_user=hit_rate_at_k(hits, k),
-        ndcg_per_user=ndcg_at_k(hits, k, num_relevant),
-        recall_per_user=recall_at_k(hits, k, num_relevant),
-    )
+    ndcg, recall = ndcg_at_k(hits, k, num_relevant), recall_at_k(hits, k, num_relevant)
+    return RankingResult(k, protocol, user_ids, hit_rate_at_k(hits, k), ndcg, recall)

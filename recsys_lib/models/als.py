@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from recsys_lib.checks import check_choice, check_number
+from recsys_lib.checks import Floats, check_choice, check_number
 from recsys_lib.data import Interactions
 from recsys_lib.models.factors import Factors, FoldIn, epochs_with_progress
 from recsys_lib.models.least_squares import improve_rows, solve_rows
 
 if TYPE_CHECKING:
-    import scipy.sparse
+    from scipy.sparse import csr_matrix
 
 SOLVERS = ("conjugate_gradient", "cholesky")
 _SETTINGS = ("embedding_dim", "epochs", "l2", "init_std", "seed", "solver")
@@ -26,13 +25,14 @@ class _AlternatingLeastSquares(Factors):
 
     def __init__(
         self,
-        embedding_dim: int,
-        epochs: int,
-        l2: float,
-        init_std: float,
-        seed: int,
-        solver: str,
-        progress: bool,
+        embedding_dim: int = 32,
+        epochs: int = 15,
+        l2: float = 0.12,
+        init_std: float = 0.1,
+        seed: int = 0,
+        *,
+        solver: str = "conjugate_gradient",
+        progress: bool = False,
     ) -> None:
         self.embedding_dim = check_number("embedding_dim", embedding_dim, 1, integer=True)
         self.epochs = check_number("epochs", epochs, 1, integer=True)
@@ -43,19 +43,14 @@ class _AlternatingLeastSquares(Factors):
         self.progress = bool(progress)
 
     def _solve_side(
-        self,
-        matrix: scipy.sparse.csr_matrix,
-        features: NDArray[np.float32],
-        start: NDArray[np.float32],
-        frequency: NDArray[Any],
-        common: NDArray[np.float32] | None = None,
-    ) -> NDArray[np.float32]:
+        self, matrix: csr_matrix, features: Floats, start: Floats, frequency: Any, common: Any
+    ) -> Floats:
         ridge = (self.l2 * frequency).astype(np.float32)
         if self.solver == "cholesky":
             return solve_rows(matrix, features, ridge, common)
         return improve_rows(matrix, features, ridge, common, start)
 
-    def _draw(self, rows: int) -> NDArray[np.float32]:
+    def _draw(self, rows: int) -> Floats:
         random = np.random.default_rng(self.seed)
         deviation = self.init_std / np.sqrt(self.embedding_dim)
         return random.normal(0.0, deviation, (rows, self.embedding_dim)).astype(np.float32)
@@ -121,7 +116,9 @@ class IALS(_AlternatingLeastSquares):
         solver: str = "conjugate_gradient",
         progress: bool = False,
     ) -> None:
-        super().__init__(embedding_dim, epochs, l2, init_std, seed, solver, progress)
+        super().__init__(
+            embedding_dim, epochs, l2, init_std, seed, solver=solver, progress=progress
+        )
         self.unobserved_weight = check_number("unobserved_weight", unobserved_weight, 0)
         self.how_to_fold_in = FoldIn(self.l2, self.unobserved_weight)
 
@@ -136,12 +133,7 @@ class IALS(_AlternatingLeastSquares):
             items = self._solve(by_item, users, items)
         self.user_vectors, self.item_vectors = users, items
 
-    def _solve(
-        self,
-        matrix: scipy.sparse.csr_matrix,
-        other: NDArray[np.float32],
-        start: NDArray[np.float32],
-    ) -> NDArray[np.float32]:
+    def _solve(self, matrix: csr_matrix, other: Floats, start: Floats) -> Floats:
         """Solve for one side, (rows, d), from the vectors of the other, (columns, d)."""
         gramian = np.float32(self.unobserved_weight) * (other.T @ other)
         frequency = np.diff(matrix.indptr) + self.unobserved_weight * matrix.shape[1]
@@ -194,19 +186,6 @@ class ALS(_AlternatingLeastSquares):
         [5.0, 1.0, 3.0]
     """
 
-    def __init__(
-        self,
-        embedding_dim: int = 32,
-        epochs: int = 15,
-        l2: float = 0.12,
-        init_std: float = 0.1,
-        seed: int = 0,
-        *,
-        solver: str = "conjugate_gradient",
-        progress: bool = False,
-    ) -> None:
-        super().__init__(embedding_dim, epochs, l2, init_std, seed, solver, progress)
-
     def _fit(self, interactions: Interactions) -> None:
         if interactions.ratings is None:
             raise ValueError("interactions has no ratings: expected some (IALS needs none)")
@@ -224,18 +203,12 @@ class ALS(_AlternatingLeastSquares):
         self.user_biases, self.user_vectors = users[:, 0].copy(), users[:, 1:].copy()
         self.item_biases, self.item_vectors = items[:, 0].copy(), items[:, 1:].copy()
 
-    def _solve(
-        self,
-        matrix: scipy.sparse.csr_matrix,
-        other: NDArray[np.float32],
-        start: NDArray[np.float32],
-    ) -> NDArray[np.float32]:
+    def _solve(self, matrix: csr_matrix, other: Floats, start: Floats) -> Floats:
         """Solve for one side's (bias, vector), (rows, 1 + d), from the other side's.
 
         The other side's bias moves to the targets, and a constant 1 takes its place as a feature.
         """
-        targets = matrix.copy()
-        targets.data = matrix.data - other[matrix.indices, 0]
-        features = other.copy()
+        targets, features = matrix.copy(), other.copy()
+        targets.data -= other[matrix.indices, 0]
         features[:, 0] = 1.0
-        return self._solve_side(targets, features, start, np.diff(matrix.indptr))
+        return self._solve_side(targets, features, start, np.diff(matrix.indptr), None)

@@ -6,19 +6,19 @@ import importlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_ids, check_k, check_shape
+from recsys_lib.checks import Floats, Ids, check_ids, check_k, check_pairs, check_shape
 from recsys_lib.data import Interactions
 from recsys_lib.files import read_file, write_file
 from recsys_lib.models.checks import check_interactions, exclusion_matrix, item_lists_to_csr
 from recsys_lib.models.topk import top_k
 
 if TYPE_CHECKING:
-    import scipy.sparse
+    from scipy.sparse import csr_matrix
 
 # Scores held at once by recommend() and score(): 4 million float32, 16 MB.
 _SCORES_PER_BATCH = 1 << 22
@@ -69,14 +69,12 @@ class Recommender(ABC):
     def _fit(self, interactions: Interactions) -> None: ...
 
     @abstractmethod
-    def _score_users(self, user_ids: NDArray[np.int64]) -> NDArray[np.float32]: ...
+    def _score_users(self, user_ids: Ids) -> Floats: ...
 
-    def _score_histories(self, matrix: scipy.sparse.csr_matrix) -> NDArray[np.float32]:
+    def _score_histories(self, matrix: csr_matrix) -> Floats:
         raise TypeError(f"histories: {type(self).__name__} cannot fold in: expected user_ids")
 
-    def _score_pairs(
-        self, user_ids: NDArray[np.int64], item_ids: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
+    def _score_pairs(self, user_ids: Ids, item_ids: Ids) -> Floats:
         order, scores = np.argsort(user_ids, kind="stable"), np.empty(len(user_ids), np.float32)
         for batch in self._batches(len(order)):
             pairs = order[batch]
@@ -101,7 +99,7 @@ class Recommender(ABC):
         self.num_users, self.num_items = interactions.num_users, interactions.num_items
         return self
 
-    def score(self, user_ids: ArrayLike, item_ids: ArrayLike) -> NDArray[np.float32]:
+    def score(self, user_ids: ArrayLike, item_ids: ArrayLike) -> Floats:
         """Score pairs.
 
         Args:
@@ -117,12 +115,10 @@ class Recommender(ABC):
             ValueError: an unknown id, not one dimension, or lengths differ.
         """
         num_users, num_items = self._counts()
-        users = check_ids("user_ids", user_ids, num_users)
-        items = check_ids("item_ids", item_ids, num_items)
-        check_shape("item_ids", items, users.shape)
+        users, items = check_pairs(user_ids, item_ids, num_users, num_items)
         return np.asarray(self._score_pairs(users, items), np.float32)
 
-    def score_all_items(self, user_ids: ArrayLike) -> NDArray[np.float32]:
+    def score_all_items(self, user_ids: ArrayLike) -> Floats:
         """Score every item for each user.
 
         Args:
@@ -139,7 +135,7 @@ class Recommender(ABC):
         users = check_ids("user_ids", user_ids, self._counts()[0])
         return np.asarray(self._score_users(users), np.float32)
 
-    def score_histories(self, histories: Sequence[ArrayLike]) -> NDArray[np.float32]:
+    def score_histories(self, histories: Sequence[ArrayLike]) -> Floats:
         """Score every item for users known only by the items they met (fold-in).
 
         Args:
@@ -162,7 +158,7 @@ class Recommender(ABC):
         *,
         histories: Sequence[ArrayLike] | None = None,
         exclude: Interactions | Sequence[ArrayLike] | None = None,
-    ) -> NDArray[np.int64]:
+    ) -> Ids:
         """Return the k best items of each user, best first, equal scores by lowest item id.
 
         Users are taken in batches, so that memory does not grow with their number. Items that a
@@ -193,16 +189,14 @@ class Recommender(ABC):
             >>> model.recommend(histories=[[0]], k=1).tolist()
             [[1]]
         """
-        shape = self._counts()
-        check_k(k)
-        if (user_ids is None) == (histories is None):
-            given = "none" if user_ids is None else "both"
-            raise ValueError(f"user_ids, histories: {given} given: expected exactly one")
+        k, shape = check_k(k), self._counts()
+        if (histories is None) == (user_ids is None):
+            raise ValueError("user_ids, histories: expected exactly one of them")
         if histories is not None:
             met = self._history_matrix(histories)
             banned = exclusion_matrix(exclude, None, met.shape[0], shape) + met
             return self._top_k(k, banned, lambda batch: self._score_histories(met[batch]))
-        users = check_ids("user_ids", cast(ArrayLike, user_ids), shape[0])
+        users = check_ids("user_ids", user_ids, shape[0])
         banned = exclusion_matrix(exclude, users, len(users), shape)
         return self._top_k(k, banned, lambda batch: self._score_users(users[batch]))
 
@@ -220,10 +214,9 @@ class Recommender(ABC):
             RuntimeError: the model is not fitted.
             FileNotFoundError: the folder does not exist.
         """
-        num_users, num_items = self._counts()
+        counts = dict(zip(("num_users", "num_items"), self._counts(), strict=True))
         config, arrays = self._state()
-        settings = {"num_users": num_users, "num_items": num_items, "config": config}
-        settings["module"] = type(self).__module__
+        settings = counts | {"config": config, "module": type(self).__module__}
         write_file(path, type(self).__name__, settings, arrays)
 
     @classmethod
@@ -239,10 +232,8 @@ class Recommender(ABC):
         kind, settings, arrays = read_file(path)
         known = _class_of(kind, str(settings.get("module")), cls)
         if known is None or not issubclass(known, cls):
-            raise ValueError(
-                f"{path} holds a model of class {kind} of {settings.get('module')}: expected "
-                f"{cls.__name__} (recsys_lib.models.load_model opens any of the library)"
-            )
+            what = f"a model of class {kind} of {settings.get('module')}"
+            raise ValueError(f"{path} holds {what}: expected {cls.__name__}; see load_model")
         try:
             model = known._from_state(dict(settings["config"]), arrays)
             model.num_users, model.num_items = settings["num_users"], settings["num_items"]
@@ -257,21 +248,15 @@ class Recommender(ABC):
             raise RuntimeError(f"{type(self).__name__} is not fitted: expected fit() before")
         return self.num_users, self.num_items
 
-    def _history_matrix(self, histories: Sequence[ArrayLike]) -> scipy.sparse.csr_matrix:
-        num_items = self._counts()[1]
-        allow_empty = self._allows_empty_history
-        return item_lists_to_csr("histories", histories, num_items, allow_empty=allow_empty)
+    def _history_matrix(self, histories: Sequence[ArrayLike]) -> csr_matrix:
+        may_be_empty = self._allows_empty_history
+        return item_lists_to_csr("histories", histories, self._counts()[1], may_be_empty)
 
     def _batches(self, num_rows: int) -> list[slice]:
         size = max(1, _SCORES_PER_BATCH // self._counts()[1])
         return [slice(start, start + size) for start in range(0, num_rows, size)]
 
-    def _top_k(
-        self,
-        k: int,
-        banned: scipy.sparse.csr_matrix,
-        score: Callable[[slice], NDArray[np.float32]],
-    ) -> NDArray[np.int64]:
+    def _top_k(self, k: int, banned: csr_matrix, score: Callable[[slice], Floats]) -> Ids:
         result = np.full((banned.shape[0], k), -1, np.int64)
         for batch in self._batches(banned.shape[0]):
             scores = np.array(score(batch), np.float32)  # a copy, to write into

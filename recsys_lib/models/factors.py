@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_number, check_shape, check_weights
+from recsys_lib.checks import Floats, Ids, check_number, check_shape, check_weights, store_numbers
 from recsys_lib.data import Interactions
 from recsys_lib.files import known_settings
 from recsys_lib.models.base import Recommender
 from recsys_lib.models.least_squares import one_blas_thread
 
 if TYPE_CHECKING:
-    import scipy.sparse
+    from scipy.sparse import csr_matrix
 
 _MANY_ROWS = 32
 
@@ -38,8 +38,7 @@ class FoldIn:
     unobserved_weight: float
 
     def __post_init__(self) -> None:
-        for name in ("l2", "unobserved_weight"):
-            object.__setattr__(self, name, check_number(name, getattr(self, name), 0))
+        store_numbers(self, 0, "l2", "unobserved_weight")
 
 
 class Factors(Recommender):
@@ -74,11 +73,11 @@ class Factors(Recommender):
         [[0]]
     """
 
-    item_vectors: NDArray[np.float32]
-    user_vectors: NDArray[np.float32] | None = None
+    item_vectors: Floats
+    user_vectors: Floats | None = None
     global_mean: float = 0.0
-    user_biases: NDArray[np.float32] | None = None
-    item_biases: NDArray[np.float32] | None = None
+    user_biases: Floats | None = None
+    item_biases: Floats | None = None
     how_to_fold_in: FoldIn | None = None
     embedding_dim: int
     _settings: ClassVar[tuple[str, ...]] = ()  # of a subclass that learns
@@ -103,26 +102,22 @@ class Factors(Recommender):
             raise ValueError("user_vectors and fold_in are None: expected one of them")
         if fold_in is not None and not (user_biases is None and item_biases is None):
             raise ValueError("fold_in and biases are given: expected one of them")
-        for name, values, shape in (
-            ("user_vectors", user_vectors, (self.num_users, self.embedding_dim)),
-            ("user_biases", user_biases, (self.num_users,)),
-            ("item_biases", item_biases, (self.num_items,)),
-        ):
-            if values is not None:
-                setattr(self, name, check_weights(name, values))
-                check_shape(name, getattr(self, name), shape)
+        given = {"user_vectors": user_vectors, "user_biases": user_biases}
+        for name, values in (given | {"item_biases": item_biases}).items():
+            setattr(self, name, None if values is None else check_weights(name, values))
+        for name, shape in self._expected_shapes().items():
+            check_shape(name, getattr(self, name), shape)
 
     def __repr__(self) -> str:
         if self.num_items is None:
             return super().__repr__()
-        users = "items only" if self.user_vectors is None else f"{self.num_users:,} users"
-        name = type(self).__name__
-        return f"{name}({users}, {self.num_items:,} items, d = {self.embedding_dim})"
+        users = f"{self.num_users:,} users" if self.num_users else "items only"
+        return f"{type(self).__name__}({users}, {self.num_items:,} items, d = {self.embedding_dim})"
 
     def _fit(self, interactions: Interactions) -> None:
         raise TypeError("Factors are made from tables: expected IALS or another model to fit")
 
-    def fold_in(self, histories: Sequence[ArrayLike]) -> NDArray[np.float32]:
+    def fold_in(self, histories: Sequence[ArrayLike]) -> Floats:
         """Return the vectors of users known only by their items, the items held fixed.
 
         For a user of the training data it differs a little from ``user_vectors``: those were solved
@@ -157,19 +152,15 @@ class Factors(Recommender):
         users = self._solve_rows(interactions.to_csr("binary"))
         return Factors(self.item_vectors, users, self.how_to_fold_in)
 
-    def _score_users(self, user_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _score_users(self, user_ids: Ids) -> Floats:
         scores = self._users()[user_ids] @ self.item_vectors.T
         return self._add_biases(scores, user_ids[:, None], np.arange(len(self.item_vectors)))
 
-    def _score_pairs(
-        self, user_ids: NDArray[np.int64], item_ids: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
+    def _score_pairs(self, user_ids: Ids, item_ids: Ids) -> Floats:
         scores = paired_products(self._users(), self.item_vectors, user_ids, item_ids)
         return self._add_biases(scores, user_ids, item_ids)
 
-    def _add_biases(
-        self, scores: NDArray[np.float32], users: NDArray[np.int64], items: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
+    def _add_biases(self, scores: Floats, users: Ids, items: Ids) -> Floats:
         scores += np.float32(self.global_mean)
         if self.user_biases is not None:
             scores += self.user_biases[users]
@@ -177,15 +168,15 @@ class Factors(Recommender):
             scores += self.item_biases[items]
         return scores
 
-    def _score_histories(self, matrix: scipy.sparse.csr_matrix) -> NDArray[np.float32]:
+    def _score_histories(self, matrix: csr_matrix) -> Floats:
         return self._solve_rows(matrix) @ self.item_vectors.T
 
-    def _users(self) -> NDArray[np.float32]:
+    def _users(self) -> Floats:
         if self.user_vectors is None:
             raise TypeError("the model holds items only: expected the user's history, not an id")
         return self.user_vectors
 
-    def _axes(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    def _axes(self) -> tuple[Floats, Floats, Floats]:
         """Item vectors in axes in which their weighted Gram matrix is diagonal; it; the axes."""
         assert self.how_to_fold_in is not None
         if self._turned is None or self._turned[0] is not self.item_vectors:
@@ -196,7 +187,7 @@ class Factors(Recommender):
             self._turned = self.item_vectors, (turned, gram, axes.astype(np.float32))
         return self._turned[1]
 
-    def _solve_rows(self, matrix: scipy.sparse.csr_matrix) -> NDArray[np.float32]:
+    def _solve_rows(self, matrix: csr_matrix) -> Floats:
         """Fold in each row of a sparse 0/1 matrix, (rows, d); zeros for a row without entries."""
         if self.how_to_fold_in is None:
             raise TypeError("histories: the model cannot fold in: expected the ids of users")
@@ -205,11 +196,10 @@ class Factors(Recommender):
         # Finding the BLAS libraries of a process takes longer than a request of one user.
         with one_blas_thread() if len(rows) > _MANY_ROWS else nullcontext():
             for row in rows:
-                met = matrix.indices[matrix.indptr[row] : matrix.indptr[row + 1]]
-                users[row] = self._solve_one(met)
+                users[row] = self._solve_one(matrix.indices[slice(*matrix.indptr[row : row + 2])])
         return users
 
-    def _solve_one(self, met: NDArray[np.integer]) -> NDArray[np.float32]:
+    def _solve_one(self, met: NDArray[np.integer]) -> Floats:
         """Solve ``(G + ridge I + F'F) x = F'1`` for one user, the smaller way round.
 
         G is the weighted Gram matrix of all items, F the vectors of those met. In axes in which G
@@ -279,20 +269,16 @@ def as_factors(model: Any) -> Factors:
     """
     if isinstance(model, Factors):
         model._counts()
-        tables: dict[str, Any] = {
-            name: getattr(model, name).copy() for name in model._expected_shapes()
-        }
+        tables: dict[str, Any] = {n: getattr(model, n).copy() for n in model._expected_shapes()}
         return Factors(fold_in=model.how_to_fold_in, global_mean=model.global_mean, **tables)
     vectors = inner_product_vectors(getattr(model, "keras_model", model))
     if vectors is None:
-        raise TypeError(
-            f"model is of type {type(model).__name__}: expected one whose score is an inner "
-            "product (IALS, or a Keras model: dot_product, matrix_factorization, two_tower)"
-        )
+        expected = "expected one whose score is an inner product, such as IALS or a two_tower"
+        raise TypeError(f"model is of type {type(model).__name__}: {expected}")
     return Factors(vectors[1], vectors[0])
 
 
-def inner_product_vectors(model: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+def inner_product_vectors(model: Any) -> tuple[Floats, Floats] | None:
     """Return the vectors whose inner product is the model's output, if there are such.
 
     Serving needs no model then: one matrix product scores every item. Biases become two more
@@ -328,32 +314,27 @@ def inner_product_vectors(model: Any) -> tuple[NDArray[np.float32], NDArray[np.f
     return np.asarray(users, np.float32), np.asarray(items, np.float32)
 
 
-def _tower(layers: dict[str, Any], side: str) -> NDArray[np.float32]:
+def _tower(layers: dict[str, Any], side: str) -> Floats:
     vectors = layers[f"{side}_embedding"].get_weights()[0]
-    position = 0
-    while (dense := layers.get(f"{side}_dense_{position}")) is not None:
-        vectors = np.asarray(dense(vectors))
-        position += 1
+    for name in [name for name in layers if name.startswith(f"{side}_dense_")]:
+        vectors = np.asarray(layers[name](vectors))
     return vectors
 
 
-def _with_biases(model: Factors) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _with_biases(model: Factors) -> tuple[Floats, Floats]:
     users, items = model._users(), model.item_vectors
-    if model.user_biases is None and model.item_biases is None and not model.global_mean:
+    biases = model.user_biases, model.item_biases
+    if all(bias is None for bias in biases) and not model.global_mean:
         return users, items
     ones = [np.ones(len(table), np.float32) for table in (users, items)]
-    user_bias = 0 if model.user_biases is None else model.user_biases
-    item_bias = 0 if model.item_biases is None else model.item_biases
-    users = np.column_stack([users, user_bias + np.float32(model.global_mean) * ones[0], ones[0]])
-    return users, np.column_stack([items, ones[1], item_bias * ones[1]])
+    first, second = (0 * n if bias is None else bias for n, bias in zip(ones, biases, strict=True))
+    users = np.column_stack([users, first + np.float32(model.global_mean), ones[0]])
+    return users, np.column_stack([items, ones[1], second])
 
 
 def paired_products(
-    user_vectors: NDArray[np.float32],
-    item_vectors: NDArray[np.float32],
-    user_ids: NDArray[np.int64],
-    item_ids: NDArray[np.int64],
-) -> NDArray[np.float32]:
+    user_vectors: Floats, item_vectors: Floats, user_ids: Ids, item_ids: Ids
+) -> Floats:
     """Return ``<user_vectors[user_ids[n]], item_vectors[item_ids[n]]>`` for each n, (n,).
 
     In pieces of 65,536 pairs, so that the gathered vectors stay small.
@@ -366,9 +347,8 @@ def paired_products(
     scores = np.empty(len(user_ids), np.float32)
     for start in range(0, len(user_ids), 65_536):
         part = slice(start, start + 65_536)
-        scores[part] = np.einsum(
-            "nd,nd->n", user_vectors[user_ids[part]], item_vectors[item_ids[part]]
-        )
+        users, items = user_vectors[user_ids[part]], item_vectors[item_ids[part]]
+        scores[part] = np.einsum("nd,nd->n", users, items)
     return scores
 
 

@@ -10,10 +10,11 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from recsys_lib.checks import Floats
 
 if TYPE_CHECKING:
-    import scipy.sparse
+    from scipy.sparse import csr_matrix
 
 _PARTS_PER_THREAD = 8  # so that no thread waits long for another at the end
 _limit_lock = threading.Lock()
@@ -47,11 +48,8 @@ def one_blas_thread() -> Iterator[None]:
 
 
 def solve_rows(
-    matrix: scipy.sparse.csr_matrix,
-    features: NDArray[np.float32],
-    ridge: NDArray[np.float32],
-    common: NDArray[np.float32] | None = None,
-) -> NDArray[np.float32]:
+    matrix: csr_matrix, features: Floats, ridge: Floats, common: Floats | None = None
+) -> Floats:
     """Fit one vector per row of a sparse matrix to the entries that the row has.
 
     For each row u, with ``F_u`` the features of its columns and ``t_u`` its values::
@@ -106,14 +104,14 @@ def solve_rows(
 
 
 def improve_rows(
-    matrix: scipy.sparse.csr_matrix,
-    features: NDArray[np.float32],
-    ridge: NDArray[np.float32],
-    common: NDArray[np.float32] | None,
-    start: NDArray[np.float32],
+    matrix: csr_matrix,
+    features: Floats,
+    ridge: Floats,
+    common: Floats | None,
+    start: Floats,
     steps: int = 3,
     threads: int | None = None,
-) -> NDArray[np.float32]:
+) -> Floats:
     """Take some steps of conjugate gradients from ``start`` to what :func:`solve_rows` returns.
 
     No (d, d) matrix is built for a row: a step costs ``d² + 2 d`` times its entries, a
@@ -147,15 +145,15 @@ def improve_rows(
 
     threads = threads or numba.config.NUMBA_NUM_THREADS
     solution = np.array(start, np.float32, order="C")
-    starts = matrix.indptr.astype(np.int64)
+    starts, columns = matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32, copy=False)
     shared = np.empty((0, 0), np.float32) if common is None else common
-    arrays = [np.ascontiguousarray(a, np.float32) for a in (matrix.data, features, shared, ridge)]
+    arrays = [np.ascontiguousarray(a, np.float32) for a in (matrix.data, features, shared)]
     bounds = np.searchsorted(starts, np.linspace(0, starts[-1], threads * _PARTS_PER_THREAD + 1))
     bounds[0], bounds[-1] = 0, len(solution)
 
     def work(first: int, last: int) -> None:
-        rows = solution[first:last], starts[first : last + 1], arrays[3][first:last]
-        _compiled()(*rows, matrix.indices.astype(np.int32, copy=False), *arrays[:3], steps)
+        rows = solution[first:last], starts[first : last + 1], ridge[first:last]
+        _compiled()(*rows, columns, *arrays, steps)
 
     # Threads of Python around code that holds no lock, and none of Numba's: those stop the process
     # when two threads of the caller meet in them, or after a fork.

@@ -9,9 +9,15 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from recsys_lib.checks import check_choice, check_number, check_type
+from recsys_lib.checks import (
+    Floats,
+    check_choice,
+    check_number,
+    check_process,
+    check_type,
+    store_numbers,
+)
 
 _SIDES = ("user", "item")
 # The hidden layers of each kind when none are named; () means that the kind has none.
@@ -76,32 +82,18 @@ class RatingModelConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_choice("kind", self.kind, _DEFAULT_HIDDEN_UNITS)
+        default = _DEFAULT_HIDDEN_UNITS[check_choice("kind", self.kind, _DEFAULT_HIDDEN_UNITS)]
         check_type("activation", self.activation, (str,))
-        settings = {
-            "hidden_units": self._checked_hidden_units(),
-            "global_bias": check_number("global_bias", self.global_bias, -np.inf),
-            "init_std": check_number("init_std", self.init_std, 0, include_low=False),
-            "seed": check_number("seed", self.seed, 0, integer=True),
-        }
-        for name in ("num_users", "num_items", "embedding_dim"):
-            settings[name] = check_number(name, getattr(self, name), 1, integer=True)
-        for name, value in settings.items():
-            object.__setattr__(self, name, value)
-
-    def _checked_hidden_units(self) -> tuple[int, ...]:
-        default = _DEFAULT_HIDDEN_UNITS[self.kind]
-        if self.hidden_units is None:
-            return default
-        check_type("hidden_units", self.hidden_units, (tuple, list), " of integers")
-        units = tuple(
-            check_number(f"hidden_units[{position}]", width, 1, integer=True)
-            for position, width in enumerate(self.hidden_units)
-        )
+        given = default if self.hidden_units is None else self.hidden_units
+        check_type("hidden_units", given, (tuple, list), " of integers")
+        units = tuple(check_number("hidden_units", width, 1, integer=True) for width in given)
         if bool(units) != bool(default):
-            expected = f"some, such as {default}" if default else "none"
-            raise ValueError(f"hidden_units is {units}: expected {expected} for {self.kind}")
-        return units
+            raise ValueError(f"hidden_units is {units} for {self.kind}: expected {default}")
+        object.__setattr__(self, "hidden_units", units)
+        store_numbers(self, 1, "num_users", "num_items", "embedding_dim", integer=True)
+        store_numbers(self, -np.inf, "global_bias")
+        store_numbers(self, 0, "init_std", include_low=False)
+        store_numbers(self, 0, "seed", integer=True)
 
 
 def build_rating_model(config: RatingModelConfig, keras: ModuleType | None = None) -> Any:
@@ -121,7 +113,7 @@ def build_rating_model(config: RatingModelConfig, keras: ModuleType | None = Non
         not broadcast against labels of (n,).
 
     Raises:
-        TypeError: config is no RatingModelConfig, or keras has no layers.
+        TypeError: config is no RatingModelConfig.
 
     Example:
         >>> config = RatingModelConfig("dot_product", num_users=2, num_items=3, embedding_dim=4)
@@ -131,20 +123,16 @@ def build_rating_model(config: RatingModelConfig, keras: ModuleType | None = Non
         >>> [weights.shape for weights in model.get_weights()]
         [(2, 4), (3, 4)]
     """
+    check_process()
     check_type("config", config, (RatingModelConfig,))
-    if keras is None:
-        keras = importlib.import_module("keras")
-    if not hasattr(keras, "layers"):
-        raise TypeError(f"keras is {keras!r}: expected None, keras or tf_keras")
+    keras = keras or importlib.import_module("keras")
     layers, kind = keras.layers, config.kind
     ids = [keras.Input(shape=(), dtype="int32", name=f"{side}_ids") for side in _SIDES]
 
     def embed(suffix: str, width: int = config.embedding_dim) -> list[Any]:
         """Look both ids up, (n,) to (n, width) each."""
-        return [
-            _table(config, keras, f"{side}_{suffix}", width)(x)
-            for side, x in zip(_SIDES, ids, strict=True)
-        ]
+        names = [f"{side}_{suffix}" for side in _SIDES]
+        return [_table(config, keras, n, width)(x) for n, x in zip(names, ids, strict=True)]
 
     def dense(x: Any, name: str, linear_end: bool = False) -> Any:
         units = config.hidden_units or ()
@@ -156,9 +144,7 @@ def build_rating_model(config: RatingModelConfig, keras: ModuleType | None = Non
 
     both = embed("embedding")
     if kind == "two_tower":
-        both = [
-            dense(x, f"{side}_dense", linear_end=True) for side, x in zip(_SIDES, both, strict=True)
-        ]
+        both = [dense(x, f"{s}_dense", linear_end=True) for s, x in zip(_SIDES, both, strict=True)]
     if kind in ("mlp_ranker", "neumf"):
         joined = layers.Concatenate(name="concatenate")(both)  # (n, 2 * embedding_dim)
         hidden = dense(joined, "dense")
@@ -174,26 +160,20 @@ def build_rating_model(config: RatingModelConfig, keras: ModuleType | None = Non
     logits = layers.Reshape((), name="logits", dtype="float32")(score)  # (n, 1) to (n,)
     model = keras.Model(ids, logits, name=kind)
     for layer in model.layers:
-        layer.set_weights(
-            [_initial_values(config, layer.name, w.shape) for w in layer.get_weights()]
-        )
+        shapes = [weight.shape for weight in layer.get_weights()]
+        layer.set_weights([_initial_values(config, layer.name, shape) for shape in shapes])
     return model
 
 
 def _table(config: RatingModelConfig, keras: Any, name: str, width: int) -> Any:
     seed = zlib.crc32(f"{name} {config.seed}".encode())
     start = keras.initializers.RandomNormal(0.0, config.init_std, seed=seed)
-    return keras.layers.Embedding(
-        config.num_users if name.startswith("user") else config.num_items,
-        width,
-        embeddings_initializer="zeros" if name.endswith("bias") else start,
-        name=name,
-    )
+    rows = config.num_users if name.startswith("user") else config.num_items
+    start = "zeros" if name.endswith("bias") else start
+    return keras.layers.Embedding(rows, width, embeddings_initializer=start, name=name)
 
 
-def _initial_values(
-    config: RatingModelConfig, layer: str, shape: tuple[int, ...]
-) -> NDArray[np.float32]:
+def _initial_values(config: RatingModelConfig, layer: str, shape: tuple[int, ...]) -> Floats:
     """Draw what a weight starts with: zeros for biases, normal embeddings, Glorot kernels."""
     if layer.endswith("_bias") or len(shape) == 1:
         return np.zeros(shape, np.float32)

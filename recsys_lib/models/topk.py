@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_k
+from recsys_lib.checks import Ids, check_k
 from recsys_lib.evaluation.metrics import as_scores, tie_tolerance
 
 _SPARE = 16  # more columns than asked for, to see where a run of ties ends
 
 
-def top_k(scores: ArrayLike, k: int) -> NDArray[np.int64]:
+def top_k(scores: ArrayLike, k: int) -> Ids:
     """Return the columns of the k highest scores of each row, best first.
 
     Equal scores are ordered by column, lowest first. Scores next to each other in order are equal
@@ -47,9 +47,7 @@ def top_k(scores: ArrayLike, k: int) -> NDArray[np.int64]:
     return result
 
 
-def _best(
-    scores: NDArray[np.floating], width: int, taken: int
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def _best(scores: NDArray[np.floating], width: int, taken: int) -> tuple[Ids, NDArray[np.bool_]]:
     """Order the ``taken`` highest of each row; tell in which rows they hold all ties they touch."""
     num_columns = scores.shape[1]
     if taken < num_columns:

@@ -8,21 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recsys_lib.checks import check_choice, check_type
+from recsys_lib.checks import check_choice, check_counts, check_k, check_type
 from recsys_lib.compression.compressed import CompressedModel
 from recsys_lib.compression.files import ACCOUNTS, save_compressed
 from recsys_lib.compression.quantization.rate_distortion import check_teacher
 from recsys_lib.data import Split
 from recsys_lib.models.factors import Factors, as_factors
-from recsys_lib.recipe.measure import (
-    Measured,
-    Timer,
-    interval,
-    measure,
-    resampled_means,
-    time_all,
-)
-from recsys_lib.recipe.steps import Distill, Quantize, Recipe, Step, check_recipe, start
+from recsys_lib.recipe.measure import Measured, Timer, interval, measure, resampled_means, time_all
+from recsys_lib.recipe.steps import Distill, Quantize, Recipe, Step, ordered_steps, start
 from recsys_lib.serving import compare_latency
 
 if TYPE_CHECKING:
@@ -101,17 +94,18 @@ class CompressionResult:
         """Return one row for each stage; ``ndcg_pm`` is half the width of the interval."""
         import pandas as pd
 
-        frame = pd.DataFrame([vars(stage) | {"step": stage.name} for stage in self.stages])
-        for name in ("ndcg", "hit_rate", "change"):
-            low, high = np.array(frame.pop(f"{name}_interval").tolist()).T
-            if name == "change":
-                frame["change_low"], frame["change_high"] = low, high
-            else:
-                frame[f"{name}_pm"] = (high - low) / 2
+        rows = []
+        for stage in self.stages:
+            row = vars(stage) | {"step": stage.name, "bytes": stage.file_bytes}
+            for name in ("ndcg", "hit_rate"):
+                low, high = row[f"{name}_interval"]
+                row[f"{name}_pm"] = (high - low) / 2
+            row["change_low"], row["change_high"] = stage.change_interval
+            rows.append(row)
         columns = ["ndcg", "ndcg_pm", "change", "change_low", "change_high"]
         columns += ["hit_rate", "hit_rate_pm", "bytes", "ratio", "top_p50_us", "top_p99_us"]
         columns += ["candidates_p50_us", "candidates_p99_us"]
-        return frame.rename(columns={"file_bytes": "bytes"}).set_index("step")[columns]
+        return pd.DataFrame(rows).set_index("step")[columns]
 
 
 def compress(
@@ -158,9 +152,9 @@ def compress(
         >>> [stage.name for stage in result.stages], result.stages[-1].ratio > 5
         (['start', 'ReduceDimensions 8', 'Quantize uniform 4 bits'], True)
     """
-    factors, steps = check_arguments(model, recipe, data, account)
     if timer is not None and not callable(timer):
-        raise TypeError(f"timer is of type {type(timer).__name__}: expected compare_latency")
+        raise TypeError(f"timer is {timer!r}: expected compare_latency")
+    k, (factors, steps) = check_k(k), prepare(model, recipe, data, account)
     state = start(factors)
     measured = [measure(state.compressed, account, data, k)]
     for step in steps:
@@ -170,39 +164,27 @@ def compress(
     if timer is not None:
         taken = time_all([one.factors for one in measured], data, k, timer, seed)
         times = [tuple(us for one in both for us in (one.p50_us, one.p99_us)) for both in taken]
-    stages = _stages([None, *steps], measured, times, seed)
-    last = measured[-1]
-    return CompressionResult(
-        state.compressed, last.factors, stages, account, last.quality.protocol, k
-    )
+    stages, last = _stages([None, *steps], measured, times, seed), measured[-1]
+    how = last.quality.protocol
+    return CompressionResult(state.compressed, last.factors, stages, account, how, k)
 
 
-def check_arguments(
-    model: Any, recipe: Recipe, data: Split, account: str
-) -> tuple[Factors, list[Step]]:
+def prepare(model: Any, recipe: Recipe, data: Split, account: str) -> tuple[Factors, list[Step]]:
     """Return tables and steps, or say what is wrong before anything runs."""
     check_choice("account", account, ACCOUNTS)
-    hint = ", whose train part the model was trained on: Split(*interactions.split_leave_one_out())"
-    check_type("data", data, (Split,), hint)
+    check_type("data", data, (Split,), ": Split(*interactions.split_leave_one_out())")
     factors = as_factors(model)
     if factors.user_vectors is None:
         raise TypeError("model holds items only: expected one with user vectors to compress")
-    counts = factors.num_users, factors.num_items
-    if counts != (data.num_users, data.num_items):
-        raise ValueError(
-            f"data counts {data.num_users} users and {data.num_items} items, the model "
-            f"{counts[0]} and {counts[1]}: expected the same"
-        )
-    steps = check_recipe(recipe, factors.embedding_dim)
+    counts = len(factors.user_vectors), len(factors.item_vectors)
+    check_counts("data", data, counts)
+    steps = ordered_steps(recipe, factors.embedding_dim)
     for step in steps:
         if isinstance(step, Quantize) and step.teacher is not None:
             check_teacher(step.teacher, counts)
     distils = any(isinstance(step, Distill) for step in steps)
     if account == "items" and (factors.how_to_fold_in is None or distils):
-        raise TypeError(
-            "account is 'items': expected a model that folds users in, such as IALS, and no "
-            "Distill, whose students cannot"
-        )
+        raise TypeError("account is 'items': expected a model that folds users in, and no Distill")
     return factors, steps
 
 
@@ -213,22 +195,14 @@ def _stages(
     first = resampled_means(user_ids, measured[0].quality.ndcg_per_user, seed)
     stages = []
     for step, one, taken in zip(steps, measured, times, strict=True):
-        ndcg = resampled_means(user_ids, one.quality.ndcg_per_user, seed)
-        hits = resampled_means(user_ids, one.quality.hit_rate_per_user, seed)
-        stages.append(
-            Stage(
-                step,
-                one.quality.ndcg,
-                interval(ndcg),
-                one.quality.hit_rate,
-                interval(hits),
-                relative_change(one.quality.ndcg, before),
-                interval(np.where(first > 0, ndcg / np.maximum(first, 1e-12) - 1, 0.0)),
-                one.file_bytes,
-                measured[0].file_bytes / one.file_bytes,
-                *taken,
-            )
-        )
+        quality = one.quality
+        ndcg = resampled_means(user_ids, quality.ndcg_per_user, seed)
+        hits = resampled_means(user_ids, quality.hit_rate_per_user, seed)
+        changes = np.where(first > 0, ndcg / np.maximum(first, 1e-12) - 1, 0.0)
+        judged = (quality.ndcg, interval(ndcg), quality.hit_rate, interval(hits))
+        change = (relative_change(quality.ndcg, before), interval(changes))
+        size = (one.file_bytes, measured[0].file_bytes / one.file_bytes)
+        stages.append(Stage(step, *judged, *change, *size, *taken))
     return tuple(stages)
 
 

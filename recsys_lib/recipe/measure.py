@@ -190,13 +190,11 @@ def hold_out_users(data: Split, share: float, seed: int = 0) -> tuple[Split, Spl
         >>> [len(part.test) for part in hold_out_users(Split(train, test), 0.5)]
         [1, 1]
     """
-    check_number("share", share, 0, include_low=False)
+    share = check_number("share", share, 0)
     users = np.unique(data.test.user_ids)
     count = round(share * len(users))
     if not 0 < count < len(users):
-        raise ValueError(
-            f"share is {share} of {len(users)} test users: expected at least one user on each side"
-        )
+        raise ValueError(f"share is {share} of {len(users)} users: expected some on each side")
     chosen = np.random.default_rng(seed).choice(users, count, replace=False)
     inside = np.isin(data.test.user_ids, chosen)
 

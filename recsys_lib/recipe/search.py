@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recsys_lib.checks import check_choice, check_number
+from recsys_lib.checks import check_choice, check_k, check_sparsity
 from recsys_lib.compression import named_weights
 from recsys_lib.compression.quantization import (
     EntropyCoding,
@@ -21,22 +22,9 @@ from recsys_lib.compression.quantization import (
 from recsys_lib.data import Split
 from recsys_lib.files import read_file, write_file
 from recsys_lib.models.factors import Factors, as_factors
-from recsys_lib.recipe.compress import (
-    CompressionResult,
-    check_arguments,
-    compress,
-    relative_change,
-)
+from recsys_lib.recipe.compress import CompressionResult, compress, prepare, relative_change
 from recsys_lib.recipe.measure import Timer, hold_out_users, measure, time_all
-from recsys_lib.recipe.steps import (
-    EntropyCode,
-    Quantize,
-    Recipe,
-    ReduceDimensions,
-    State,
-    Step,
-    start,
-)
+from recsys_lib.recipe.steps import EntropyCode, Quantize, Recipe, ReduceDimensions, Step, start
 from recsys_lib.training.checkpoint import fingerprint
 
 if TYPE_CHECKING:
@@ -91,19 +79,18 @@ class RecipeSearch:
         """Return one row for each trial."""
         import pandas as pd
 
-        return pd.DataFrame(
-            [
-                {
-                    "family": trial.family,
-                    "recipe": " -> ".join(step.name for step in trial.recipe),
-                    "change": trial.change,
-                    "bytes": trial.file_bytes,
-                    "p50_us": trial.p50_us,
-                    "chosen": trial is self.best,
-                }
-                for trial in self.trials
-            ]
-        )
+        rows = [
+            {
+                "family": trial.family,
+                "recipe": " -> ".join(step.name for step in trial.recipe),
+                "change": trial.change,
+                "bytes": trial.file_bytes,
+                "p50_us": trial.p50_us,
+                "chosen": trial is self.best,
+            }
+            for trial in self.trials
+        ]
+        return pd.DataFrame(rows)
 
 
 def default_recipes(embedding_dim: int) -> dict[str, list[Recipe]]:
@@ -146,7 +133,6 @@ def search_recipe(
     seed: int = 0,
     checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = True,
-    on_trial: Callable[[Trial], Any] | None = None,
 ) -> RecipeSearch:
     """Find the recipe of fewest bytes, or least time, that loses no more NDCG than allowed.
 
@@ -171,7 +157,6 @@ def search_recipe(
         checkpoint: file that notes every trial; a search that was killed goes on from it, and a
             finished one gives its result again.
         progress: show a progress bar.
-        on_trial: called with every trial that was run, not with those read from the checkpoint.
 
     Raises:
         TypeError, ValueError: as for :func:`compress`; for all recipes before any is run; a
@@ -192,9 +177,7 @@ def search_recipe(
     from tqdm.auto import tqdm
 
     check_choice("objective", objective, ("bytes", "latency"))
-    check_number("max_quality_loss", max_quality_loss, 0)
-    if max_quality_loss >= 1:
-        raise ValueError(f"max_quality_loss is {max_quality_loss}: expected a share below 1")
+    k, max_quality_loss = check_k(k), check_sparsity(max_quality_loss, "max_quality_loss")
     if objective == "latency" and timer is None:
         raise ValueError("timer is None: expected compare_latency for the objective 'latency'")
     factors = as_factors(model)
@@ -203,24 +186,22 @@ def search_recipe(
         raise ValueError("recipes holds no recipe: expected at least one")
     for family in families.values():
         for recipe in family:
-            check_arguments(factors, recipe, data, account)
+            prepare(factors, recipe, data, account)
     validation, test = hold_out_users(data, validation_share, seed)
     timed = timer if objective == "latency" else None
-    mark = search_mark(factors, validation, account, k, seed, timed is not None)
+    tables = named_weights(factors).values()
+    fold_in, settings = factors.how_to_fold_in, (account, k, seed, timed is not None)
+    mark = fingerprint(factors, factors.global_mean, fold_in, validation, *tables, *settings)
     known = {} if checkpoint is None else _known_trials(Path(checkpoint), mark)
     judge = _Judge(factors, validation, account, k, seed, timed)
 
     def attempt(name: str, recipe: Recipe) -> Trial:
         key = repr(list(recipe))
-        found = known.get(key)
-        trial = Trial(name, tuple(recipe), *(judge(recipe) if found is None else found))
-        if found is None:
-            known[key] = [trial.change, trial.file_bytes, trial.p50_us]
+        if key not in known:
+            known[key] = list(judge(recipe))
             if checkpoint is not None:
                 write_file(checkpoint, _KIND, {"search": mark, "trials": known}, {})
-            if on_trial is not None:
-                on_trial(trial)
-        return trial
+        return Trial(name, tuple(recipe), *known[key])
 
     trials = []
     bar = tqdm(total=len(families), desc="recipes", unit="family", disable=not progress)
@@ -243,32 +224,13 @@ def search_recipe(
     return RecipeSearch(tuple(trials), best, result, len(np.unique(validation.test.user_ids)))
 
 
-def search_mark(factors: Factors, data: Split, *settings: object) -> str:
-    """Return a text that differs for another model, other data or other settings.
-
-    Example:
-        >>> from recsys_lib.data import Interactions
-        >>> factors = Factors(np.ones((2, 1), np.float32), np.ones((2, 1), np.float32))
-        >>> split = Split(*Interactions([0, 0, 1], [0, 1, 1], num_users=2).split_leave_one_out())
-        >>> search_mark(factors, split, 1) == search_mark(factors, split, 2)
-        False
-    """
-    tables = named_weights(factors).values()
-    return fingerprint(
-        factors, factors.global_mean, factors.how_to_fold_in, data, *tables, *settings
-    )
-
-
 def _known_trials(path: Path, mark: str) -> dict[str, list[Any]]:
     """Read change, bytes and latency by recipe; none where there is no file yet."""
     if not path.exists():
         return {}
     _, settings, _ = read_file(path, [_KIND])
     if settings["search"] != mark:
-        raise ValueError(
-            f"checkpoint is {path}, the file of a search with another model, other data or "
-            "settings: expected its own, or a name that is not taken"
-        )
+        raise ValueError(f"checkpoint {path} is of another model, other data or settings")
     return settings["trials"]
 
 
@@ -279,26 +241,25 @@ class _Judge:
         self, factors: Factors, data: Split, account: str, k: int, seed: int, timer: Timer | None
     ) -> None:
         self.data, self.account, self.k, self.seed, self.timer = data, account, k, seed, timer
-        self.states: list[tuple[Step | None, State]] = [(None, start(factors))]
+        self.steps: list[Step] = []
+        self.states = [start(factors)]
         self.reference: float | None = None
 
     def __call__(self, recipe: Recipe) -> tuple[float, int, float]:
         """Return change, bytes and median latency of a recipe."""
         if self.reference is None:
-            first = measure(self.states[0][1].compressed, self.account, self.data, self.k)
+            first = measure(self.states[0].compressed, self.account, self.data, self.k)
             self.reference = first.quality.ndcg
-        shared = 0
-        while shared < min(len(recipe), len(self.states) - 1):
-            if self.states[shared + 1][0] != recipe[shared]:
-                break
-            shared += 1
-        self.states = self.states[: shared + 1]
+        both = zip(self.steps, recipe, strict=False)
+        shared = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], both)))
+        self.steps, self.states = self.steps[:shared], self.states[: shared + 1]
         try:
             for step in recipe[shared:]:
-                self.states.append((step, step.run(self.states[-1][1], self.data.train)))
+                self.states.append(step.run(self.states[-1], self.data.train))
+                self.steps.append(step)
         except ValueError:  # too fine a step for the tables of this model, for example
             return float("-inf"), 0, float("nan")
-        one = measure(self.states[-1][1].compressed, self.account, self.data, self.k)
+        one = measure(self.states[-1].compressed, self.account, self.data, self.k)
         p50_us = float("nan")
         if self.timer is not None:
             top, _ = time_all([one.factors], self.data, self.k, self.timer, self.seed)[0]

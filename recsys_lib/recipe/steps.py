@@ -6,14 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
-from recsys_lib.checks import check_choice, check_number, check_type
+from recsys_lib.checks import check_choice, check_names, check_number, check_type
 from recsys_lib.compression.compressed import CompressedModel, store_weights
 from recsys_lib.compression.embedding_tables.base import TableScheme
-from recsys_lib.compression.pruning import (
-    DimensionReduction,
-    WeightPruning,
-    prune,
-)
+from recsys_lib.compression.pruning import DimensionReduction, WeightPruning, prune
 from recsys_lib.compression.quantization import (
     CodebookQuantization,
     EntropyCoding,
@@ -96,7 +92,7 @@ class Distill:
 
         config = RatingModelConfig(self.kind, train.num_users, train.num_items, self.embedding_dim)
         methods = self.method if isinstance(self.method, tuple) else (self.method,)
-        methods = () if self.method is None else methods
+        methods = tuple(method for method in methods if method is not None)
         return start(distill(state.model, config, train, *methods, **self.options).model)
 
 
@@ -116,7 +112,8 @@ class ReduceDimensions:
     axes: str = "principal"
 
     def __post_init__(self) -> None:
-        DimensionReduction(self.embedding_dim, self.axes)
+        config = DimensionReduction(self.embedding_dim, self.axes)  # checks both
+        object.__setattr__(self, "embedding_dim", config.embedding_dim)
 
     @property
     def name(self) -> str:
@@ -125,8 +122,7 @@ class ReduceDimensions:
 
     def run(self, state: State, train: Interactions) -> State:
         """Return the model with shorter vectors."""
-        config = DimensionReduction(self.embedding_dim, self.axes)
-        return State(prune(state.model, config))
+        return State(prune(state.model, DimensionReduction(self.embedding_dim, self.axes)))
 
 
 @dataclass(frozen=True)
@@ -185,17 +181,13 @@ class Quantize:
     teacher: Any = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.config, Mapping):
-            for table, config in self.config.items():
-                check_choice("config", table, ("user_vectors", "item_vectors"))
-                check_type(f"config[{table!r}]", config, _BY_TABLE)
-        else:
-            check_type("config", self.config, (*_BY_TABLE, *_WHOLE_MODEL))
+        by_table = isinstance(self.config, Mapping)
+        if by_table:
+            check_names("config", self.config, ("user_vectors", "item_vectors"))
+        for config in _configs(self.config):
+            check_type("config", config, _BY_TABLE if by_table else _BY_TABLE + _WHOLE_MODEL)
         if self.teacher is not None and not isinstance(self.config, RateDistortion):
-            raise ValueError(
-                f"teacher is given with {type(self.config).__name__}: expected RateDistortion, the "
-                "others round and imitate nobody"
-            )
+            raise ValueError("teacher is given: expected a RateDistortion, others imitate nobody")
 
     @property
     def name(self) -> str:
@@ -226,7 +218,7 @@ class EntropyCode:
     """Write codes with fewer bits for frequent ones.
 
     Args:
-        config: coder and contexts.
+        config: which codes share a table of frequencies.
 
     Raises:
         TypeError: another type of config.
@@ -252,7 +244,7 @@ Step = Distill | ReduceDimensions | Prune | Quantize | EntropyCode
 Recipe = Sequence[Step]
 
 
-def check_recipe(recipe: Recipe, embedding_dim: int) -> list[Step]:
+def ordered_steps(recipe: Recipe, embedding_dim: int) -> list[Step]:
     """Return the steps as a list, or refuse those that cannot follow each other.
 
     Distillation starts anew: its result is stored in float32, whatever was done to the teacher. So
@@ -268,7 +260,7 @@ def check_recipe(recipe: Recipe, embedding_dim: int) -> list[Step]:
             message says why.
 
     Example:
-        >>> check_recipe([EntropyCode()], 8)
+        >>> ordered_steps([EntropyCode()], 8)
         Traceback (most recent call last):
         ValueError: recipe[0] is EntropyCode: expected Quantize before it, floats have no codes
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +11,11 @@ from numpy.typing import NDArray
 
 from recsys_lib.checks import check_choice
 from recsys_lib.models import inner_product_vectors
-from recsys_lib.serving.scorers import PairScorer, count_ids
+from recsys_lib.serving.scorers import PairScorer, check_agrees, count_ids
 
 Floats = NDArray[np.float32]
 _ROWS = 1024  # pairs that go through the layers together: they fit in the second-level cache
-_CHECKED_PAIRS = 64
+_TOLERANCE = 1e-3  # in standard deviations of the scores
 
 
 def _sigmoid(values: Floats) -> Floats:
@@ -80,7 +79,6 @@ def split_ranker(model: Any) -> RankerParts:
         model: of Keras 3 or tf_keras, of any of the five kinds.
 
     Raises:
-        TypeError: not a functional model.
         ValueError: not one of the five kinds.
 
     Example:
@@ -89,49 +87,34 @@ def split_ranker(model: Any) -> RankerParts:
         >>> parts.item_half.shape, [kernel.shape for kernel, _ in parts.layers], parts.last.shape
         ((30, 64), [(64, 32), (32, 16)], (16,))
     """
-    num_users, num_items = count_ids(model)
     if (vectors := inner_product_vectors(model)) is not None:
         return RankerParts(*vectors)
     layers = {layer.name: layer for layer in model.layers}
     if not {"user_embedding", "item_embedding", "concatenate", "dense_0", "score"} <= layers.keys():
-        raise ValueError(
-            f"model has the layers {sorted(layers)}: expected one of the five kinds that "
-            "build_rating_model gives"
-        )
-    user_table = _table(layers["user_embedding"], num_users)
-    item_table = _table(layers["item_embedding"], num_items)
+        raise ValueError(f"model has layers {list(layers)}: expected those of build_rating_model")
+    user_table = _table(layers["user_embedding"])
+    item_table = _table(layers["item_embedding"])
     dense = [layers[f"dense_{n}"] for n in range(len(layers)) if f"dense_{n}" in layers]
     names = {getattr(layer.activation, "__name__", "?") for layer in dense}
     if len(names) > 1 or not names <= _ACTIVATIONS.keys():
-        raise ValueError(
-            f"model has the activations {sorted(names)}: expected one of {sorted(_ACTIVATIONS)}, "
-            "the same for all layers"
-        )
+        raise ValueError(f"model has activations {names}: expected one of {list(_ACTIVATIONS)}")
     (kernel, bias), *others = [_weights(layer) for layer in dense]
-    width = user_table.shape[1]
-    last, last_bias = _weights(layers["score"])
-    last, user_vectors, item_vectors = last[:, 0], None, None
+    user_kernel, item_kernel = np.split(kernel, [user_table.shape[1]])
+    item_half = item_table @ item_kernel + bias
+    last, (last_bias,) = _weights(layers["score"])
+    last, user_vectors, item_vectors = last[:, 0].copy(), None, None
     if "user_gmf_embedding" in layers:  # neumf: score = [a_u * a_i, h] . last
-        user_vectors = _table(layers["user_gmf_embedding"], num_users)
-        item_vectors = _table(layers["item_gmf_embedding"], num_items)
-        user_vectors = user_vectors * last[: user_vectors.shape[1]]
-        last = last[user_vectors.shape[1] :]
-    return RankerParts(
-        user_vectors,
-        item_vectors,
-        user_table,
-        np.ascontiguousarray(kernel[:width]),
-        item_table @ kernel[width:] + bias,
-        tuple(others),
-        np.ascontiguousarray(last),
-        float(last_bias[0]),
-        names.pop(),
-    )
+        user_vectors = _table(layers["user_gmf_embedding"])
+        item_vectors = _table(layers["item_gmf_embedding"])
+        weights, last = np.split(last, [user_vectors.shape[1]])
+        user_vectors = user_vectors * weights
+    half = (user_table, user_kernel, item_half, tuple(others), last, float(last_bias))
+    return RankerParts(user_vectors, item_vectors, *half, names.pop())
 
 
-def _table(layer: Any, count: int) -> Floats:
+def _table(layer: Any) -> Floats:
     """Look all ids up, whatever the layer does for that."""
-    return np.asarray(layer(np.arange(count, dtype=np.int32)), np.float32)
+    return np.asarray(layer(np.arange(layer.input_dim, dtype=np.int32))).astype(np.float32)
 
 
 def _weights(layer: Any) -> tuple[Floats, Floats]:
@@ -154,8 +137,8 @@ class CandidateScorer(PairScorer):
         model: of :func:`recsys_lib.models.build_rating_model`, of Keras 3 or tf_keras.
         precision: "float32", equal to the model up to rounding; or "int8", for mlp_ranker and
             neumf with ReLU: weights of the layers after the first in 8 bits with a scale for each
-            output, activations in 8 bits with a scale for each row, sums exact. Needs Numba
-            (``pip install recsys-lib[serving]``) and compiles for seconds, once.
+            output, activations in 8 bits with a scale for each row, sums exact. Compiles for
+            seconds, once. (:class:`TopKIndex` searches inner products in 8 bits.)
 
     Attributes:
         num_users: user ids are in [0, num_users).
@@ -168,7 +151,6 @@ class CandidateScorer(PairScorer):
         ValueError: a model that is not of the five kinds, changes the order of operations, or has
             NaN or infinity in its weights; an activation other than relu, linear, tanh, sigmoid;
             an unknown precision, or "int8" for a model without it.
-        ModuleNotFoundError: "int8" without Numba.
 
     Source:
         Jacob et al., *Quantization and Training of Neural Networks for Efficient
@@ -186,23 +168,14 @@ class CandidateScorer(PairScorer):
 
     def __init__(self, model: Any, *, precision: str = "float32") -> None:
         self.precision = check_choice("precision", precision, ("float32", "int8"))
-        self._parts = parts = split_ranker(model)
-        if not all(np.isfinite(array).all() for array in parts.arrays()):
-            raise ValueError("model has weights of NaN or infinity: expected finite numbers")
         self.num_users, self.num_items = count_ids(model)
+        self._parts = parts = split_ranker(model)
         self.nbytes = sum(array.nbytes for array in parts.arrays())
         self._add_layers = self._add_float
-        self._check_against(model)
+        check_agrees(model, self, _TOLERANCE)
         if precision == "int8":
             if parts.last is None or parts.activation != "relu":
-                raise ValueError(
-                    "precision is 'int8': expected an mlp_ranker or neumf with relu "
-                    "(TopKIndex searches inner products in 8 bits)"
-                )
-            if importlib.util.find_spec("numba") is None:
-                raise ModuleNotFoundError(
-                    "precision 'int8' needs Numba: pip install recsys-lib[serving]"
-                )
+                raise ValueError("precision is 'int8': expected an mlp_ranker or neumf with relu")
             from recsys_lib.serving.ranker_int8 import add_scores, pack_layers
 
             packed, item_half, last = pack_layers(parts.layers), parts.item_half, parts.last
@@ -249,17 +222,3 @@ class CandidateScorer(PairScorer):
                 values += bias
                 values = activate(values)
             scores[part] += values @ parts.last
-
-    def _check_against(self, model: Any) -> None:
-        """Score some pairs both ways, so that a model that does something else is not served."""
-        random = np.random.default_rng(0)
-        users = random.integers(0, self.num_users, _CHECKED_PAIRS)
-        items = random.integers(0, self.num_items, _CHECKED_PAIRS)
-        pairs = [users.astype(np.int32), items.astype(np.int32)]
-        expected = np.asarray(model(pairs, training=False), np.float32)
-        given = self._score_pairs(users, items)
-        if expected.shape != given.shape or not np.allclose(given, expected, rtol=1e-3, atol=1e-4):
-            raise ValueError(
-                "model gives other scores than its layers by name: expected a float32 model as "
-                "build_rating_model builds it"
-            )

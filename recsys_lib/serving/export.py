@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
-import shutil
 import tempfile
-import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,11 +18,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_ids
+from recsys_lib.checks import check_choice, check_ids, check_shape, check_type
 from recsys_lib.data import Interactions
-from recsys_lib.serving.scorers import FACTS_NAME, count_ids, seal
+from recsys_lib.files import replace_file, temporary_beside
+from recsys_lib.serving.scorers import FACTS_NAME, check_agrees, count_ids, load_scorer, seal
 
-_QUANTIZATIONS = (None, "float16", "dynamic", "int8", "int16x8")
+# How far scores may be off, in their standard deviations (root mean square).
+_TOLERANCES = {"float32": 1e-3, "float16": 0.02, "dynamic": 0.5, "int8": 0.5, "int16x8": 0.5}
+_INTEGERS = {
+    "int8": "TFLITE_BUILTINS_INT8",
+    "int16x8": "EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8",
+}
 _CALIBRATION_PAIRS = 2048
 _ONNX_OPSET = 18
 Pairs = tuple[NDArray[np.int32], NDArray[np.int32]]
@@ -36,12 +40,14 @@ def export_saved_model(model: Any, path: str | os.PathLike[str]) -> None:
     Args:
         model: a functional Keras model from user and item ids, (n,) each, to (n,) logits, such as
             :func:`recsys_lib.models.build_rating_model` gives.
-        path: the folder to write; a SavedModel that is there is replaced.
+        path: the folder to write, which must not be there yet: a server takes each version of a
+            model from a folder of its own, such as ``ranker/1`` and ``ranker/2``.
 
     Raises:
         TypeError: not such a model.
+        ValueError: NaN or infinity in its weights.
         FileNotFoundError: the folder above does not exist.
-        FileExistsError: path is a folder, and not a SavedModel.
+        FileExistsError: there is something at the path.
 
     Example:
         >>> from recsys_lib.models import RatingModelConfig, build_rating_model
@@ -51,9 +57,13 @@ def export_saved_model(model: Any, path: str | os.PathLike[str]) -> None:
         ...     (Path(folder) / "ranker" / "saved_model.pb").exists()
         True
     """
-    target = check_target(path)
+    target = Path(path)
+    if target.exists():
+        raise FileExistsError(f"path is {path}, which is there: expected a new one")
     count_ids(model)
-    put_in_place(target, lambda temporary: _write_saved_model(model, temporary))
+    with temporary_beside(target) as temporary:
+        _write_saved_model(model, temporary)
+        temporary.rename(target)
 
 
 def export_litert(
@@ -75,7 +85,9 @@ def export_litert(
     ``"int16x8"``     int8                int16               yes
     ================  ==================  ==================  =================================
 
-    LiteRT leaves tensors of few elements unquantized in ``"dynamic"``.
+    LiteRT leaves tensors of few elements unquantized in ``"dynamic"``. The file is opened and some
+    scores are compared with the model's before it takes its place: none is left that does not open
+    or scores something else.
 
     Args:
         model: as for :func:`export_saved_model`.
@@ -87,9 +99,10 @@ def export_litert(
             scores mostly items that a user has not touched.
 
     Raises:
-        FileNotFoundError, FileExistsError: as for :func:`export_saved_model`.
+        FileNotFoundError: the folder does not exist.
         TypeError: another kind of model; no calibration or another type.
-        ValueError: an unknown quantization, empty calibration, or ids out of range.
+        ValueError: an unknown quantization, empty calibration, or ids out of range; NaN or infinity
+            in a weight; what the format cannot hold, with the names of the layers.
 
     Source:
         Jacob et al., *Quantization and Training of Neural Networks for Efficient
@@ -100,44 +113,44 @@ def export_litert(
         >>> model = build_rating_model(RatingModelConfig("mlp_ranker", 20, 30))
         >>> export_litert(model, "ranker.tflite", "int8")
         Traceback (most recent call last):
-        TypeError: calibration is of type NoneType: expected Interactions or ...
+        TypeError: calibration is of type NoneType: expected tuple, list of user_ids and item_ids
     """
-    if quantization not in _QUANTIZATIONS:
-        raise ValueError(f"quantization is {quantization!r}: expected one of {_QUANTIZATIONS}")
-    target = check_target(path)
+    if quantization is not None:
+        check_choice("quantization", quantization, list(_TOLERANCES)[1:])
     counts, pairs = count_ids(model), None
-    if quantization in ("int8", "int16x8"):
+    if quantization in _INTEGERS:
         pairs = _calibration_pairs(calibration, *counts)
-    import tensorflow as tf
 
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the converter, about itself
-        _write_saved_model(model, Path(folder))
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        if quantization is not None:
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if quantization == "float16":
-            converter.target_spec.supported_types = [tf.float16]
-        if quantization == "int8":
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        if quantization == "int16x8":
-            integers = "EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8"
-            converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, integers)]
-        if pairs is not None:
-            converter.representative_dataset = lambda: _batches(pairs)
-        content = append_facts(converter.convert(), model)
-    put_in_place(target, lambda temporary: temporary.write_bytes(content))
+    def convert() -> bytes:
+        import tensorflow as tf
+
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the converter, about itself
+            _write_saved_model(model, Path(folder))
+            converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+            if quantization is not None:
+                converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            if quantization == "float16":
+                converter.target_spec.supported_types = [tf.float16]
+            if quantization in _INTEGERS:
+                operations = getattr(tf.lite.OpsSet, _INTEGERS[quantization])
+                converter.target_spec.supported_ops = [operations]
+            if pairs is not None:
+                converter.representative_dataset = lambda: _batches(pairs)
+            return append_facts(converter.convert(), model)
+
+    _write_and_try(model, path, convert, _TOLERANCES[quantization or "float32"], pairs)
 
 
 def export_onnx(model: Any, path: str | os.PathLike[str]) -> None:
-    """Write a model as one ONNX file, in float32.
+    """Write a model as one ONNX file, in float32; tried before it takes its place, as LiteRT.
 
     Args:
         model: as for :func:`export_saved_model`.
         path: of the file, replaced if it is there.
 
     Raises:
-        TypeError, FileNotFoundError, FileExistsError: as for :func:`export_saved_model`.
+        TypeError, ValueError, FileNotFoundError: as for :func:`export_litert`.
         ModuleNotFoundError: tf2onnx is not installed (``pip install recsys-lib[serving]``).
 
     Example:
@@ -149,8 +162,11 @@ def export_onnx(model: Any, path: str | os.PathLike[str]) -> None:
         ...     load_scorer(f"{folder}/ranker.onnx").score([0, 19], [29, 0]).shape
         (2,)
     """
-    target = check_target(path)
     count_ids(model)
+    _write_and_try(model, path, lambda: _to_onnx(model), _TOLERANCES["float32"])
+
+
+def _to_onnx(model: Any) -> bytes:
     import onnx
     import tf2onnx
 
@@ -168,8 +184,27 @@ def export_onnx(model: Any, path: str | os.PathLike[str]) -> None:
     content = graph_model.SerializeToString()
     # Two messages in a row are one message: the facts come behind what they are about.
     facts = onnx.StringStringEntryProto(key=FACTS_NAME, value=seal(content, model).decode())
-    content += onnx.ModelProto(metadata_props=[facts]).SerializeToString()
-    put_in_place(target, lambda temporary: temporary.write_bytes(content))
+    return content + onnx.ModelProto(metadata_props=[facts]).SerializeToString()
+
+
+def _write_and_try(
+    model: Any, path: Any, convert: Callable[[], bytes], tolerance: float, pairs: Any = None
+) -> None:
+    """Convert, write, open and compare; leave no file, and name the layers, if that fails."""
+
+    def write(temporary: Path) -> None:
+        try:
+            temporary.write_bytes(convert())
+            check_agrees(model, load_scorer(temporary), tolerance, pairs)
+        except (ImportError, OSError):
+            raise
+        except Exception as error:  # each converter and runtime has classes of its own
+            why = str(error.__cause__ or error)
+            names = [layer.name for layer in model.layers]
+            blamed = [name for name in names if f"/{name}" in why] or names
+            raise ValueError(f"model cannot be exported for its layers {blamed}: {why}") from error
+
+    replace_file(path, write)
 
 
 def _calibration_pairs(calibration: Any, num_users: int, num_items: int) -> Pairs:
@@ -178,20 +213,14 @@ def _calibration_pairs(calibration: Any, num_users: int, num_items: int) -> Pair
         random_items = np.random.default_rng(0).integers(0, num_items, len(rows))
         users = np.repeat(calibration.user_ids[rows], 2)
         items = np.column_stack([calibration.item_ids[rows], random_items]).ravel()
-    elif isinstance(calibration, tuple | list) and len(calibration) == 2:
-        users, items = calibration
     else:
-        raise TypeError(
-            f"calibration is of type {type(calibration).__name__}: expected Interactions or "
-            "(user_ids, item_ids) for whole numbers"
-        )
+        check_type("calibration", calibration, (tuple, list), " of user_ids and item_ids")
+        users, items = calibration
     users = check_ids("calibration user_ids", users, num_users)
     items = check_ids("calibration item_ids", items, num_items)
-    if not len(users) or users.shape != items.shape:
-        raise ValueError(
-            f"calibration has {len(users)} user_ids and {len(items)} item_ids: "
-            "expected equally many, at least one"
-        )
+    check_shape("calibration item_ids", items, users.shape)
+    if not len(users):
+        raise ValueError("calibration is empty: expected at least one pair")
     chosen = _spread(len(users), _CALIBRATION_PAIRS)
     return users[chosen].astype(np.int32), items[chosen].astype(np.int32)
 
@@ -212,7 +241,7 @@ def _batches(pairs: Pairs) -> Iterator[dict[str, NDArray[np.int32]]]:
 
 
 def plain_lookups(model: Any) -> Any:
-    """Return a copy of a model, with nothing but a lookup where it looks ids up.
+    """Return a copy of a model in float32, with nothing but a lookup where it looks ids up.
 
     Keras 3 lets negative ids count from the end of a table, which takes three to six operations
     for each table; converters keep them, and LiteRT's 16-bit quantizer fails on them. A served id
@@ -220,7 +249,8 @@ def plain_lookups(model: Any) -> Any:
 
     Args:
         model: a functional model of Keras 3 or tf_keras, whose layers can be made from their
-            config.
+            config. One that computes in 16 bits does so in float32 in the copy: converters and
+            runtimes have few operations of 16 bits.
 
     Returns:
         A new model of the same namespace with the same weights; ids below 0 are an error in it.
@@ -241,8 +271,11 @@ def plain_lookups(model: Any) -> Any:
             return tf.gather(tf.convert_to_tensor(self.embeddings), ids)
 
     def clone(layer: Any) -> Any:
-        plain = type(layer) is embedding and not getattr(layer, "quantization_mode", None)
-        return (Lookup if plain else type(layer)).from_config(layer.get_config())
+        config, quantized = layer.get_config(), getattr(layer, "quantization_mode", None)
+        if not quantized and layer.compute_dtype != "float32":
+            config["dtype"] = "float32"
+        plain = type(layer) is embedding and not quantized
+        return (Lookup if plain else type(layer)).from_config(config)
 
     copy = keras.models.clone_model(model, clone_function=clone)
     copy.set_weights(model.get_weights())
@@ -275,45 +308,6 @@ def _write_saved_model(model: Any, folder: Path) -> None:
     ]
     module.serve, _ = _serving_function(model)
     tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
-
-
-def check_target(path: str | os.PathLike[str]) -> Path:
-    """Return the path, if a file can be put there.
-
-    Raises:
-        FileNotFoundError: its folder does not exist.
-        FileExistsError: there is a folder that is no SavedModel.
-    """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"path is {path}: expected an existing folder {path.parent}")
-    if path.is_dir() and not (path / "saved_model.pb").is_file():
-        raise FileExistsError(
-            f"path is {path}, a folder that is no SavedModel: expected a new path"
-        )
-    return path
-
-
-def put_in_place(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let ``write`` make a file or folder under a temporary name, then move it to ``path``.
-
-    Args:
-        path: where to; what is there is replaced.
-        write: gets the temporary path, which lies in the same folder.
-    """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    old = temporary.with_suffix(".old")
-    try:
-        write(temporary)
-        if path.is_dir() or (temporary.is_dir() and path.exists()):  # no such move in one step
-            path.rename(old)
-        temporary.replace(path)
-    finally:
-        for leftover in (temporary, old):
-            if leftover.is_dir():
-                shutil.rmtree(leftover)
-            else:
-                leftover.unlink(missing_ok=True)
 
 
 def append_facts(content: bytes, model: Any) -> bytes:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _MIN_REPEATS = 20
+Functions = Mapping[str, Callable[[], Any]]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -58,11 +59,9 @@ class Latency:
     p90_us = property(lambda self: float(np.percentile(self.times_us, 90)))
     p99_us = property(lambda self: float(np.percentile(self.times_us, 99)))
     throughput = property(lambda self: self.items_per_call / self.p50_us * 1e6)
-
-    @property
-    def spread(self) -> float:  # noqa: D102 (described in the class)
-        low, middle, high = np.percentile(self.times_us, [10, 50, 90])
-        return float((high - low) / middle)
+    spread = property(
+        lambda self: float(np.ptp(np.percentile(self.times_us, [10, 90])) / self.p50_us)
+    )
 
     def __repr__(self) -> str:
         return (
@@ -89,8 +88,9 @@ class LatencyComparison:
         >>> comparison.ratio("slow")
         3.0
         >>> comparison
-        slow  3.00x fast [3.00, 3.00]  p50 30.0 us  p99 30.0 us
-        fast  1.00x fast [1.00, 1.00]  p50 10.0 us  p99 10.0 us
+              ratio  ratio_p10  ratio_p90  p50_us  p99_us
+        slow    3.0        3.0        3.0    30.0    30.0
+        fast    1.0        1.0        1.0    10.0    10.0
     """
 
     latencies: Mapping[str, Latency]
@@ -103,19 +103,11 @@ class LatencyComparison:
 
     def ratio_interval(self, name: str) -> tuple[float, float]:
         """Return the 10th and 90th percentile of the ratio over rounds."""
-        low, high = np.percentile(self.ratios[name], [10, 90])
-        return float(low), float(high)
+        return tuple(np.percentile(self.ratios[name], [10, 90]).tolist())
 
     def __repr__(self) -> str:
-        width = max(map(len, self.latencies))
-        lines = []
-        for name, latency in self.latencies.items():
-            low, high = self.ratio_interval(name)
-            lines.append(
-                f"{name:<{width}}  {self.ratio(name):.2f}x {self.baseline} [{low:.2f}, {high:.2f}]"
-                f"  p50 {latency.p50_us:,.1f} us  p99 {latency.p99_us:,.1f} us"
-            )
-        return "\n".join(lines)
+        columns = ["ratio", "ratio_p10", "ratio_p90", "p50_us", "p99_us"]
+        return self.to_frame()[columns].round(2).to_string(index_names=False)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row a function: its latency, its ratio and the ratio's 10th to 90th."""
@@ -125,12 +117,9 @@ class LatencyComparison:
         rows = {}
         for name, latency in self.latencies.items():
             low, high = self.ratio_interval(name)
-            rows[name] = {column: getattr(latency, column) for column in names} | {
-                "repeats": len(latency.times_us),
-                "ratio": self.ratio(name),
-                "ratio_p10": low,
-                "ratio_p90": high,
-            }
+            rows[name] = {column: getattr(latency, column) for column in names}
+            rows[name] |= {"repeats": len(latency.times_us), "ratio": self.ratio(name)}
+            rows[name] |= {"ratio_p10": low, "ratio_p90": high}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("name")
 
 
@@ -171,7 +160,7 @@ def measure_latency(
 
 
 def compare_latency(
-    functions: Mapping[str, Callable[[], Any]],
+    functions: Functions,
     *,
     baseline: str | None = None,
     rounds: int = 10,
@@ -204,11 +193,9 @@ def compare_latency(
         >>> result.ratio("ten"), result.ratio("thousand") > 1
         (1.0, True)
     """
-    if not functions:
-        raise ValueError("functions is empty: expected at least one function to time")
-    baseline = next(iter(functions)) if baseline is None else baseline
+    baseline = next(iter(functions), "") if baseline is None else baseline
     if baseline not in functions:
-        raise ValueError(f"baseline is {baseline!r}: expected one of {list(functions)}")
+        raise ValueError(f"baseline is {baseline!r}: expected one of functions, {list(functions)}")
     rounds = check_number("rounds", rounds, 2, integer=True)
     calls = check_number("calls_per_round", calls_per_round, 1, integer=True)
     check_number("rounds * calls_per_round", rounds * calls, _MIN_REPEATS, integer=True)
@@ -219,19 +206,14 @@ def compare_latency(
 
 
 def _take_turns(
-    functions: Mapping[str, Callable[[], Any]],
-    rounds: int,
-    calls: int,
-    warmup: int,
-    items_per_call: int,
+    functions: Functions, rounds: int, calls: int, warmup: int, items_per_call: int
 ) -> dict[str, Latency]:
     """Time all functions, each round in another order, without garbage collection."""
     warmup = check_number("warmup", warmup, 0, integer=True)
     items_per_call = check_number("items_per_call", items_per_call, 1, integer=True)
     for name, function in functions.items():
         if not callable(function):
-            kind = type(function).__name__
-            raise TypeError(f"{name} is of type {kind}: expected a function without arguments")
+            raise TypeError(f"{name} is of type {type(function).__name__}: expected a function")
         for _ in range(warmup):
             function()
     names, clock = list(functions), time.perf_counter_ns

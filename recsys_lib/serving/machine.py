@@ -76,12 +76,6 @@ class Roofline:
         """What it is bound by: "memory" or "compute"."""
         return "memory" if self.memory_s >= self.compute_s else "compute"
 
-    def __repr__(self) -> str:
-        return (
-            f"Roofline(at least {self.seconds * 1e6:,.1f} us, bound by {self.limit}: "
-            f"memory {self.memory_s * 1e6:,.1f} us, compute {self.compute_s * 1e6:,.1f} us)"
-        )
-
 
 def read_bandwidth(table: NDArray[Any] | None = None, *, repeats: int = 20) -> float:
     """Return how many bytes of an array one thread reads a second, at best.
@@ -106,9 +100,7 @@ def read_bandwidth(table: NDArray[Any] | None = None, *, repeats: int = 20) -> f
     if table is None:
         table = np.ones(_DEFAULT_BYTES // 8, np.int64)
     if table.nbytes == 0 or table.nbytes % 8 or not table.flags.c_contiguous:
-        raise ValueError(
-            f"table has {table.nbytes} bytes: expected a contiguous array of a multiple of 8 bytes"
-        )
+        raise ValueError(f"table has {table.nbytes} bytes: expected a contiguous multiple of 8")
     words = table.reshape(-1).view(np.int64)
     return table.nbytes / _best_seconds(lambda: np.bitwise_or.reduce(words), repeats)
 
@@ -131,15 +123,13 @@ def measure_machine(*, repeats: int = 10, num_bytes: int = _DEFAULT_BYTES) -> Ma
     return Machine(read, 2 * size**3 / product, hardware_line())
 
 
-def roofline(
-    num_bytes: float, num_flops: float = 0.0, *, machine: Machine | None = None
-) -> Roofline:
+def roofline(num_bytes: float, num_flops: float = 0.0, *, machine: Machine) -> Roofline:
     """Return the time that no implementation on this machine can beat.
 
     Args:
         num_bytes: that must come out of memory.
         num_flops: that must be done.
-        machine: its limits; measured when None.
+        machine: its limits, see :func:`measure_machine`.
 
     Raises:
         TypeError: not a number.
@@ -151,11 +141,10 @@ def roofline(
 
     Example:
         >>> roofline(1e9, 1e9, machine=Machine(1e10, 1e11, "a processor"))
-        Roofline(at least 100,000.0 us, bound by memory: memory 100,000.0 us, compute 10,000.0 us)
+        Roofline(memory_s=0.1, compute_s=0.01)
     """
-    check_number("num_bytes", num_bytes, 0)
-    check_number("num_flops", num_flops, 0)
-    machine = measure_machine() if machine is None else machine
+    num_bytes = check_number("num_bytes", num_bytes, 0)
+    num_flops = check_number("num_flops", num_flops, 0)
     return Roofline(num_bytes / machine.read_bytes_per_s, num_flops / machine.flops_per_s)
 
 
@@ -199,11 +188,10 @@ def count_flops(model: Any) -> int:
         >>> count_flops(build_rating_model(config)) >= 2 * 4
         True
     """
-    if not hasattr(model, "layers") or not hasattr(model, "inputs"):
-        raise TypeError(
-            f"model is of type {type(model).__name__}: expected a functional Keras model"
-        )
-    return sum(_layer_flops(layer) for layer in model.layers)
+    layers = getattr(model, "layers", None)
+    if layers is None:
+        raise TypeError(f"model is a {type(model).__name__}: expected a functional Keras model")
+    return sum(map(_layer_flops, layers))
 
 
 def _layer_flops(layer: Any) -> int:
@@ -222,10 +210,8 @@ def _layer_flops(layer: Any) -> int:
         return outputs * (len(inputs) - 1)
     if kind in _PER_OUTPUT:
         return outputs * _PER_OUTPUT[kind]
-    raise ValueError(
-        f"layer {layer.name!r} is a {kind}, whose arithmetic is not known here: expected Dense, "
-        f"Dot, {', '.join(sorted(_BETWEEN_INPUTS | _PER_OUTPUT.keys() | _FREE))}"
-    )
+    known = {"Dense", "Dot"} | _BETWEEN_INPUTS | _PER_OUTPUT.keys() | _FREE
+    raise ValueError(f"layer {layer.name!r} is a {kind}: expected one of {sorted(known)}")
 
 
 def _best_seconds(function: Callable[[], Any], repeats: int) -> float:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +12,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_choice, check_ids, check_k, check_number
+from recsys_lib.checks import check_choice, check_ids, check_k, check_number, check_type
 from recsys_lib.files import read_file, write_file
 
 # Keeping more than this in order during the scan costs more than ordering all scores once.
@@ -59,8 +57,7 @@ class TopKIndex:
 
     Both precisions give the same answer, which is that of float32 vectors; they differ in how many
     bytes a search reads. ``"int8"`` scans rounded vectors, drops what provably cannot be among the
-    best, and scores the rest on float32 (:mod:`recsys_lib.serving.scan`); it needs Numba (``pip
-    install recsys-lib[serving]``), and without it searches float32 after a warning. The first
+    best, and scores the rest on float32 (:mod:`recsys_lib.serving.scan`). The first
     index of a process compiles the scan: seconds, once.
 
     A score is the inner product, summed in float64 and rounded to float32. Equal scores are in
@@ -70,6 +67,9 @@ class TopKIndex:
         item_vectors: (num_items, embedding_dim) finite numbers; kept as float32. No items is fine.
         precision: "float32" or "int8".
         num_threads: threads that share the users of a batch ("int8"); one user takes one.
+
+    Attributes:
+        scanned_bytes: bytes that the search for one user reads, without the rescored vectors.
 
     Raises:
         TypeError: item_vectors are not real numbers.
@@ -90,7 +90,7 @@ class TopKIndex:
     ) -> None:
         self.precision = check_choice("precision", precision, ("float32", "int8"))
         self.num_threads = check_number("num_threads", num_threads, 1, integer=True)
-        vectors = _check_vectors("item_vectors", item_vectors)
+        vectors = _as_vectors("item_vectors", item_vectors)
         self.num_items, self.embedding_dim = vectors.shape
         lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
         self._row_ids = np.argsort(-lengths, kind="stable")  # longest first
@@ -98,21 +98,16 @@ class TopKIndex:
         longest = float(lengths.max(initial=0.0))
         self._multiply = partial(_search_float, self._rows, self._row_ids, longest)
         self._scan: Callable[..., None] | None = None
-        self._scanned_bytes = self._rows.nbytes
-        if precision == "int8" and _has_numba():
+        self.scanned_bytes = self._rows.nbytes
+        if precision == "int8":
             from recsys_lib.serving.scan import encode_items, scan
 
             codes = encode_items(self._rows)
             self._scan = partial(scan, *codes, self._rows, self._row_ids)
-            self._scanned_bytes = codes.blocks.nbytes + codes.bounds.nbytes
+            self.scanned_bytes = codes.blocks.nbytes + codes.bounds.nbytes
 
     def __repr__(self) -> str:
         return f"TopKIndex({self.num_items:,} items, d = {self.embedding_dim}, {self.precision})"
-
-    @property
-    def scanned_bytes(self) -> int:
-        """Bytes that the search for one user reads, apart from the vectors of the rescored."""
-        return self._scanned_bytes
 
     def search(
         self, user_vectors: ArrayLike, k: int = 10, *, exclude: Sequence[ArrayLike] | None = None
@@ -134,13 +129,11 @@ class TopKIndex:
         """
         k = check_k(k)
         vectors = np.asarray(user_vectors)
-        queries = _check_vectors("user_vectors", vectors[None] if vectors.ndim == 1 else vectors)
+        queries = _as_vectors("user_vectors", vectors[None] if vectors.ndim == 1 else vectors)
         if queries.shape[1] != self.embedding_dim:
-            raise ValueError(
-                f"user_vectors has dimension {queries.shape[1]}: "
-                f"expected {self.embedding_dim}, as the item vectors"
-            )
-        excluded, starts = _check_exclude(exclude, len(queries), self.num_items)
+            came, expected = queries.shape[1], self.embedding_dim
+            raise ValueError(f"user_vectors has dimension {came}: expected {expected}")
+        excluded, starts = _join_excluded(exclude, len(queries), self.num_items)
         ids = np.empty((len(queries), k), np.int64)
         scores = np.empty((len(queries), k), np.float32)
         rescored = np.empty(len(queries), np.int64)
@@ -198,50 +191,34 @@ class TopKIndex:
         return cls(arrays["item_vectors"], settings["precision"], num_threads=num_threads)
 
 
-def _has_numba() -> bool:
-    if importlib.util.find_spec("numba") is not None:
-        return True
-    warnings.warn(
-        "Numba is not installed: TopKIndex searches float32 vectors, with the same answers but "
-        "slower; for 8 bits install recsys-lib[serving]",
-        stacklevel=3,
-    )
-    return False
-
-
-def _check_vectors(name: str, values: ArrayLike) -> Floats:
+def _as_vectors(name: str, values: ArrayLike) -> Floats:
     """Return (n, d) float32: finite, and not too large to multiply."""
     vectors = np.asarray(values)
     if vectors.dtype.kind not in "fiu":
         raise TypeError(f"{name} is of type {vectors.dtype}: expected real numbers")
     if vectors.ndim != 2 or not 0 < vectors.shape[1] <= _LARGEST_DIM:
-        raise ValueError(
-            f"{name} has shape {vectors.shape}: expected (n, d) with d from 1 to {_LARGEST_DIM}"
-        )
+        raise ValueError(f"{name} has shape {vectors.shape}: expected (n, d), d <= {_LARGEST_DIM}")
     flat = vectors.reshape(-1).astype(np.result_type(vectors, np.float32), copy=False)
     # A sum of squares below the square of the limit says all in one fast pass; NaN fails it.
     if not (flat @ flat < _LARGEST_VALUE**2 or np.abs(flat).max(initial=0) < _LARGEST_VALUE):
         row, column = np.argwhere(~(np.abs(vectors) < _LARGEST_VALUE))[0]
-        raise ValueError(
-            f"{name}[{row}] holds {vectors[row, column]}: "
-            f"expected finite numbers below {_LARGEST_VALUE:g}"
-        )
+        found, limit = vectors[row, column], f"{_LARGEST_VALUE:g}"
+        raise ValueError(f"{name}[{row}] holds {found}: expected finite numbers below {limit}")
     return np.ascontiguousarray(vectors, np.float32)
 
 
-def _check_exclude(
+def _join_excluded(
     exclude: Sequence[ArrayLike] | None, num_users: int, num_items: int
 ) -> tuple[Ids, Ids]:
     """Return the ids of all lists, sorted within each, and where the list of each user starts."""
     if exclude is None:
         return np.empty(0, np.int64), np.zeros(num_users + 1, np.int64)
-    if isinstance(exclude, str | bytes) or not hasattr(exclude, "__len__"):
-        raise TypeError(f"exclude is a {type(exclude).__name__}: expected a list of item-id lists")
+    check_type("exclude", exclude, (Sized,), ", one list of ids a user")
     if len(exclude) != num_users:
         raise ValueError(f"exclude has {len(exclude)} lists: expected {num_users}, one a user")
     lists = [np.sort(check_ids(f"exclude[{u}]", x, num_items)) for u, x in enumerate(exclude)]
-    starts = np.concatenate([[0], np.cumsum([len(ids) for ids in lists])]).astype(np.int64)
-    return np.concatenate([*lists, np.empty(0, np.int64)]), starts
+    starts = np.cumsum([0, *map(len, lists)])
+    return np.concatenate([np.empty(0, np.int64), *lists]), starts
 
 
 def _search_float(
@@ -278,7 +255,7 @@ def _search_float(
 
 
 def _lower_bound(scores: Floats, k: int) -> np.float32:
-    """Give a number that at least k scores reach, close to the k-th best."""
+    """Return a number that at least k scores reach, close to the k-th best."""
     num_blocks = len(scores) // _BLOCK
     if num_blocks < 4 * k:  # few blocks: order the scores themselves
         return np.partition(scores, len(scores) - k)[len(scores) - k]

@@ -7,17 +7,20 @@ import json
 import os
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_ids, check_number
+from recsys_lib.checks import check_ids, check_number, check_shape
 
 FACTS_NAME = "recsys_lib.json"  # of the entry in an ONNX file
 _FORMAT, _VERSION, _DIGEST_LENGTH = "recsys_lib scorer", 2, 64
 _PAIRS_PER_CALL = 1 << 14
+_CHECKED = 64  # pairs
+_HALF_TOLERANCE = 0.05
 _LITERT_MARK = b"TFL3"  # bytes 4 to 7 of every LiteRT file
 Ids = NDArray[np.int64]
 
@@ -46,10 +49,7 @@ class PairScorer(ABC):
         """
         users = check_ids("user_ids", user_ids, self.num_users)
         items = check_ids("item_ids", item_ids, self.num_items)
-        if users.shape != items.shape:
-            raise ValueError(
-                f"user_ids has shape {users.shape}, item_ids {items.shape}: expected (n,) twice"
-            )
+        check_shape("item_ids", items, users.shape)
         return self._score_pairs(users, items)
 
     def score_candidates(
@@ -84,7 +84,7 @@ class PairScorer(ABC):
 
 
 def count_ids(model: Any) -> tuple[int, int]:
-    """Return (num_users, num_items) that a rating model has rows for.
+    """Return (num_users, num_items) that a rating model of finite weights has rows for.
 
     Args:
         model: a functional Keras model whose two inputs, user ids and item ids in this order, go
@@ -92,7 +92,7 @@ def count_ids(model: Any) -> tuple[int, int]:
 
     Raises:
         TypeError: not a functional model of two inputs.
-        ValueError: an input feeds no such layer.
+        ValueError: an input feeds no such layer, or weights hold NaN or infinity.
 
     Example:
         >>> from recsys_lib.models import RatingModelConfig, build_rating_model
@@ -101,18 +101,47 @@ def count_ids(model: Any) -> tuple[int, int]:
     """
     inputs = getattr(model, "inputs", None)
     if not isinstance(inputs, list) or len(inputs) != 2:
-        raise TypeError(
-            f"model is of type {type(model).__name__}: expected a functional Keras model with the "
-            "inputs user_ids and item_ids, such as build_rating_model gives"
-        )
+        kind = type(model).__name__
+        raise TypeError(f"model is a {kind}: expected a Keras model from user_ids and item_ids")
     tables = [layer for layer in model.layers if hasattr(layer, "input_dim")]
     users, items = ([int(t.input_dim) for t in tables if t.input is ids] for ids in inputs)
     if not users or not items:
-        raise ValueError(
-            f"model looks {'item_ids' if users else 'user_ids'} up in no layer with an input_dim: "
-            "expected an Embedding, as in the models of build_rating_model"
-        )
+        name = "item_ids" if users else "user_ids"
+        raise ValueError(f"model looks {name} up in no layer with an input_dim: expected Embedding")
+    for layer in model.layers:
+        if not all(np.isfinite(np.asarray(w, np.float32)).all() for w in layer.get_weights()):
+            raise ValueError(f"layer {layer.name!r} holds NaN or infinity: expected finite weights")
     return min(users), min(items)
+
+
+def check_agrees(model: Any, scorer: PairScorer, tolerance: float, pairs: Any = None) -> None:
+    """Score some pairs both ways, so that what does something else than the model is not served.
+
+    Args:
+        model: a rating model.
+        scorer: made of it.
+        tolerance: largest root mean square of the differences, in standard deviations of scores;
+            for a model that computes in 16 bits, at least 0.05.
+        pairs: user and item ids to score; None for random ones.
+
+    Raises:
+        ValueError: the scores differ by more, in their shape, or are not finite.
+    """
+    if pairs is None:
+        random = np.random.default_rng(0)
+        pairs = [random.integers(0, n, _CHECKED) for n in (scorer.num_users, scorer.num_items)]
+    users, items = (np.asarray(ids[:_CHECKED], np.int32) for ids in pairs)
+    expected = np.asarray(model([users, items], training=False)).astype(np.float32)
+    given = scorer._score_pairs(users.astype(np.int64), items.astype(np.int64))
+    check_shape("scores", given, expected.shape)
+    error = float(np.sqrt(np.mean((given - expected) ** 2)))
+    if any(getattr(layer, "compute_dtype", "float32") != "float32" for layer in model.layers):
+        tolerance = max(tolerance, _HALF_TOLERANCE)
+    allowed = tolerance * float(expected.std() + 0.02 * np.abs(expected).max()) + 1e-6
+    if not error <= allowed:
+        raise ValueError(
+            f"scores of the model are off by {error:.3g}: expected at most {allowed:.3g}"
+        )
 
 
 class ExportedScorer(PairScorer):
@@ -126,20 +155,13 @@ class ExportedScorer(PairScorer):
         runtime: "litert" or "onnx".
     """
 
-    runtime = ""
-
-    def __init__(self, facts: dict[str, Any]) -> None:
+    def __init__(self, runtime: str, facts: dict[str, Any], run: Callable[..., Any]) -> None:
+        self.runtime, self._run, self._lock = runtime, run, threading.Lock()
         self.num_users, self.num_items = facts["num_users"], facts["num_items"]
-        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         counts = f"{self.num_users:,} users, {self.num_items:,} items"
         return f"ExportedScorer({self.runtime}, {counts})"
-
-    @abstractmethod
-    def _run(
-        self, user_ids: NDArray[np.int32], item_ids: NDArray[np.int32]
-    ) -> NDArray[np.float32]: ...
 
     def _score_pairs(self, user_ids: Ids, item_ids: Ids) -> NDArray[np.float32]:
         users, items = user_ids.astype(np.int32), item_ids.astype(np.int32)
@@ -151,58 +173,50 @@ class ExportedScorer(PairScorer):
         return parts[1] if len(parts) == 2 else np.concatenate(parts)
 
 
-class _LiteRTScorer(ExportedScorer):
-    runtime = "litert"
+def _open_litert(path: Path, content: bytes, num_threads: int) -> ExportedScorer:
+    from ai_edge_litert.interpreter import Interpreter
 
-    def __init__(self, path: Path, content: bytes, num_threads: int) -> None:
-        from ai_edge_litert.interpreter import Interpreter
+    size = int.from_bytes(content[-8:], "little")
+    content, facts = _unseal(path, content, content[-8 - size : -8])
+    interpreter = Interpreter(model_content=content, num_threads=num_threads)
+    runner = interpreter.get_signature_runner("serving_default")
+    places = {name: tensor["index"] for name, tensor in runner.get_input_details().items()}
+    logits = runner.get_output_details()["logits"]["index"]
+    prepared = -1  # number of pairs that memory is laid out for
 
-        size = int.from_bytes(content[-8:], "little")
-        content, facts = _unseal(path, content, content[-8 - size : -8])
-        super().__init__(facts)
-        self._interpreter = Interpreter(model_content=content, num_threads=num_threads)
-        runner = self._interpreter.get_signature_runner("serving_default")
-        inputs = runner.get_input_details()
-        self._users, self._items = (inputs[name]["index"] for name in ("user_ids", "item_ids"))
-        self._logits = runner.get_output_details()["logits"]["index"]
-        self._size = -1
+    def run(users: NDArray[np.int32], items: NDArray[np.int32]) -> NDArray[np.float32]:
+        nonlocal prepared
+        if len(users) != prepared:
+            prepared = -1  # whatever happens below
+            for place in places.values():
+                interpreter.resize_tensor_input(place, [len(users)])
+            interpreter.allocate_tensors()
+            prepared = len(users)
+        interpreter.set_tensor(places["user_ids"], users)
+        interpreter.set_tensor(places["item_ids"], items)
+        interpreter.invoke()
+        return interpreter.get_tensor(logits)
 
-    def _run(self, user_ids: NDArray[np.int32], item_ids: NDArray[np.int32]) -> NDArray[np.float32]:
-        if len(user_ids) != self._size:
-            self._size = -1  # whatever happens below
-            for tensor in (self._users, self._items):
-                self._interpreter.resize_tensor_input(tensor, [len(user_ids)])
-            self._interpreter.allocate_tensors()
-            self._size = len(user_ids)
-        self._interpreter.set_tensor(self._users, user_ids)
-        self._interpreter.set_tensor(self._items, item_ids)
-        self._interpreter.invoke()
-        return self._interpreter.get_tensor(self._logits)
+    return ExportedScorer("litert", facts, run)
 
 
-class _OnnxScorer(ExportedScorer):
-    runtime = "onnx"
+def _open_onnx(path: Path, content: bytes, num_threads: int) -> ExportedScorer:
+    import onnxruntime
 
-    def __init__(self, path: Path, content: bytes, num_threads: int) -> None:
-        import onnxruntime
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.log_severity_level = 4  # errors arrive as exceptions
+    try:
+        session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
+    except Exception as error:  # the runtime has a class of its own for each failure
+        raise ValueError(f"{path} is no whole ONNX or LiteRT file: expected an export") from error
+    sealed = session.get_modelmeta().custom_metadata_map.get(FACTS_NAME, "")
+    _, facts = _unseal(path, content, sealed.encode())
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = num_threads
-        options.log_severity_level = 4  # errors arrive as exceptions
-        try:
-            self._session = onnxruntime.InferenceSession(
-                content, options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # the runtime has a class of its own for each failure
-            raise ValueError(
-                f"{path} is neither a whole ONNX nor a whole LiteRT file: expected what "
-                "export_onnx or export_litert wrote, not truncated or changed"
-            ) from error
-        metadata = self._session.get_modelmeta().custom_metadata_map
-        super().__init__(_unseal(path, content, metadata.get(FACTS_NAME, "").encode())[1])
+    def run(users: NDArray[np.int32], items: NDArray[np.int32]) -> NDArray[np.float32]:
+        return session.run(["logits"], {"user_ids": users, "item_ids": items})[0]
 
-    def _run(self, user_ids: NDArray[np.int32], item_ids: NDArray[np.int32]) -> NDArray[np.float32]:
-        return self._session.run(["logits"], {"user_ids": user_ids, "item_ids": item_ids})[0]
+    return ExportedScorer("onnx", facts, run)
 
 
 def load_scorer(path: str | os.PathLike[str], num_threads: int = 1) -> ExportedScorer:
@@ -231,8 +245,8 @@ def load_scorer(path: str | os.PathLike[str], num_threads: int = 1) -> ExportedS
     """
     num_threads = check_number("num_threads", num_threads, 1, integer=True)
     content = Path(path).read_bytes()
-    kind = _LiteRTScorer if content[4:8] == _LITERT_MARK else _OnnxScorer
-    return kind(Path(path), content, num_threads)
+    open_it = _open_litert if content[4:8] == _LITERT_MARK else _open_onnx
+    return open_it(Path(path), content, num_threads)
 
 
 def seal(content: bytes, model: Any) -> bytes:
@@ -250,14 +264,9 @@ def _unseal(path: Path, content: bytes, sealed: bytes) -> tuple[bytes, dict[str,
         facts = json.loads(text)
         version, model = facts["format_version"], content[: facts["model_bytes"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} has no facts of a {_FORMAT}: expected a whole file written by export_litert "
-            "or export_onnx"
-        ) from error
+        raise ValueError(f"{path} has no facts of a {_FORMAT}: expected a whole export") from error
     if version > _VERSION:
-        raise ValueError(
-            f"{path} has format version {version}: expected up to {_VERSION}, or a newer recsys_lib"
-        )
+        raise ValueError(f"{path} has format version {version}: expected up to {_VERSION}")
     if hashlib.sha256(model + text).hexdigest().encode() != digest:
         raise ValueError(f"{path} is damaged: expected the file as it was written")
     return model, facts

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import check_choice, check_number, check_shape, check_sparsity
+from recsys_lib.checks import check_choice, check_number, check_sparsity
+from recsys_lib.compression.weights import named_weights, with_weights
 from recsys_lib.files import replace_file
 from recsys_lib.serving.export import plain_lookups
 from recsys_lib.text.encoder import (
@@ -28,7 +29,6 @@ from recsys_lib.text.encoder import (
 )
 
 SUFFIXES = (".tflite", ".onnx")
-_ONNX_OPSET = 18
 _INPUTS = ("token_ids", "mask")
 
 
@@ -86,26 +86,23 @@ def prune_text_neurons(model: Any, sparsity: float) -> Any:
         >>> smaller.get_layer("block_0_wide").kernel.shape
         TensorShape([8, 4])
     """
-    check_sparsity(sparsity)
     blocks = count_blocks(model)
     if not blocks:
         raise ValueError("model has no blocks: expected an encoder with at least one")
-    kept = max(1, round((1 - sparsity) * model.get_layer("block_0_wide").units))
+    share = 1 - check_sparsity(sparsity)
+    kept = max(1, round(share * model.get_layer("block_0_wide").units))
     vocab_size, d = model.get_layer("tokens").embeddings.shape
     max_tokens = model.get_layer("positions").embeddings.shape[0]
     heads = model.get_layer("block_0_query_heads").target_shape[1]
     smaller = build_text_encoder(TextEncoderConfig(vocab_size, d, blocks, heads, kept, max_tokens))
-    for layer in smaller.layers:
-        if layer.weights and not layer.name.endswith(("_wide", "_narrow")):
-            layer.set_weights(model.get_layer(layer.name).get_weights())
-    for block in range(blocks):
-        wide, bias = model.get_layer(f"block_{block}_wide").get_weights()
-        narrow, offset = model.get_layer(f"block_{block}_narrow").get_weights()
-        importance = np.linalg.norm(wide, axis=0) * np.linalg.norm(narrow, axis=1)
+    weights = named_weights(model)
+    for block in (f"block_{n}" for n in range(blocks)):
+        wide, bias, narrow = (f"{block}_{n}" for n in ("wide/kernel", "wide/bias", "narrow/kernel"))
+        importance = np.linalg.norm(weights[wide], axis=0) * np.linalg.norm(weights[narrow], axis=1)
         stay = np.sort(np.argsort(-importance, kind="stable")[:kept])
-        smaller.get_layer(f"block_{block}_wide").set_weights([wide[:, stay], bias[stay]])
-        smaller.get_layer(f"block_{block}_narrow").set_weights([narrow[stay], offset])
-    return smaller
+        weights[wide], weights[bias] = weights[wide][:, stay], weights[bias][stay]
+        weights[narrow] = weights[narrow][stay]
+    return with_weights(smaller, weights)
 
 
 def export_text_encoder(
@@ -163,17 +160,18 @@ class ExportedEncoder:
     """
 
     def __init__(self, path: str | os.PathLike[str], num_threads: int = 1) -> None:
-        check_number("num_threads", num_threads, 1, integer=True)
+        threads = check_number("num_threads", num_threads, 1, integer=True)
         open_file = _open_litert if _suffix(path) == ".tflite" else _open_onnx
         self.nbytes = Path(path).stat().st_size
-        self._run = open_file(str(path), num_threads)
+        self._run = open_file(str(path), threads)
 
     def __call__(self, token_ids: Any, mask: Any) -> NDArray[np.float32]:
         """Return (n, d) vectors of (n, t) token ids and mask."""
         ids, present = np.asarray(token_ids, np.int32), np.asarray(mask, np.int32)
-        check_shape("mask", present, ids.shape)
-        if ids.ndim != 2 or not ids.size:
-            raise ValueError(f"token_ids has shape {ids.shape}: expected (n, t), neither of them 0")
+        if ids.ndim != 2 or not ids.size or present.shape != ids.shape:
+            raise ValueError(
+                f"token_ids, mask: {ids.shape}, {present.shape}, expected (n, t) twice"
+            )
         return self._run(ids, present)
 
 
@@ -223,19 +221,15 @@ def _onnx(model: Any, quantization: str | None) -> bytes:
     for layer in copy.layers:
         if getattr(getattr(layer, "activation", None), "__name__", "") == "gelu":
             layer.activation = gelu
-    signature = encode.input_signature
-    proto, _ = tf2onnx.convert.from_function(encode, input_signature=signature, opset=_ONNX_OPSET)
+    proto, _ = tf2onnx.convert.from_function(encode, encode.input_signature, opset=18)
     if quantization is None:
         return proto.SerializeToString()
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    how = {"weight_type": QuantType.QInt8, "op_types_to_quantize": ["MatMul", "Gather"]}
     with tempfile.TemporaryDirectory() as folder:
-        whole, small = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
-        whole.write_bytes(proto.SerializeToString())
-        kinds = ["MatMul", "Gather"]
-        quantize_dynamic(
-            whole, small, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=kinds
-        )
+        small = Path(folder, "int8.onnx")
+        quantize_dynamic(proto, small, per_channel=True, **how)
         return small.read_bytes()
 
 
@@ -254,9 +248,5 @@ def _open_onnx(path: str, num_threads: int) -> Callable[..., NDArray[np.float32]
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    names = {name: i.name for i in session.get_inputs() for name in _INPUTS if name in i.name}
-
-    def run(ids: NDArray[np.int32], mask: NDArray[np.int32]) -> NDArray[np.float32]:
-        return session.run(None, {names["token_ids"]: ids, names["mask"]: mask})[0]
-
-    return run
+    mask_name, ids_name = sorted(inputs.name for inputs in session.get_inputs())
+    return lambda ids, mask: session.run(None, {ids_name: ids, mask_name: mask})[0]

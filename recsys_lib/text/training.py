@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_number, check_shape
+from recsys_lib.checks import store_numbers
+from recsys_lib.compression.weights import named_weights, with_weights
 from recsys_lib.text.encoder import TextEncoder, batches_by_length, copy_model, output_of_block
 from recsys_lib.text.rating import check_vectors, ridge
 
@@ -40,10 +41,9 @@ class TextTraining:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, low in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
-            check_number(name, getattr(self, name), low, integer=True)
-        for name in ("learning_rate", "l2"):
-            check_number(name, getattr(self, name), 0, include_low=False)
+        store_numbers(self, 1, "epochs", "batch_size", integer=True)
+        store_numbers(self, 0, "seed", integer=True)
+        store_numbers(self, 0, "learning_rate", "l2", include_low=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,11 +111,7 @@ def replace_upper_blocks(model: Any, upper: Any) -> Any:
     Raises:
         ValueError: ``upper`` has a layer that the model does not have.
     """
-    whole = copy_model(model)
-    for layer in upper.layers:
-        if layer.weights:
-            whole.get_layer(layer.name).set_weights(layer.get_weights())
-    return whole
+    return with_weights(model, named_weights(upper))
 
 
 def cache_tokens(
@@ -183,8 +179,7 @@ def fit_upper_blocks(
     import keras
     import tensorflow as tf
 
-    wanted = check_vectors("targets", targets)
-    check_shape("targets", wanted, (len(cached), wanted.shape[1]))
+    wanted = check_vectors("targets", targets, len(cached))
     trained = copy_model(upper)
     start = ridge(encode_cached(upper, cached), wanted, config.l2)
     head = [keras.Variable(value) for value in start]
@@ -216,9 +211,8 @@ def _training_batches(
     mask: NDArray[np.int32], batch_size: int, rng: np.random.Generator
 ) -> list[NDArray[np.int64]]:
     """Batches in random order, of texts of like length."""
-    order, batches = rng.permutation(len(mask)), []
-    for start in range(0, len(order), batch_size * _BATCHES_SORTED):
-        some = order[start : start + batch_size * _BATCHES_SORTED]
+    order, batches, step = rng.permutation(len(mask)), [], batch_size * _BATCHES_SORTED
+    for some in (order[start : start + step] for start in range(0, len(order), step)):
         batches += [some[rows] for rows in batches_by_length(mask[some], batch_size)]
     rng.shuffle(batches)
     return batches

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import re
 from typing import Any
 
 import numpy as np
@@ -22,32 +25,30 @@ def check_model(model: Any, interactions: Interactions) -> None:
         ValueError: the inputs are swapped, the output is not (n,), an id is out of its range, or
             there is nothing to train.
     """
+    import keras
     import tensorflow as tf
 
     names = [str(getattr(x, "name", "")) for x in getattr(model, "inputs", None) or ()]
     if len(names) == 2 and names[0].startswith("item") and names[1].startswith("user"):
         raise ValueError(f"model has inputs {names}: expected users first, then items")
-    if not callable(model) or not hasattr(model, "trainable_variables"):
-        raise TypeError(f"model is of type {type(model).__name__}: expected a Keras model")
-    counts = interactions.num_users, interactions.num_items
-    ids = [np.array([0, count - 1], np.int32) for count in counts]
+    check_type("model", model, (keras.Layer,), " of Keras")
+    last = interactions.num_users - 1, interactions.num_items - 1
     try:
-        shape = tuple(model(ids, training=False).shape)
+        shape = tuple(model([np.array([0, x], np.int32) for x in last], training=False).shape)
     except (tf.errors.InvalidArgumentError, IndexError) as error:
-        what = f"model cannot score user {counts[0] - 1} with item {counts[1] - 1}"
+        what = f"model cannot score user {last[0]} with item {last[1]}"
         raise ValueError(f"{what}: expected tables as large as interactions") from error
-    if shape != (2,):
-        raise ValueError(f"model returns shape {shape} for two pairs: expected (2,), two logits")
-    if not model.trainable_variables:
-        raise ValueError("model has no trainable variables: expected something to train")
+    if shape != (2,) or not model.trainable_variables:
+        what = f"{shape} and {len(model.trainable_variables)} variables to train"
+        raise ValueError(f"model returns for two pairs {what}: expected (2,), and some")
 
 
 def own_optimizer(optimizer: Any) -> Any:
-    """Return a fresh optimizer with the settings of ``optimizer``, which stays as it is.
+    """Return a copy of ``optimizer``, with all that its ``get_config`` leaves out.
 
     Raises:
         TypeError: neither a name nor a Keras optimizer.
-        ValueError: an unknown name.
+        ValueError: an unknown name, or an optimizer that has trained something before.
 
     Example:
         >>> type(own_optimizer("sgd")).__name__
@@ -56,13 +57,27 @@ def own_optimizer(optimizer: Any) -> Any:
     import keras
 
     if isinstance(optimizer, str):
-        try:
-            return keras.optimizers.get(optimizer)
-        except ValueError as error:
-            hint = "expected the name of a Keras optimizer such as 'adam', or an instance"
-            raise ValueError(f"optimizer is {optimizer!r}: {hint}") from error
+        return keras.optimizers.get(optimizer)
     check_type("optimizer", optimizer, (keras.optimizers.Optimizer,), " of Keras, or its name")
-    return type(optimizer).from_config(optimizer.get_config())
+    if optimizer.built:
+        raise ValueError("optimizer has been used before: expected a new one, or its name")
+    return _copied(optimizer)
+
+
+def _copied(optimizer: Any) -> Any:
+    """Copy an optimizer and its variables; its functions and schedules are shared."""
+    import keras
+    import tensorflow as tf
+
+    own = object.__new__(type(optimizer))
+    known = {id(optimizer): own}
+    for part in vars(optimizer).values():
+        if isinstance(part, keras.optimizers.Optimizer):
+            known[id(part)] = _copied(part)
+        elif callable(part) or isinstance(part, tf.distribute.Strategy):
+            known[id(part)] = part
+    vars(own).update(copy.deepcopy(vars(optimizer), known))
+    return own
 
 
 def jit_pays(model: Any, interactions: Interactions, num_gathered: int) -> bool:
@@ -95,14 +110,40 @@ def run_settings(
     A validation that is a function cannot be compared; of an extra loss, only the name can.
     """
     extra = loop["extra_loss"]
-    name = extra and getattr(extra, "__name__", type(extra).__name__)
     config = sorted((k, v) for k, v in optimizer.get_config().items() if k != "name")
+    decay = getattr(optimizer, "inner_optimizer", optimizer)._use_weight_decay
     is_data = isinstance(validation, Interactions | Split)
     return loop | {
-        "extra_loss": name,
+        "extra_loss": extra and getattr(extra, "__name__", type(extra).__name__),
         "optimizer": {"class": type(optimizer).__name__, "config": repr(config)},
-        "model": [[list(v.shape), str(v.dtype)] for v in model.variables],
+        "weight_decay": [bool(decay(v)) for v in model.trainable_variables],
+        "model": [[list(v.shape), str(v.dtype), bool(v.trainable)] for v in model.variables],
+        "model_config": fingerprint(_configuration(model)),
         "interactions": fingerprint(interactions),
         "validation": fingerprint(validation) if is_data else None,
         **more,
     }
+
+
+def _configuration(model: Any) -> str:
+    """Return the settings of a model and its layers; the numbers of automatic names count anew.
+
+    Keras numbers names such as "dense_7" through a process, so they differ where models do not.
+    """
+    layers = model._flatten_layers()
+    text = json.dumps([[type(x).__name__, _config(x)] for x in layers], default=repr)
+    kinds = {kind.lower() for kind in re.findall(r'(?:"class_name": |\[)"(\w+)"', text)}
+    names: dict[str, int] = {}
+
+    def renumbered(name: re.Match[str]) -> str:
+        automatic = name[1].replace("_", "") in kinds
+        return f'"{name[1]} {names.setdefault(name[0], len(names))}"' if automatic else name[0]
+
+    return re.sub(r'"(\w+?)(?:_\d+)?"', renumbered, text)
+
+
+def _config(layer: Any) -> Any:
+    try:
+        return layer.get_config()
+    except NotImplementedError:  # a class of the user's that does not tell
+        return None

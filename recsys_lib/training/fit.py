@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,27 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import check_choice, check_number, check_type
+from recsys_lib.checks import check_choice, check_number, check_process, check_type
 from recsys_lib.data import Interactions
+from recsys_lib.training import checks, loop
 from recsys_lib.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
-from recsys_lib.training.checks import (
-    check_model,
-    jit_pays,
-    own_optimizer,
-    run_settings,
-    uses_averages,
-)
 from recsys_lib.training.history import History, progress_bar, scalar_writer
-from recsys_lib.training.loop import (
-    OBJECTIVES,
-    Batch,
-    EpochResult,
-    compile_epoch,
-    num_drawn,
-    trained_variables,
-)
+from recsys_lib.training.loop import Batch, EpochResult
 from recsys_lib.training.sampling import epoch_order
-from recsys_lib.training.validation import Validation, make_validator
+from recsys_lib.training.validation import LOWER_IS_BETTER, Validation, make_validator
 
 
 def fit(
@@ -48,6 +36,7 @@ def fit(
     seed: int = 0,
     validation: Validation | None = None,
     metric: str | None = None,
+    lower_is_better: bool | None = None,
     patience: int | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = True,
@@ -71,7 +60,7 @@ def fit(
         interactions: what to train on.
         objective: "sigmoid_cross_entropy" (label 1 for each interaction, 0 for each drawn item),
             "bpr", "sampled_softmax", or "squared_error" on the ratings.
-        optimizer: name or instance of a Keras optimizer; a given instance is copied, not changed.
+        optimizer: name or new instance of a Keras optimizer; an instance is copied, not changed.
             With ``use_ema=True`` the model has the averages of its weights at the end, as after
             Keras' ``fit``; validation and checkpoints see the weights that are being trained.
         epochs: passes over the data in all, with those of a resumed run.
@@ -81,14 +70,16 @@ def fit(
         seed: of shuffles and draws. Initial weights are the model's own affair.
         validation: held-out Interactions, a Split with negatives, or a function of the model.
         metric: "ndcg", "hit_rate" or "recall" at 10, "rmse", "mae"; default "rmse" for
-            "squared_error", else "ndcg". With a function: its name; lower is better for "rmse",
-            "mae" and "loss", higher for all others.
+            "squared_error", else "ndcg". With a function: its name, default "validation".
+        lower_is_better: of the metric. It has to be told of a function's with ``patience``, but for
+            the five names above and "loss".
         patience: stop after so many epochs without a better metric, and put the weights of the
             best epoch back; None trains to the end and keeps the last weights.
         checkpoint: file to write after each epoch, whole or not at all.
         resume: go on from ``checkpoint`` where it exists, with its weights instead of the model's.
             At the end they are equal to the bit to those of a run without interruption. False
-            starts again and replaces the file.
+            starts again and replaces the file. A file of another run, with other data, settings or
+            another configuration of the model, is refused.
         log_dir: folder for TensorBoard scalars "loss", the metric, "interactions_per_second".
         on_epoch_end: called with the epoch, counted from 1, and its numbers by name.
         jit_compile: compile the update with XLA; None does where it pays: from 50,000 interactions
@@ -108,8 +99,10 @@ def fit(
         TypeError: an argument of a wrong type.
         ValueError: an argument out of range or in conflict with another, a model that does not
             fit the data, or a checkpoint of another run. Nothing has been touched then.
-        FloatingPointError: the loss or a weight is no longer finite. The model then has the
-            weights from the end of the last good epoch.
+        FloatingPointError: the loss or a weight is no longer finite.
+        RuntimeError: in a forked process, where TensorFlow hangs.
+        KeyboardInterrupt: Ctrl-C is heard within a second. After any error in an epoch, model and
+            checkpoint have the weights from the end of the last whole one.
 
     Source:
         Rendle et al., *Neural Collaborative Filtering vs. Matrix Factorization Revisited*,
@@ -126,13 +119,11 @@ def fit(
         >>> run.loss[-1] < 0.1 < run.loss[0]
         True
     """
+    check_process()
     check_type("interactions", interactions, (Interactions,), " (of a Split, pass .train)")
-    check_choice("objective", objective, OBJECTIVES)
-    if objective == "squared_error" and interactions.ratings is None:
-        raise ValueError("interactions has no ratings: expected some, or another objective")
     many = check_number("negatives_per_positive", negatives_per_positive, 1, integer=True)
-    loop: dict[str, Any] = {
-        "objective": objective,
+    run_options: dict[str, Any] = {
+        "objective": check_choice("objective", objective, loop.OBJECTIVES),
         "batch_size": check_number("batch_size", batch_size, 1, integer=True),
         "negatives_per_positive": many,
         "l2": check_number("l2", l2, 0),
@@ -140,76 +131,80 @@ def fit(
         "objective_weight": check_number("objective_weight", objective_weight, 0),
         "extra_loss": extra_loss,
     }
-    if extra_loss is None and loop["objective_weight"] != 1:
+    if objective == "squared_error" and interactions.ratings is None:
+        raise ValueError("interactions has no ratings: expected some, or another objective")
+    if extra_loss is None and run_options["objective_weight"] != 1:
         raise ValueError(f"objective_weight is {objective_weight}, but there is no extra_loss")
-    if not (extra_loss is None or callable(extra_loss)):
-        raise TypeError(f"extra_loss is of type {type(extra_loss).__name__}: expected a function")
     epochs = check_number("epochs", epochs, 1, integer=True)
-    optimizer = own_optimizer(optimizer)
+    optimizer = checks.own_optimizer(optimizer)
+    judged = None  # the name of the metric, where there is one
+    if validation is not None:
+        default = "rmse" if objective == "squared_error" else "ndcg"
+        judged = metric or ("validation" if callable(validation) else default)
+        if lower_is_better is None:
+            lower_is_better = LOWER_IS_BETTER.get(judged)
     if patience is not None:
         patience = check_number("patience", patience, 1, integer=True)
-        if validation is None:
-            raise ValueError(f"patience is {patience}, but there is no validation to judge by")
-        if uses_averages(optimizer):
+        if validation is None or checks.uses_averages(optimizer):
             # The weights of the best epoch and the averages at the end exclude each other.
-            raise ValueError(f"patience is {patience}: expected None beside use_ema=True")
+            raise ValueError(f"patience is {patience}: expected a validation, and no use_ema=True")
+        if lower_is_better is None:
+            raise ValueError(f"lower_is_better is None: expected True or False for {judged!r}")
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and not path.parent.is_dir():
         raise FileNotFoundError(f"checkpoint is {path}: expected an existing folder {path.parent}")
-    check_model(model, interactions)
-    judged = None  # the name of the metric, where there is one
+    checks.check_model(model, interactions)
     if validation is not None:
-        judged = metric or ("rmse" if objective == "squared_error" else "ndcg")
-        validate = make_validator(validation, judged, model, interactions)
+        validate = make_validator(validation, str(judged), model, interactions)
     if jit_compile is None:
-        num_gathered = loop["batch_size"] * (1 + num_drawn(objective, many))
-        jit_compile = jit_pays(model, interactions, num_gathered)
-    loop["jit_compile"] = bool(jit_compile)
-    stops = patience is not None
-    settings = run_settings(
-        loop, model, interactions, optimizer, validation, early_stopping=stops, metric=judged
-    )
-    state = TrainingState([], [], [], History(metric=judged))
-    if path is not None and resume and path.exists():
-        state = load_checkpoint(path, settings)
-        if state.history.epochs > epochs:
-            reached = f"expected at least {state.history.epochs}, which {path} has already"
-            raise ValueError(f"epochs is {epochs}: {reached}")
+        num_gathered = run_options["batch_size"] * (1 + loop.num_drawn(objective, many))
+        jit_compile = checks.jit_pays(model, interactions, num_gathered)
+    run_options["jit_compile"] = bool(jit_compile)
     variables = [*model.variables, *getattr(extra_loss, "variables", ())]
-    optimizer.build(trained_variables(model, extra_loss))
-    run_epoch = compile_epoch(model, optimizer, interactions, **loop)
+    trained, stops, settings = loop.trained_variables(model, extra_loss), patience is not None, {}
+    state = TrainingState([], [], [], History((), (), (), judged, lower_is_better))
+    if path is not None:
+        more = {"early_stopping": stops, "metric": judged, "lower_is_better": lower_is_better}
+        settings = checks.run_settings(
+            run_options, model, interactions, optimizer, validation, **more
+        )
+        if resume and path.exists():
+            state = load_checkpoint(path, settings)
     done = state.history.epochs
+    if done > epochs:
+        raise ValueError(f"epochs is {epochs}: expected at least {done}, which {path} has already")
+    optimizer.build(trained)
+    run_epoch = loop.compile_epoch(model, optimizer, interactions, **run_options)
     if done:
         _assign(variables, state.model)
         _assign(optimizer.variables, state.optimizer)
-    else:
-        state = replace(state, model=_values(variables), optimizer=_values(optimizer.variables))
-    with scalar_writer(log_dir) as write, progress_bar(epochs, done, progress) as bar:
+    state = replace(state, model=_values(variables))
+    with (
+        scalar_writer(log_dir) as write,
+        progress_bar(epochs, done, progress) as bar,
+        _restoring(variables, lambda: state.model),
+    ):
         for epoch in range(done, epochs):
             run = state.history
             if patience is not None and run.epochs - (run.best_epoch or run.epochs) >= patience:
                 break
             start = time.perf_counter()
-            result = run_epoch(epoch_order(len(interactions), loop["seed"], epoch), epoch)
+            result = run_epoch(epoch_order(len(interactions), run_options["seed"], epoch), epoch)
             seconds = time.perf_counter() - start
             weights = _values(variables)
             if not _all_finite(result, weights):
-                _assign(variables, state.model)
                 raise FloatingPointError(_divergence(epoch, result, optimizer))
             loss = result.loss_sum / len(interactions)
             logs = {"loss": loss, "interactions_per_second": len(interactions) / seconds}
             if judged is not None:
                 logs[judged] = validate()
-            run = replace(
-                run,
-                loss=(*run.loss, loss),
-                validation=(*run.validation, logs[judged]) if judged is not None else (),
-                seconds=(*run.seconds, seconds),
-            )
+                run = replace(run, validation=(*run.validation, logs[judged]))
+            run = replace(run, loss=(*run.loss, loss), seconds=(*run.seconds, seconds))
             best = weights if stops and run.best_epoch == epoch + 1 else state.best
-            state = TrainingState(weights, _values(optimizer.variables), best, run)
+            reached = TrainingState(weights, _values(optimizer.variables), best, run)
             if path is not None:
-                save_checkpoint(path, settings, state)
+                save_checkpoint(path, settings, reached)
+            state = reached
             write(epoch + 1, logs)
             bar.set_postfix({name: f"{value:.4g}" for name, value in logs.items()})
             bar.update()
@@ -217,13 +212,22 @@ def fit(
                 on_epoch_end(epoch + 1, logs)
     if state.best:
         _assign(variables, state.best)
-    if uses_averages(optimizer):
-        trained = trained_variables(model, extra_loss)
+    if checks.uses_averages(optimizer):
         optimizer.finalize_variable_values(trained)
         for variable in trained:  # the mean of weights that fulfil a constraint may not
             if variable.constraint is not None:
                 variable.assign(variable.constraint(variable))
     return replace(state.history, stopped_early=state.history.epochs < epochs)
+
+
+@contextmanager
+def _restoring(variables: Any, values: Callable[[], list[NDArray[Any]]]) -> Iterator[None]:
+    """Put the values of the last whole epoch back when one is interrupted."""
+    try:
+        yield
+    except BaseException:
+        _assign(variables, values())
+        raise
 
 
 def _values(variables: Any) -> list[NDArray[Any]]:
@@ -242,13 +246,10 @@ def _all_finite(result: EpochResult, weights: list[NDArray[Any]]) -> bool:
 
 
 def _divergence(epoch: int, result: EpochResult, optimizer: Any) -> str:
-    rate = float(optimizer.learning_rate)
-    what = (
-        f"a weight became infinite or NaN in epoch {epoch + 1}"
-        if np.isfinite(result.loss_sum)
-        else f"the loss became {result.loss_sum} in epoch {epoch + 1}, step {result.steps}"
-    )
+    rate, what = float(optimizer.learning_rate), "a weight became infinite or NaN"
+    if not np.isfinite(result.loss_sum):
+        what = f"the loss became {result.loss_sum} in step {result.steps}"
     return (
-        f"{what}, with learning rate {rate:.3g}: try {rate / 10:.3g}, a larger l2 or clipnorm=1.0. "
-        f"The model has the weights it had {f'after epoch {epoch}' if epoch else 'at the start'}"
+        f"{what} of epoch {epoch + 1}, with learning rate {rate:.3g}: try {rate / 10:.3g}, "
+        f"a larger l2 or clipnorm=1.0. The model has the weights it had after epoch {epoch}"
     )

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from recsys_lib.checks import check_ids, check_shape
+from recsys_lib.checks import Floats, check_pairs, check_process, check_shape
 
 Forward = Callable[[Any, Any], Any]
+SIDES = ("users", "items")
 _PAIRS_PER_BATCH = 1 << 16
 
 
@@ -73,11 +74,14 @@ def split_at_dot(model: Any) -> _Parts | None:
     import keras
 
     dots = [x for x in getattr(model, "layers", ()) if isinstance(x, keras.layers.Dot)]
-    if len(dots) != 1 or dots[0].axes != 1 or dots[0].normalize:
+    if len(dots) != 1 or dots[0].axes != 1 or dots[0].normalize or _acts_in_calls(model):
         return None
     inputs, sides = model.inputs, dots[0].input
     if len(inputs) != 2 or any(len(side.shape) != 2 for side in sides):
         return None
+    # Keras notes a part's calls in the layers, and could not save the model with them.
+    lists = [x for op in model.operations for x in (op._inbound_nodes, op._outbound_nodes)]
+    lengths, histories = [len(x) for x in lists], [x._keras_history for x in inputs]
     try:
         return _Parts(
             keras.Model(inputs[0], sides[0]),
@@ -86,6 +90,18 @@ def split_at_dot(model: Any) -> _Parts | None:
         )
     except ValueError:  # a side needs both inputs, or the sides stand the other way round
         return None
+    finally:
+        for nodes, length in zip(lists, lengths, strict=True):
+            del nodes[length:]
+        for ids, history in zip(inputs, histories, strict=True):
+            ids._keras_history = history
+
+
+def _acts_in_calls(model: Any) -> bool:
+    """Tell whether calls have side effects (add_loss), or are not those of a plain functional."""
+    regularized = sum(v.regularizer is not None for v in model.trainable_variables)
+    plain = type(model).call.__qualname__ == "Functional.call"
+    return not plain or len(model.losses) > regularized
 
 
 def embedding_tables(model: Any) -> list[tuple[int, str]]:
@@ -105,32 +121,37 @@ def embedding_tables(model: Any) -> list[tuple[int, str]]:
         >>> embedding_tables(build_rating_model(RatingModelConfig("dot_product", 2, 3, 4)))
         [(0, 'users'), (1, 'items')]
     """
+    import keras
+
     positions = {id(variable): n for n, variable in enumerate(model.trainable_variables)}
     tables = [
         (positions[id(layer.embeddings)], side)
         for layer, side in _lookups(model)
         if id(layer.embeddings) in positions
     ]
+    known = {position for position, _ in tables}
+    layers = [x for x in model._flatten_layers() if isinstance(x, keras.layers.Embedding)]
+    for layer in layers:
+        if layer.trainable and positions[id(layer.embeddings)] not in known:
+            raise ValueError(f"l2: no input feeds {layer.name!r} directly: expected l2=0")
     if not tables:
-        raise ValueError(
-            "l2: model has no Embedding layer that an input feeds directly: expected a functional "
-            "model such as build_rating_model gives, or l2=0"
-        )
+        raise ValueError("l2: model has no Embedding layer that an input feeds: expected l2=0")
     return tables
 
 
 def _lookups(model: Any) -> list[tuple[Any, str]]:
-    """Return the Embedding layers that one input feeds directly, with "users" or "items"."""
+    """Return the Embedding layers that inputs feed directly, with "users" or "items", or twice."""
     import keras
 
     inputs = getattr(model, "inputs", None) or ()
-    found = []
-    for layer in getattr(model, "layers", ()):
-        if isinstance(layer, keras.layers.Embedding):
-            fed_by = [layer.input is ids for ids in inputs]
-            if sum(fed_by) == 1:
-                found.append((layer, ("users", "items")[fed_by.index(True)]))
-    return found
+    sides = {id(x): side for x, side in zip(inputs, SIDES, strict=False)}
+    return [
+        (layer, sides[id(node.input_tensors[0])])
+        for layer in getattr(model, "layers", ())
+        if isinstance(layer, keras.layers.Embedding)
+        for node in layer._inbound_nodes
+        if id(node.input_tensors[0]) in sides
+    ]
 
 
 class KerasScorer:
@@ -160,28 +181,28 @@ class KerasScorer:
 
         # One signature, compiled once: TensorFlow need not watch for further ones.
         self._forward = forward.get_concrete_function()
-        self._counts = {"users": 1 << 31, "items": 1 << 31}
+        rows = {side: [1 << 31] for side in SIDES}
         for layer, side in _lookups(model):
-            self._counts[side] = min(self._counts[side], layer.input_dim)
+            rows[side].append(layer.input_dim)
+        self._counts = [min(rows[side]) for side in SIDES]
 
-    def score(self, user_ids: ArrayLike, item_ids: ArrayLike) -> NDArray[np.float32]:
+    def score(self, user_ids: ArrayLike, item_ids: ArrayLike) -> Floats:
         """Score pairs: two (n,) integer arrays to (n,) float32 logits.
 
         Raises:
             TypeError: ids are not integers.
             ValueError: an unknown id, not one dimension, or lengths differ.
+            RuntimeError: in a forked process, where TensorFlow hangs.
         """
         import tensorflow as tf
 
-        users = check_ids("user_ids", user_ids, self._counts["users"])
-        items = check_ids("item_ids", item_ids, self._counts["items"])
-        check_shape("item_ids", items, users.shape)
+        check_process()
+        users, items = check_pairs(user_ids, item_ids, *self._counts)
         scores = np.empty(len(users), np.float32)
         for start in range(0, len(users), _PAIRS_PER_BATCH):
             rows = slice(start, start + _PAIRS_PER_BATCH)
-            logits = self._forward(
-                tf.constant(users[rows], tf.int32), tf.constant(items[rows], tf.int32)
-            )
+            pairs = (tf.constant(ids[rows], tf.int32) for ids in (users, items))
+            logits = self._forward(*pairs)
             check_shape("model's output", logits, users[rows].shape)
             scores[rows] = logits.numpy()
         return scores

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-LOWER_IS_BETTER = frozenset({"rmse", "mae", "loss"})
-
 
 @dataclass(frozen=True)
 class History:
@@ -21,10 +19,11 @@ class History:
         validation: the metric after each epoch; empty without validation.
         seconds: wall time of each epoch's training, without validation and checkpoint.
         metric: name of the metric, or None without validation.
+        lower_is_better: of the metric; None where that is not known.
         stopped_early: True when ``patience`` ended the run before ``epochs``.
 
     Example:
-        >>> run = History((0.9, 0.7, 0.6), (0.3, 0.5, 0.4), (1.0, 1.0, 1.0), "ndcg")
+        >>> run = History((0.9, 0.7, 0.6), (0.3, 0.5, 0.4), (1.0, 1.0, 1.0), "ndcg", False)
         >>> run.epochs, run.best_epoch
         (3, 2)
     """
@@ -33,6 +32,7 @@ class History:
     validation: tuple[float, ...] = ()
     seconds: tuple[float, ...] = ()
     metric: str | None = None
+    lower_is_better: bool | None = None
     stopped_early: bool = False
 
     @property
@@ -42,13 +42,10 @@ class History:
 
     @property
     def best_epoch(self) -> int | None:
-        """First epoch (counted from 1) with the best metric; None without validation.
-
-        "rmse", "mae" and "loss" are better when lower, every other metric when higher.
-        """
-        if not self.validation:
+        """First epoch (counted from 1) with the best metric; None if what is best is not known."""
+        if not self.validation or self.lower_is_better is None:
             return None
-        best = min if self.metric in LOWER_IS_BETTER else max
+        best = min if self.lower_is_better else max
         return self.validation.index(best(self.validation)) + 1
 
 

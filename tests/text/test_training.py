@@ -1,31 +1,21 @@
 """Training upper blocks: it acts, on them alone, and the cache changes nothing."""
 
-from __future__ import annotations
-
-from typing import Any
-
+import keras
 import numpy as np
 import pytest
 
 from recsys_lib.text import TextEncoder, TextEncoderConfig, build_text_encoder
+from recsys_lib.text import training as tt
 from recsys_lib.text.rating import ridge
-from recsys_lib.text.training import (
-    TextTraining,
-    cache_tokens,
-    encode_cached,
-    fit_upper_blocks,
-    replace_upper_blocks,
-    upper_blocks,
-)
 
 tokenizers = pytest.importorskip("tokenizers")
 WORDS = [f"w{n}" for n in range(40)]
+RNG = np.random.default_rng(0)
+TEXTS = [" ".join(RNG.choice(WORDS, RNG.integers(2, 9))) for _ in range(100)]
 
 
 @pytest.fixture(scope="module")
 def encoder() -> TextEncoder:
-    import keras
-
     keras.utils.set_random_seed(0)
     vocabulary = {word: n for n, word in enumerate(["[UNK]", *WORDS])}
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, "[UNK]"))
@@ -34,49 +24,43 @@ def encoder() -> TextEncoder:
     return TextEncoder(build_text_encoder(config), tokenizer, 16)
 
 
-@pytest.fixture(scope="module")
-def texts() -> list[str]:
-    rng = np.random.default_rng(0)
-    return [" ".join(rng.choice(WORDS, rng.integers(2, 9))) for _ in range(150)]
+def test_cached_texts_have_the_vectors_they_had(encoder: TextEncoder) -> None:
+    expected = encoder.encode(TEXTS)
+    for blocks in (0, 2):
+        upper = tt.upper_blocks(encoder.model, blocks)
+        found = tt.encode_cached(upper, tt.cache_tokens(encoder, TEXTS, blocks))
+        np.testing.assert_allclose(found, expected, atol=3e-3)  # kept in float16
 
 
-def test_cached_texts_have_the_vectors_they_had(encoder: TextEncoder, texts: list[str]) -> None:
-    for blocks in (0, 1, 2):
-        cached = cache_tokens(encoder, texts, blocks)
-        found = encode_cached(upper_blocks(encoder.model, blocks), cached)
-        np.testing.assert_allclose(found, encoder.encode(texts), atol=3e-3)  # kept in float16
-
-
-def test_training_fits_targets_and_leaves_the_rest(encoder: TextEncoder, texts: list[str]) -> None:
+def test_training_fits_targets_and_leaves_the_rest(encoder: TextEncoder) -> None:
     """The targets depend on a product of words, which no linear layer on averages can give."""
-    pairs = [("w0" in t.split()) == ("w1" in t.split()) for t in texts]
+    pairs = [("w0" in t.split()) == ("w1" in t.split()) for t in TEXTS]
     targets = np.array(pairs, np.float32)[:, None] - np.mean(pairs)
-    cached = cache_tokens(encoder, texts, 1)
-    upper = upper_blocks(encoder.model, 1)
+    cached, upper = tt.cache_tokens(encoder, TEXTS, 1), tt.upper_blocks(encoder.model, 1)
     before = [np.copy(values) for values in upper.get_weights()]
-    config = TextTraining(epochs=30, batch_size=32, learning_rate=3e-3, l2=1.0)
-    trained, losses = fit_upper_blocks(upper, cached, targets, config)
-    assert len(losses) == 30 and losses[-1] < 0.7 * losses[0]
+    config = tt.TextTraining(epochs=25, batch_size=32, learning_rate=3e-3, l2=1.0)
+    trained, losses = tt.fit_upper_blocks(upper, cached, targets, config)
+    assert len(losses) == 25 and losses[-1] < 0.7 * losses[0]
     for old, now in zip(before, upper.get_weights(), strict=True):
         np.testing.assert_array_equal(old, now)
 
-    def error(vectors: Any) -> float:
+    def error(vectors: np.ndarray) -> float:
         kernel, bias = ridge(vectors, targets, 1.0)
         return float(np.mean((vectors @ kernel + bias - targets) ** 2))
 
-    vectors = encode_cached(trained, cached)
-    assert error(vectors) < 0.8 * error(encode_cached(upper, cached))
-    whole = TextEncoder(replace_upper_blocks(encoder.model, trained), encoder.tokenizer, 16)
-    np.testing.assert_allclose(whole.encode(texts), vectors, atol=1e-2)
-    _, same = fit_upper_blocks(upper, cached, targets, config)
+    vectors = tt.encode_cached(trained, cached)
+    assert error(vectors) < 0.8 * error(tt.encode_cached(upper, cached))
+    whole = TextEncoder(tt.replace_upper_blocks(encoder.model, trained), encoder.tokenizer, 16)
+    np.testing.assert_allclose(whole.encode(TEXTS), vectors, atol=1e-2)
+    _, same = tt.fit_upper_blocks(upper, cached, targets, config)
     assert same == losses
-
-
-def test_wrong_arguments(encoder: TextEncoder, texts: list[str]) -> None:
-    with pytest.raises(ValueError, match="learning_rate is 0"):
-        TextTraining(learning_rate=0)
-    with pytest.raises(ValueError, match="epochs is 0"):
-        TextTraining(epochs=0)
-    cached = cache_tokens(encoder, texts[:5], 1)
     with pytest.raises(ValueError, match="targets has shape"):
-        fit_upper_blocks(upper_blocks(encoder.model, 1), cached, np.ones((4, 2)), TextTraining())
+        tt.fit_upper_blocks(upper, cached, targets[1:], config)
+
+
+def test_settings_are_checked_and_kept_as_plain_numbers() -> None:
+    kept = tt.TextTraining(epochs=np.int64(3), learning_rate=np.float32(0.5), seed=np.int32(0))
+    assert [type(value) for value in vars(kept).values()] == [int, int, float, float, int]
+    for setting in ({"learning_rate": 0}, {"epochs": 0}):
+        with pytest.raises(ValueError, match=f"{next(iter(setting))} is 0"):
+            tt.TextTraining(**setting)

@@ -14,10 +14,7 @@ from recsys_lib.compression.distillation.averages import (
 )
 from recsys_lib.compression.distillation.distill import DistillationResult, distill
 from recsys_lib.compression.distillation.initialise import start_from_teacher
-from recsys_lib.compression.distillation.losses import (
-    relaxed_ranking_loss,
-    softmax_kl_divergence,
-)
+from recsys_lib.compression.distillation.losses import relaxed_ranking_loss, softmax_kl_divergence
 from recsys_lib.compression.distillation.methods import DistillationExperts, SoftLabels
 from recsys_lib.compression.distillation.ranked import (
     CollaborativeDistillation,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from recsys_lib.checks import check_choice, check_sparsity, check_type
-from recsys_lib.compression.distillation.losses import SOFT_LOSSES, soft_loss, store_numbers
+from recsys_lib.checks import check_choice, check_sparsity, check_type, store_numbers
+from recsys_lib.compression.distillation.losses import SOFT_LOSSES, soft_loss
 from recsys_lib.compression.weights import keras_model, replace_keras_model, with_weights
 from recsys_lib.data import Interactions
 from recsys_lib.models import RatingModelConfig, Recommender, build_rating_model
@@ -105,9 +105,7 @@ class WeightAverage:
 
     def __call__(self, batch: Any) -> Any:
         """Add nothing to the loss."""
-        import tensorflow as tf
-
-        return tf.constant(0.0)
+        return 0.0
 
     def after_update(self) -> None:
         """Move the average, inside the graph."""
@@ -115,15 +113,11 @@ class WeightAverage:
 
         count = tf.cast(self._count.assign_add(1), tf.float32)
         decay = tf.constant(self.config.decay, tf.float32)
-        if self.config.warm_up:
-            decay = tf.minimum(decay, 1.0 - 1.0 / count)
-        else:
-            decay = tf.where(count > 1, decay, 0.0)
+        warm = 1.0 - 1.0 / count  # the plain mean
+        decay = tf.minimum(decay, warm) if self.config.warm_up else tf.where(count > 1, decay, 0.0)
         for average, weight in self._trained:
-            if "float" in str(weight.dtype):
-                average.assign(decay * average + (1.0 - decay) * weight)
-            else:
-                average.assign(weight)
+            floats = "float" in str(weight.dtype)
+            average.assign(decay * average + (1.0 - decay) * weight if floats else weight)
 
 
 def train_with_average(
@@ -156,11 +150,9 @@ def train_with_average(
         ('dot_product', 2)
     """
     if options.get("extra_loss") is not None:
-        raise ValueError("extra_loss is given: expected none, its place is taken by the average")
-    if isinstance(student, RatingModelConfig):
-        model = build_rating_model(student)
-    else:
-        model = with_weights(keras_model(student), {})
+        raise ValueError("extra_loss is given: expected none, the average takes its place")
+    new = isinstance(student, RatingModelConfig)
+    model = build_rating_model(student) if new else with_weights(keras_model(student), {})
     average = WeightAverage(model, config)
     if options.get("validation") is not None:
         ratings = options.get("objective") == "squared_error"
@@ -267,9 +259,8 @@ class Consistency(WeightAverage):
         if config.num_unlabeled:
             rows = tf.shape(batch.user_ids)[0]
             # Another stream than the negatives: the same draw would add nothing.
-            drawn = uniform_negatives(
-                rows, config.num_unlabeled, self._num_items, self._seed + 1, batch.step
-            )
+            shape = rows, config.num_unlabeled, self._num_items
+            drawn = uniform_negatives(*shape, self._seed + 1, batch.step)
             items = tf.concat([items, drawn], axis=1)  # (b, 1 + m + num_unlabeled)
             logits = tf.concat([logits, self._student(batch.user_ids, drawn)], axis=1)
         if config.ramp_up:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from recsys_lib.checks import check_type
+from recsys_lib.checks import check_counts, check_type
 from recsys_lib.compression.distillation.methods import Lesson, Method, SoftLabels, Term
-from recsys_lib.compression.distillation.teacher import TeacherScores, check_counts
+from recsys_lib.compression.distillation.teacher import TeacherScores
 from recsys_lib.compression.pruning.rating_models import read_config
 from recsys_lib.compression.weights import with_weights
 from recsys_lib.data import Interactions
@@ -90,8 +90,7 @@ def distill(
     weights = [one.weight for one in chosen]
     if sum(weights) > 1 + 1e-9:
         raise ValueError(f"methods have weights {weights}: expected at most 1 in all")
-    refused = [name for name in _REFUSED if name in options]
-    if refused:
+    if refused := [name for name in _REFUSED if name in options]:
         raise TypeError(f"{refused[0]} is given: expected options of fit without {_REFUSED}")
     if isinstance(student, KerasRecommender):
         kept = {name: value for name, value in student.options.items() if name not in _REFUSED}
@@ -99,17 +98,15 @@ def distill(
     model, config = _own_student(student)
     counts = train.num_users, train.num_items
     if config is not None:
-        check_counts("student", config, *counts)
+        check_counts("student", config, counts)
     scores = teacher if isinstance(teacher, TeacherScores) else TeacherScores(teacher, *counts)
-    check_counts("teacher", scores, *counts)
+    check_counts("teacher", scores, counts)
     added: dict[str, Any] = {}
     if any(weights):
         lesson, seed = Lesson(scores, model, train), options.get("seed", 0)
-        terms = [
-            (one.make_term(lesson, seed + 1000 * (number + 1)), one.weight)
-            for number, one in enumerate(chosen)
-            if one.weight
-        ]
+        seeds = range(seed + 1000, seed + 1000 * (len(chosen) + 1), 1000)
+        pairs = [(one, own) for one, own in zip(chosen, seeds, strict=True) if one.weight]
+        terms = [(one.make_term(lesson, own), one.weight) for one, own in pairs]
         added = _as_options(terms, options) | {"objective_weight": max(0.0, 1 - sum(weights))}
     history = fit(model, train, **(options | added))
     if config is None:
@@ -137,10 +134,7 @@ def _as_options(terms: list[tuple[Term, float]], options: Mapping[str, Any]) -> 
 
     start_epoch(0)
     variables = [variable for term, _ in terms for variable in term.trainable_variables]
-    total = Term(
-        lambda batch: sum(weight * term(batch) for term, weight in terms),
-        trainable_variables=variables,
-    )
+    total = Term(lambda batch: sum(w * t(batch) for t, w in terms), trainable_variables=variables)
     return {"extra_loss": total, "on_epoch_end": after_epoch}
 
 

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_type
-from recsys_lib.compression.distillation.teacher import check_counts
+from recsys_lib.checks import check_counts, check_type
 from recsys_lib.compression.pruning import (
     DimensionReduction,
     LayerRemoval,
@@ -85,16 +84,16 @@ def start_from_teacher(
     check_type("interactions", interactions, (Interactions, type(None)))
     if student.kind in ("dot_product", "matrix_factorization"):
         return _from_tables(teacher, student, interactions)
+    if isinstance(teacher, Factors):
+        raise ValueError(f"student is a {student.kind}: expected a kind with tables, dot_product")
     return _from_layers(teacher, student, interactions)
 
 
-def _from_tables(
-    teacher: Any, student: RatingModelConfig, interactions: Interactions | None
-) -> Any:
+def _from_tables(teacher: Any, student: RatingModelConfig, data: Interactions | None) -> Any:
     source = _tables(teacher, student.kind)
     users, items = source.user_vectors, source.item_vectors
     assert users is not None
-    check_counts("student", student, len(users), len(items))
+    check_counts("student", student, (len(users), len(items)))
     axes = rotate_to_principal_axes(users, items)
     width = min(student.embedding_dim, int(np.sum(axes.singular_values > 0)))
     weights = named_weights(build_rating_model(student))
@@ -112,9 +111,9 @@ def _from_tables(
         return with_weights(build_rating_model(shifted), weights)
 
     model = build(1.0, 0.0)
-    if interactions is None:
+    if data is None:
         return model
-    user_ids, item_ids, labels = sample_pairs(model, interactions)
+    user_ids, item_ids, labels = sample_pairs(model, data)
     return build(*fit_logits(KerasScorer(model).score(user_ids, item_ids), labels))
 
 
@@ -127,16 +126,12 @@ def _tables(teacher: Any, kind: str) -> Factors:
         if getattr(inner, "name", None) == kind:
             weights = named_weights(inner)
             users, items = (weights[name] for name in _TABLES)
-            biases = (weights[name][:, 0] for name in _BIASES)
-            result = Factors(items, users, global_mean=inner.get_layer("global_bias").offset)
-            result.user_biases, result.item_biases = biases
-            return result
+            beside: dict[str, Any] = {f"{n[:4]}_biases": weights[n][:, 0] for n in _BIASES}
+            mean = inner.get_layer("global_bias").offset
+            return Factors(items, users, global_mean=mean, **beside)
     vectors = inner_product_vectors(inner)
     if vectors is None:
-        raise ValueError(
-            f"teacher is a {inner.name}, which is no inner product, and student a {kind}: expected "
-            "a teacher such as IALS, dot_product, matrix_factorization or two_tower"
-        )
+        raise ValueError(f"teacher is a {inner.name}: expected an inner product for a {kind}")
     return Factors(vectors[1], vectors[0])
 
 
@@ -176,54 +171,38 @@ def fit_logits(scores: ArrayLike, labels: ArrayLike) -> tuple[float, float]:
 
     slope, offset = minimize(loss, [0.0, logit(y.mean())], jac=True, options={"gtol": 1e-9}).x
     if slope <= 1e-9:
-        raise ValueError(
-            "teacher's scores are no higher for chosen items than for others: expected a teacher "
-            "that scores those higher, or no interactions"
-        )
+        raise ValueError("teacher's scores are no higher for chosen items: expected higher ones")
     return float(slope / spread), float(offset - slope * center / spread)
 
 
-def _from_layers(
-    teacher: Any, student: RatingModelConfig, interactions: Interactions | None
-) -> Any:
-    if isinstance(teacher, Factors):
-        raise ValueError(
-            f"teacher is a {type(teacher).__name__} and student a {student.kind}: expected a "
-            "student dot_product or matrix_factorization"
-        )
+def _from_layers(teacher: Any, student: RatingModelConfig, data: Interactions | None) -> Any:
     model = with_weights(keras_model(teacher), {})
     shape = read_config(model)
-    check_counts("student", student, shape.num_users, shape.num_items)
+    check_counts("student", student, (shape.num_users, shape.num_items))
     old, new = shape.hidden_units or (), student.hidden_units or ()
-    kept = kept_layers(len(old), len(new)) if student.kind == shape.kind else ()
-    wide = any(new[n] > old[position] for n, position in enumerate(kept))
+    kept = kept_layers(len(old), len(new)) if len(new) <= len(old) else ()
     fits = {
         "kind": student.kind == shape.kind,
         "activation": student.activation == shape.activation,
         "embedding_dim": student.embedding_dim <= shape.embedding_dim,
         # the ends of two towers are multiplied with each other
-        "hidden_units": not wide and (student.kind != "two_tower" or new[-1:] == old[-1:]),
+        "hidden_units": len(new) <= len(old)
+        and all(new[n] <= old[position] for n, position in enumerate(kept))
+        and (student.kind != "two_tower" or new[-1:] == old[-1:]),
     }
-    for name, fit in fits.items():
-        if not fit:
-            raise ValueError(
-                f"student has {name} {getattr(student, name)}, its teacher {getattr(shape, name)}: "
-                "expected the same kind and activation, layers as wide or narrower, and of a "
-                "two_tower the last equally wide"
-            )
+    for name in (name for name, fit in fits.items() if not fit):
+        found, most = getattr(student, name), getattr(shape, name)
+        raise ValueError(f"student has {name} {found}: expected one that {most} can become")
     if student.embedding_dim < shape.embedding_dim:
         model = prune(model, DimensionReduction(student.embedding_dim)).model
     for position in sorted(set(range(len(old))) - set(kept), reverse=True):
-        model = prune(model, LayerRemoval(position), interactions).model
-    method = "magnitude" if interactions is None else "taylor"
-    importance = neuron_importance(model, method, interactions)
-    surplus = {}
-    for name, rated in importance.items():
-        width = new[int(name.rsplit("_", 1)[1])]
-        if width < len(rated):
-            surplus[name] = np.sort(np.argsort(rated, kind="stable")[: len(rated) - width])
-    if surplus:
-        model = remove_neurons(model, surplus).model
+        model = prune(model, LayerRemoval(position), data).model
+    importance = neuron_importance(model, "magnitude" if data is None else "taylor", data)
+    surplus = {
+        name: np.argsort(rated, kind="stable")[: len(rated) - new[int(name.rsplit("_", 1)[1])]]
+        for name, rated in importance.items()
+    }
+    model = remove_neurons(model, surplus).model
     return with_weights(build_rating_model(student), named_weights(model))
 
 
@@ -234,12 +213,5 @@ def kept_layers(teacher_layers: int, student_layers: int) -> tuple[int, ...]:
         >>> kept_layers(6, 3), kept_layers(3, 1)
         ((0, 2, 5), (2,))
     """
-    if student_layers > teacher_layers:
-        raise ValueError(
-            f"student has {student_layers} hidden layers: expected at most the {teacher_layers} "
-            "of its teacher"
-        )
-    if student_layers == 1:
-        return (teacher_layers - 1,)
-    places = np.linspace(0, teacher_layers - 1, student_layers)
-    return tuple(int(place) for place in np.round(places))
+    places = np.linspace(teacher_layers - 1, 0, student_layers)  # the last first: one is the last
+    return tuple(int(place) for place in np.round(places[::-1]))

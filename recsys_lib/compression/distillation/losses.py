@@ -8,7 +8,6 @@ every temperature. Take the mean yourself, as with :mod:`recsys_lib.objectives`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -59,10 +58,7 @@ def softmax_kl_divergence(
     teacher, student = _teacher_and_student(teacher_logits, student_logits)
     shape = tuple(student.shape)
     if len(shape) != 2 or (shape[1] is not None and shape[1] < 2):
-        raise ValueError(
-            f"teacher_logits and student_logits have shape {shape}: expected (n, m), with at least "
-            "two candidates, since a softmax over one number is always 1 and teaches nothing"
-        )
+        raise ValueError(f"logits have shape {shape}: expected (n, m), at least two candidates")
     log_teacher = ops.log_softmax(teacher / temperature, axis=-1)  # (n, m)
     log_student = ops.log_softmax(student / temperature, axis=-1)
     divergence = ops.sum(ops.exp(log_teacher) * (log_teacher - log_student), axis=-1)
@@ -155,11 +151,8 @@ def relaxed_ranking_loss(interesting: Any, uninteresting: Any) -> Any:
 
     s, z = ops.convert_to_tensor(interesting), ops.convert_to_tensor(uninteresting)
     fit = len(s.shape) == len(z.shape) == 2 and 0 not in (s.shape[1], z.shape[1])
-    if not fit or (None not in (s.shape[0], z.shape[0]) and s.shape[0] != z.shape[0]):
-        raise ValueError(
-            f"interesting has shape {tuple(s.shape)} and uninteresting {tuple(z.shape)}: expected "
-            "(n, K) and (n, L), with K and L at least 1"
-        )
+    if not fit or not objectives._agree(s.shape[:1], z.shape[:1]):
+        raise ValueError(f"interesting {s.shape}, uninteresting {z.shape}: expected (n, K), (n, L)")
     highest = ops.maximum(ops.max(s, axis=1, keepdims=True), ops.max(z, axis=1, keepdims=True))
     highest = ops.stop_gradient(highest)  # (n, 1)
     s, z = s - highest, z - highest
@@ -168,19 +161,11 @@ def relaxed_ranking_loss(interesting: Any, uninteresting: Any) -> Any:
     return ops.sum(below - s, axis=1)
 
 
-def store_numbers(
-    config: Any, low: float, *names: str, high: float = math.inf, **options: bool
-) -> None:
-    """Check numbers of a frozen dataclass, see ``check_number``, and keep them as int or float."""
-    for name in names:
-        value = check_number(name, getattr(config, name), low, high, **options)
-        object.__setattr__(config, name, value)
-
-
 def _teacher_and_student(teacher_logits: Any, student_logits: Any) -> tuple[Any, Any]:
     """Two tensors of one shape, the teacher's without a gradient."""
     from keras import ops
 
-    given = {"teacher_logits": teacher_logits, "student_logits": student_logits}
-    teacher, student = objectives._same_shape(**given)
+    teacher, student = objectives._same_shape(
+        teacher_logits=teacher_logits, student_logits=student_logits
+    )
     return ops.stop_gradient(teacher), student

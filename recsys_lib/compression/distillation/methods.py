@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import check_choice, check_number
-from recsys_lib.compression.distillation.losses import SOFT_LOSSES, soft_loss, store_numbers
+from recsys_lib.checks import check_choice, check_number, store_numbers
+from recsys_lib.compression.distillation.losses import SOFT_LOSSES, soft_loss
 from recsys_lib.compression.distillation.teacher import TeacherScores, standardized
 from recsys_lib.data import Interactions
 from recsys_lib.training.forward import make_forward, split_at_dot
@@ -162,10 +162,7 @@ class SoftLabels(Method):
         chosen = [n for n in ("num_candidates", "items_per_update") if getattr(self, n) is not None]
         store_numbers(self, 2, *chosen, integer=True)
         if len(chosen) == 2:
-            raise ValueError(
-                f"items_per_update is {self.items_per_update} beside num_candidates: expected one "
-                "of them, since the candidates are drawn once"
-            )
+            raise ValueError("items_per_update and num_candidates are given: expected one of them")
 
     def make_term(self, lesson: Lesson, seed: int) -> Term:
         """Return the mean loss of some users, drawn for each update."""
@@ -194,7 +191,7 @@ class SoftLabels(Method):
                 return loss(wanted, lesson.score_all(users))
             return loss(wanted, lesson.score(users, tf.gather(candidates, users)))
 
-        return Term(mean_over_users(losses, lesson.num_users, self.users_per_update, seed))
+        return term_over_users(losses, lesson, self.users_per_update, seed)
 
 
 @dataclass(frozen=True)
@@ -245,8 +242,7 @@ class DistillationExperts(Method):
 
         if lesson.parts is None:
             raise TypeError(
-                "student has no vector per user and item: DistillationExperts expected a model "
-                "whose score is an inner product, such as dot_product or two_tower"
+                "student's score is no inner product: expected a model such as two_tower"
             )
         temperature, count = tf.Variable(1.0), self.rows_per_update
         looks, sides = (lesson.parts.user_side, lesson.parts.item_side), []
@@ -284,32 +280,27 @@ def _expert_weights(student_dim: int, teacher_dim: int, num_experts: int, seed: 
     """Kernel and bias of the experts' two layers and of the gate: Glorot, and zeros."""
     import tensorflow as tf
 
-    rng, n = np.random.default_rng(seed), num_experts
+    rng, weights = np.random.default_rng(seed), []
     middle = (student_dim + teacher_dim) // 2
-
-    def kernel(*shape: int) -> Any:
-        limit = np.sqrt(6.0 / sum(shape[-2:]))
-        return tf.Variable(rng.uniform(-limit, limit, shape).astype(np.float32))
-
-    def bias(*shape: int) -> Any:
-        return tf.Variable(tf.zeros(shape))
-
-    first = kernel(n, student_dim, middle), bias(n, 1, middle)
-    second = kernel(n, middle, teacher_dim), bias(n, 1, teacher_dim)
-    return [*first, *second, kernel(teacher_dim, n), bias(n)]
+    expert = (num_experts, student_dim, middle), (num_experts, middle, teacher_dim)
+    for *several, rows, columns in (*expert, (teacher_dim, num_experts)):
+        limit = np.sqrt(6.0 / (rows + columns))
+        kernel = rng.uniform(-limit, limit, (*several, rows, columns)).astype(np.float32)
+        weights += [tf.Variable(kernel), tf.Variable(tf.zeros((*several, 1, columns)))]
+    return weights
 
 
-def mean_over_users(
-    losses: Callable[[Any, Any], Any], num_users: int, users_per_update: int, seed: int
-) -> Callable[[Batch], Any]:
-    """Return the loss of a batch: the mean of ``losses(users, step)`` over users drawn for it."""
+def term_over_users(
+    losses: Callable[[Any, Any], Any], lesson: Lesson, count: int, seed: int, *start_epoch: Any
+) -> Term:
+    """Return the mean of ``losses(users, step)`` over users drawn for each batch, as a Term."""
     import tensorflow as tf
 
     def loss(batch: Batch) -> Any:
-        users = uniform_negatives(1, users_per_update, num_users, seed, batch.step)[0]
+        users = uniform_negatives(1, count, lesson.num_users, seed, batch.step)[0]
         return tf.reduce_mean(losses(users, batch.step))
 
-    return loss
+    return Term(loss, *start_epoch)
 
 
 def half_best(teacher: TeacherScores, count: int, rng: np.random.Generator) -> NDArray[np.int64]:

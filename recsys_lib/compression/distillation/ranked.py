@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_lib.checks import store_numbers
 from recsys_lib.compression.distillation.losses import (
     relaxed_ranking_loss,
     soft_sigmoid_cross_entropy,
-    store_numbers,
 )
 from recsys_lib.compression.distillation.methods import (
     Lesson,
     Method,
     Term,
     draw_outside,
-    mean_over_users,
     pair_keys,
+    term_over_users,
 )
 from recsys_lib.training.sampling import uniform_negatives
 
@@ -90,7 +90,7 @@ class RankingDistillation(Method):
                 weights = weights / (tf.reduce_sum(weights, axis=1, keepdims=True) + 1e-9)
             return tf.reduce_sum(weights * tf.nn.softplus(-listed), axis=1)
 
-        return Term(mean_over_users(losses, lesson.num_users, self.users_per_update, seed))
+        return term_over_users(losses, lesson, self.users_per_update, seed)
 
 
 @dataclass(frozen=True)
@@ -155,8 +155,7 @@ class CollaborativeDistillation(Method):
             wanted = tf.gather(scores, users)
             return soft_sigmoid_cross_entropy(wanted, logits, temperature=self.temperature)
 
-        loss = mean_over_users(losses, lesson.num_users, self.users_per_update, seed)
-        return Term(loss, start_epoch)
+        return term_over_users(losses, lesson, self.users_per_update, seed, start_epoch)
 
 
 @dataclass(frozen=True)
@@ -197,9 +196,8 @@ class RelaxedRankingDistillation(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        store_numbers(
-            self, 1, "num_interesting", "num_uninteresting", "users_per_update", integer=True
-        )
+        counts = "num_interesting", "num_uninteresting", "users_per_update"
+        store_numbers(self, 1, *counts, integer=True)
         store_numbers(self, 0, "decay", include_low=False)
         store_numbers(self, self.num_interesting, "pool", integer=True)
 
@@ -210,11 +208,9 @@ class RelaxedRankingDistillation(Method):
         count, num_items = self.num_interesting, lesson.num_items
         pool = lesson.teacher.best_items(self.pool, lesson.train)
         listed = np.repeat(np.arange(lesson.num_users), self.pool)
-        not_drawn = pair_keys(
-            num_items,
-            np.concatenate([listed, lesson.train.user_ids]),
-            np.concatenate([pool.ravel(), lesson.train.item_ids]),
-        )
+        taken_users = np.concatenate([listed, lesson.train.user_ids])
+        taken_items = np.concatenate([pool.ravel(), lesson.train.item_ids])
+        not_drawn = pair_keys(num_items, taken_users, taken_items)
         shape = lesson.num_users, count + self.num_uninteresting
         items = tf.Variable(tf.zeros(shape, tf.int32))
 
@@ -229,8 +225,7 @@ class RelaxedRankingDistillation(Method):
             logits = lesson.score(users, tf.gather(items, users))  # (b, K + L)
             return relaxed_ranking_loss(logits[:, :count], logits[:, count:]) / count
 
-        loss = mean_over_users(losses, lesson.num_users, self.users_per_update, seed)
-        return Term(loss, start_epoch)
+        return term_over_users(losses, lesson, self.users_per_update, seed, start_epoch)
 
 
 def draw_by_rank(

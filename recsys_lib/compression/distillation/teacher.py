@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_ids, check_number, check_shape, check_type, check_weights
+from recsys_lib.checks import (
+    check_counts,
+    check_ids,
+    check_number,
+    check_shape,
+    check_type,
+    check_weights,
+)
 from recsys_lib.data import Interactions
 from recsys_lib.models import inner_product_vectors
 from recsys_lib.models.topk import top_k
@@ -23,7 +30,7 @@ class TeacherScores:
 
     What is kept: all scores, ``4 * num_users * num_items`` bytes, only for methods that look at the
     whole catalogue, and refused beforehand if that is more than ``max_cache_bytes``; else lists
-    of best items.
+    of best items, as for ``SoftLabels(num_candidates=100)``.
 
     Args:
         teacher: a fitted recommender; a Keras model ``[user_ids, item_ids]`` to (n,) logits;
@@ -45,12 +52,7 @@ class TeacherScores:
     """
 
     def __init__(
-        self,
-        teacher: Any,
-        num_users: int,
-        num_items: int,
-        *,
-        max_cache_bytes: int = 1 << 30,
+        self, teacher: Any, num_users: int, num_items: int, *, max_cache_bytes: int = 1 << 30
     ) -> None:
         self.teacher, self.max_cache_bytes = teacher, max_cache_bytes
         self.num_users, self.num_items = num_users, num_items
@@ -67,13 +69,9 @@ class TeacherScores:
             ValueError: NaN or infinity in the scores, or another shape.
         """
         if self._all is None:
-            needed = 4 * self.num_users * self.num_items
-            if needed > self.max_cache_bytes:
-                raise MemoryError(
-                    f"the teacher's scores need {needed:,} bytes: expected at most "
-                    f"{self.max_cache_bytes:,}, the max_cache_bytes of TeacherScores, or a method "
-                    "that keeps a list per user, such as SoftLabels(num_candidates=...)"
-                )
+            needed, limit = 4 * self.num_users * self.num_items, self.max_cache_bytes
+            if needed > limit:
+                raise MemoryError(f"all scores need {needed:,} bytes: expected at most {limit:,}")
             scores = np.empty((self.num_users, self.num_items), np.float32)
             for users, rows in self._batches():
                 scores[users] = rows
@@ -95,21 +93,16 @@ class TeacherScores:
             best = np.empty((self.num_users, k), np.int32)
             for users, rows in self._batches():
                 best[users] = top_k(_without(rows, users, seen), k)
-            short = np.flatnonzero(best[:, -1] < 0)
-            if len(short):
-                raise ValueError(
-                    f"user {short[0]} has fewer than {k} items that are not excluded: expected a "
-                    "method with shorter lists"
-                )
+            user = int(np.argmin(best[:, -1]))
+            if best[user, -1] < 0:
+                raise ValueError(f"user {user} has fewer than {k} new items: take shorter lists")
             self._best[key] = best, exclude
         return self._best[key][0]
 
     def scores_of(self, item_ids: NDArray[Any]) -> NDArray[np.float32]:
         """Score each user's own items: (num_users, c) ids to (num_users, c) float32."""
-        parts = [
-            np.take_along_axis(rows, item_ids[users].astype(np.int64), axis=1)
-            for users, rows in self._batches()
-        ]
+        ids = item_ids.astype(np.int64)
+        parts = [np.take_along_axis(rows, ids[users], axis=1) for users, rows in self._batches()]
         return np.concatenate(parts)
 
     def vectors(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -120,10 +113,8 @@ class TeacherScores:
         """
         vectors = inner_product_vectors(getattr(self.teacher, "keras_model", self.teacher))
         if vectors is None:
-            raise TypeError(
-                f"teacher is of type {type(self.teacher).__name__}: expected one with a vector per "
-                "user and item, such as IALS or a dot_product, matrix_factorization or two_tower"
-            )
+            kind = type(self.teacher).__name__
+            raise TypeError(f"teacher is of type {kind}: expected one whose score is a dot product")
         return vectors
 
     def _batches(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
@@ -139,28 +130,23 @@ class TeacherScores:
             yield users, check_weights("teacher's answer", rows)
 
 
-def _rows_of(
-    teacher: Any, num_users: int, num_items: int
-) -> Callable[[NDArray[np.int64]], NDArray[Any]]:
+def _rows_of(teacher: Any, num_users: int, num_items: int) -> Callable[..., NDArray[Any]]:
     """Turn a teacher into a function of (b,) user ids that gives (b, num_items) scores."""
     if isinstance(teacher, np.ndarray):
         check_shape("teacher", teacher, (num_users, num_items))
         return lambda users: teacher[users]
     if None not in (getattr(teacher, "num_users", None), getattr(teacher, "num_items", None)):
-        check_counts("teacher", teacher, num_users, num_items)
+        check_counts("teacher", teacher, (num_users, num_items))
     if hasattr(teacher, "score_all_items"):
         return lambda users: teacher.score_all_items(users)
-    score = getattr(teacher, "score", teacher)
-    if hasattr(teacher, "trainable_variables"):
-        vectors = inner_product_vectors(teacher)
-        if vectors is not None:
-            return lambda users: vectors[0][users] @ vectors[1].T
-        score = KerasScorer(teacher).score
+    vectors = inner_product_vectors(teacher)
+    if vectors is not None:
+        return lambda users: vectors[0][users] @ vectors[1].T
+    is_keras = hasattr(teacher, "trainable_variables")
+    score = KerasScorer(teacher).score if is_keras else getattr(teacher, "score", teacher)
     if not callable(score):
-        raise TypeError(
-            f"teacher is of type {type(teacher).__name__}: expected a model with score(), a Keras "
-            "model, a function of (user_ids, item_ids), or an array of scores"
-        )
+        kind = type(teacher).__name__
+        raise TypeError(f"teacher is of type {kind}: expected a model, a function or an array")
 
     def rows(users: NDArray[np.int64]) -> NDArray[Any]:
         pairs = np.repeat(users, num_items), np.tile(np.arange(num_items), len(users))
@@ -169,15 +155,6 @@ def _rows_of(
         return scores.reshape(len(users), num_items)
 
     return rows
-
-
-def check_counts(name: str, one: Any, num_users: int, num_items: int) -> None:
-    """Raise ValueError unless a model counts so many users and items."""
-    if (one.num_users, one.num_items) != (num_users, num_items):
-        raise ValueError(
-            f"{name} counts {one.num_users} users and {one.num_items} items: expected {num_users} "
-            f"and {num_items}"
-        )
 
 
 class Ensemble:
@@ -219,22 +196,22 @@ class Ensemble:
         weights: Sequence[float] | None = None,
         exclude: Interactions | None = None,
     ) -> None:
-        if len(members) == 0:
-            raise ValueError("members is empty: expected at least one model")
-        strangers = [type(one).__name__ for one in members if not hasattr(one, "score_all_items")]
-        if strangers:
-            raise TypeError(f"members has {strangers[0]}: expected models with score_all_items()")
+        if strangers := [one for one in members if not hasattr(one, "score_all_items")]:
+            raise TypeError(f"members: {type(strangers[0]).__name__} has no score_all_items")
         given = [1.0] * len(members) if weights is None else weights
         checked = [check_number(f"weights[{n}]", weight, 0) for n, weight in enumerate(given)]
         if len(checked) != len(members) or not any(checked):
-            raise ValueError(f"weights is {checked}: expected {len(members)} numbers, not all 0")
+            raise ValueError(
+                f"weights {checked} of {len(members)} members: expected one each, above 0"
+            )
         check_type("exclude", exclude, (Interactions, type(None)))
         self.members = tuple(members)
         self.weights = tuple(weight / sum(checked) for weight in checked)
-        self.num_users, self.num_items = members[0].num_users, members[0].num_items
-        for number, one in enumerate([*members, *([] if exclude is None else [exclude])]):
-            name = f"members[{number}]" if number < len(members) else "exclude"
-            check_counts(name, one, self.num_users, self.num_items)
+        self.num_users, self.num_items = counts = members[0].num_users, members[0].num_items
+        for number, one in enumerate(members):
+            check_counts(f"members[{number}]", one, counts)
+        if exclude is not None:
+            check_counts("exclude", exclude, counts)
         self._seen = None if exclude is None else exclude.to_csr("binary")
 
     def score_all_items(self, user_ids: ArrayLike) -> NDArray[np.float32]:
@@ -248,8 +225,7 @@ class Ensemble:
     def score(self, user_ids: ArrayLike, item_ids: ArrayLike) -> NDArray[np.float32]:
         """Score pairs: two (n,) arrays of ids to (n,) float32."""
         users, row = np.unique(np.asarray(user_ids), return_inverse=True)
-        items = np.asarray(item_ids)
-        scores = np.empty(len(items), np.float32)
+        items, scores = np.asarray(item_ids), np.empty(len(row), np.float32)
         size = max(1, _SCORES_PER_BATCH // self.num_items)
         for start in range(0, len(users), size):
             here = np.flatnonzero((row >= start) & (row < start + size))

@@ -6,11 +6,8 @@ import scipy.linalg
 import scipy.optimize
 
 from recsys_lib.compression import named_weights
-from recsys_lib.compression.distillation.initialise import (
-    fit_logits,
-    kept_layers,
-    start_from_teacher,
-)
+from recsys_lib.compression.distillation import start_from_teacher
+from recsys_lib.compression.distillation.initialise import fit_logits, kept_layers
 from recsys_lib.compression.pruning import LayerRemoval, prune
 from recsys_lib.data import Interactions
 from recsys_lib.models import ALS, EASE, IALS, RatingModelConfig, build_rating_model
@@ -19,6 +16,11 @@ from recsys_lib.training import KerasScorer, fit
 
 USERS, ITEMS = 60, 90
 EVERY_PAIR = np.repeat(np.arange(USERS), ITEMS), np.tile(np.arange(ITEMS), USERS)
+RANDOM = np.random.default_rng(0)
+GROUPS = np.repeat(RANDOM.integers(0, 3, USERS), 20)
+CHOSEN = np.repeat(np.arange(USERS), 20), RANDOM.integers(0, 30, 20 * USERS) + 30 * GROUPS
+DATA = Interactions(*CHOSEN, num_users=USERS, num_items=ITEMS)
+TEACHER = IALS(embedding_dim=12, epochs=4, progress=False).fit(DATA)
 
 
 def scores(model):
@@ -26,57 +28,38 @@ def scores(model):
     return scorer.score(*EVERY_PAIR).reshape(USERS, ITEMS)
 
 
-def config(kind, dim=8, **more):
-    return RatingModelConfig(kind, USERS, ITEMS, dim, **more)
+def config(kind, dim=8, *hidden_units, **more):
+    hidden = {"hidden_units": hidden_units} if hidden_units else {}
+    return RatingModelConfig(kind, USERS, ITEMS, dim, **hidden, **more)
 
 
-def built(kind, dim=8, **more):
+def built(kind, dim=8, *hidden_units, **more):
     """A model with random weights everywhere, biases too."""
-    model = build_rating_model(config(kind, dim, init_std=0.5, **more))
+    model = build_rating_model(config(kind, dim, *hidden_units, init_std=0.5, **more))
     random = np.random.default_rng(1)
     model.set_weights([w + random.normal(0, 0.3, w.shape) for w in model.get_weights()])
     return model
 
 
-@pytest.fixture(scope="module")
-def data():
-    random = np.random.default_rng(0)
-    groups = random.integers(0, 3, USERS)
-    users = np.repeat(np.arange(USERS), 20)
-    items = random.integers(0, 30, len(users)) + 30 * groups[users]
-    return Interactions(users, items, num_users=USERS, num_items=ITEMS)
-
-
-@pytest.fixture(scope="module")
-def ials(data):
-    return IALS(embedding_dim=12, epochs=4, progress=False).fit(data)
-
-
 @pytest.mark.parametrize("dim", [1, 4, 11])
 @pytest.mark.parametrize("kind", ["dot_product", "matrix_factorization"])
-def test_tables_are_the_best_approximation_there_is(ials, kind, dim):
-    wanted = scores(ials).astype(np.float64)
+def test_tables_are_the_best_approximation_there_is(kind, dim):
+    wanted = scores(TEACHER).astype(np.float64)
     left, values, right = scipy.linalg.svd(wanted, full_matrices=False)
     best = (left[:, :dim] * values[:dim]) @ right[:dim]
-    student = scores(start_from_teacher(ials, config(kind, dim)))
+    student = scores(start_from_teacher(TEACHER, config(kind, dim)))
     np.testing.assert_allclose(student, best, atol=2e-5)
     error = np.linalg.norm(student - wanted)  # Eckart & Young: the values that were cut
     assert error == pytest.approx(np.sqrt(np.sum(values[dim:] ** 2)), rel=1e-4)
 
 
 @pytest.mark.parametrize("dim", [12, 20])
-def test_a_student_of_the_teachers_size_or_more_equals_it(ials, dim):
-    student = start_from_teacher(ials, config("dot_product", dim))
-    np.testing.assert_allclose(scores(student), scores(ials), atol=2e-5)
-    users = named_weights(student)["user_embedding/embeddings"]
-    assert np.abs(users).sum(axis=0).min() > 0  # no column is dead: gradients flow
-
-
-def test_columns_beyond_the_rank_of_the_teacher_learn(ials, data):
-    student = start_from_teacher(ials, config("dot_product", 20))
-    fit(student, data, objective="bpr", epochs=3, batch_size=100, progress=False)
+def test_a_student_of_the_teachers_size_or_more_equals_it_and_all_its_columns_learn(dim):
+    student = start_from_teacher(TEACHER, config("dot_product", dim))
+    np.testing.assert_allclose(scores(student), scores(TEACHER), atol=2e-5)
+    fit(student, DATA, objective="bpr", epochs=3, batch_size=100, progress=False)
     for name, table in named_weights(student).items():
-        assert np.abs(table[:, 12:]).sum(axis=0).min() > 0, name
+        assert np.abs(table).sum(axis=0).min() > 0, name
 
 
 @pytest.mark.parametrize("student_kind", ["dot_product", "matrix_factorization"])
@@ -89,13 +72,10 @@ def test_every_inner_product_can_teach_and_keeps_its_scores(teacher_kind, studen
 
 
 @pytest.mark.parametrize(("kind", "dim"), [("matrix_factorization", 4), ("dot_product", 6)])
-def test_als_with_its_mean_and_biases_can_teach_and_keeps_its_scores(data, kind, dim):
+def test_als_with_its_mean_and_biases_can_teach_and_keeps_its_scores(kind, dim):
     """Into the tables for biases, or as two more dimensions."""
-    random = np.random.default_rng(2)
-    rated = Interactions(
-        data.user_ids, data.item_ids, ratings=random.integers(1, 6, len(data)),
-        num_users=USERS, num_items=ITEMS,
-    )  # fmt: skip
+    ratings = np.random.default_rng(2).integers(1, 6, len(DATA))
+    rated = Interactions(*CHOSEN, ratings=ratings, num_users=USERS, num_items=ITEMS)
     teacher = ALS(embedding_dim=4, epochs=5).fit(rated)
     student = start_from_teacher(teacher, config(kind, dim))
     np.testing.assert_allclose(scores(student), scores(teacher), atol=1e-4)
@@ -107,10 +87,8 @@ def test_biases_are_kept_and_only_the_product_is_cut():
     teacher = built("matrix_factorization", 8, global_bias=2.0)
     student = start_from_teacher(teacher, config("matrix_factorization", 3))
     old, new = named_weights(teacher), named_weights(student)
-    for side in ("user", "item"):
-        np.testing.assert_array_equal(
-            new[f"{side}_bias/embeddings"], old[f"{side}_bias/embeddings"]
-        )
+    for name in ("user_bias/embeddings", "item_bias/embeddings"):
+        np.testing.assert_array_equal(new[name], old[name])
     assert student.get_layer("global_bias").offset == 2.0
     product = old["user_embedding/embeddings"] @ old["item_embedding/embeddings"].T
     left, values, right = np.linalg.svd(product)
@@ -119,21 +97,15 @@ def test_biases_are_kept_and_only_the_product_is_cut():
 
 
 @pytest.mark.parametrize("kind", ["dot_product", "matrix_factorization"])
-def test_interactions_turn_scores_into_logits_and_leave_the_order(ials, data, kind):
-    plain = scores(start_from_teacher(ials, config(kind, 5)))
-    student = start_from_teacher(ials, config(kind, 5), data)
-    logits = scores(student)
-    np.testing.assert_array_equal(np.argmax(plain, axis=1), np.argmax(logits, axis=1))
+def test_interactions_turn_scores_into_logits_and_leave_the_order(kind):
+    students = [start_from_teacher(TEACHER, config(kind, 5), data) for data in (None, DATA)]
+    plain, logits = map(scores, students)
     scale = np.polyfit(plain.ravel(), logits.ravel(), 1)
     np.testing.assert_allclose(np.polyval(scale, plain), logits, atol=1e-3)  # one line for all
     assert scale[0] > 1
-
-    options = {"objective": "sampled_softmax", "epochs": 1, "batch_size": 10_000}
-    losses = [
-        fit(start_from_teacher(ials, config(kind, 5), d), data, progress=False, **options).loss[0]
-        for d in (data, None)
-    ]
-    assert losses[0] < losses[1]  # before any update
+    options = {"objective": "sampled_softmax", "epochs": 1, "batch_size": 10_000, "progress": False}
+    losses = [fit(student, DATA, **options).loss[0] for student in students]
+    assert losses[1] < losses[0]  # before any update
 
 
 def test_platt_finds_what_scipy_finds():
@@ -157,84 +129,59 @@ def test_platt_refuses_scores_that_tell_nothing(values):
 
 @pytest.mark.parametrize("kind", ["mlp_ranker", "neumf", "two_tower"])
 def test_a_network_of_the_teachers_size_is_the_teacher(kind):
-    teacher = built(kind, 8, hidden_units=(12, 10, 6))
-    student = start_from_teacher(teacher, config(kind, 8, hidden_units=(12, 10, 6)))
+    teacher = built(kind, 8, 12, 10, 6)
+    student = start_from_teacher(teacher, config(kind, 8, 12, 10, 6))
     np.testing.assert_array_equal(scores(student), scores(teacher))
     assert student is not teacher
 
 
 def test_layers_are_kept_at_even_distances():
-    teacher = built("mlp_ranker", 8, hidden_units=(12, 10, 6))
-    student = start_from_teacher(teacher, config("mlp_ranker", 8, hidden_units=(12, 6)))
+    teacher = built("mlp_ranker", 8, 12, 10, 6)
+    student = start_from_teacher(teacher, config("mlp_ranker", 8, 12, 6))
     expected = prune(teacher, LayerRemoval(1)).model
     np.testing.assert_allclose(scores(student), scores(expected), atol=1e-5)
-    np.testing.assert_array_equal(
-        named_weights(student)["dense_0/kernel"], named_weights(teacher)["dense_0/kernel"]
-    )
     assert kept_layers(5, 3) == (0, 2, 4)
 
 
-def test_idle_neurons_are_the_first_to_go(data):
-    teacher = built("neumf", 4, hidden_units=(10, 6))
+def test_idle_neurons_are_the_first_to_go_and_the_teacher_stays_as_it_is():
+    teacher = built("neumf", 4, 10, 6)
     weights = named_weights(teacher)
     weights["dense_1/kernel"][[2, 5, 7]] = 0  # nobody reads these three
     teacher.set_weights(list(weights.values()))
-    student = start_from_teacher(teacher, config("neumf", 4, hidden_units=(7, 6)), data)
+    student = start_from_teacher(teacher, config("neumf", 4, 7, 6), DATA)
     np.testing.assert_allclose(scores(student), scores(teacher), atol=1e-4)
-
-
-def test_the_teacher_stays_as_it_is(ials, data):
-    teacher = built("neumf", 8, hidden_units=(12, 6))
-    before = [w.copy() for w in teacher.get_weights()]
-    start_from_teacher(teacher, config("neumf", 4, hidden_units=(6,)), data)
-    for old, new in zip(before, teacher.get_weights(), strict=True):
+    for old, new in zip(weights.values(), teacher.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
-    vectors = ials.user_vectors.copy()
-    start_from_teacher(ials, config("dot_product", 4), data)
-    np.testing.assert_array_equal(ials.user_vectors, vectors)
 
 
-def test_the_start_acts(data, ials):
-    """One epoch from the teacher beats the same epoch from a random start."""
-    student = config("dot_product", 4)
+def test_one_epoch_from_the_teacher_beats_the_same_from_a_random_start():
+    student, vectors = config("dot_product", 4), TEACHER.user_vectors.copy()
     options = {"objective": "bpr", "epochs": 1, "batch_size": 256, "progress": False}
-    fresh = fit(build_rating_model(student), data, **options)
-    started = fit(start_from_teacher(ials, student, data), data, **options)
+    fresh = fit(build_rating_model(student), DATA, **options)
+    started = fit(start_from_teacher(TEACHER, student, DATA), DATA, **options)
     assert started.loss[0] < 0.7 * fresh.loss[0]
+    np.testing.assert_array_equal(TEACHER.user_vectors, vectors)
 
 
 @pytest.mark.parametrize(
-    ("teacher", "student", "message"),
+    ("teacher", "student", "word"),
     [
-        (("mlp_ranker", 8), ("dot_product", 4), "teacher"),
-        (("mlp_ranker", 8), ("neumf", 4), "kind"),
-        (("dot_product", 8), ("two_tower", 4), "kind"),
-        (("mlp_ranker", 8, 12, 6), ("mlp_ranker", 16, 12, 6), "embedding_dim"),
-        (("mlp_ranker", 8, 12, 6), ("mlp_ranker", 8, 16, 6), "hidden_units"),
-        (("mlp_ranker", 8, 12, 6), ("mlp_ranker", 8, 12, 8), "hidden_units"),
-        (("mlp_ranker", 8, 12, 6), ("mlp_ranker", 8, 12, 6, 4), "hidden layers"),
-        (("two_tower", 8, 12, 6), ("two_tower", 8, 12, 4), "hidden_units"),
+        (("mlp_ranker", 8), config("dot_product", 4), "teacher"),
+        (("mlp_ranker", 8), config("neumf", 4), "kind"),
+        (("dot_product", 8), config("two_tower", 4), "kind"),
+        (("mlp_ranker", 8, 12, 6), config("mlp_ranker", 8, 12, 6, activation="tanh"), "activation"),
+        (("mlp_ranker", 8, 12, 6), config("mlp_ranker", 16, 12, 6), "embedding_dim"),
+        (("mlp_ranker", 8, 12, 6), config("mlp_ranker", 8, 16, 6), "hidden_units"),
+        (("mlp_ranker", 8, 12, 6), config("mlp_ranker", 8, 12, 8), "hidden_units"),
+        (("mlp_ranker", 8, 12, 6), config("mlp_ranker", 8, 12, 6, 4), "hidden_units"),
+        (("two_tower", 8, 12, 6), config("two_tower", 8, 12, 4), "hidden_units"),
+        (None, RatingModelConfig("dot_product", USERS + 1, ITEMS), "student"),
+        (None, config("neumf"), "student"),
+        (None, "dot_product", "student"),
+        (EASE().fit(DATA), config("dot_product"), "EASE"),
     ],
 )
-def test_kinds_and_sizes_must_fit(teacher, student, message):
-    def units(kind, dim, *widths):
-        return (kind, dim), {"hidden_units": widths} if widths else {}
-
-    (given, wide), (wanted, narrow) = units(*teacher), units(*student)
-    with pytest.raises(ValueError, match=message):
-        start_from_teacher(built(*given, **wide), config(*wanted, **narrow))
-
-
-def test_more_misfits_are_named(ials, data):
-    teacher = built("mlp_ranker", 8, hidden_units=(12, 6))
-    with pytest.raises(ValueError, match="activation"):
-        tanh = config("mlp_ranker", 8, hidden_units=(12, 6), activation="tanh")
-        start_from_teacher(teacher, tanh)
-    with pytest.raises(ValueError, match="student"):
-        start_from_teacher(ials, RatingModelConfig("dot_product", USERS + 1, ITEMS))
-    with pytest.raises(TypeError, match="student"):
-        start_from_teacher(ials, "dot_product")
-    with pytest.raises(TypeError, match="interactions"):
-        start_from_teacher(ials, config("dot_product"), "data")
-    with pytest.raises(TypeError, match="EASE"):
-        start_from_teacher(EASE().fit(data), config("dot_product"))
+def test_misfits_are_named(teacher, student, word):
+    given = built(*teacher) if isinstance(teacher, tuple) else teacher or TEACHER
+    with pytest.raises((TypeError, ValueError), match=word):
+        start_from_teacher(given, student)
