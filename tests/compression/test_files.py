@@ -68,24 +68,23 @@ def coded(model: Any, config: Any) -> CompressedModel:
     return store_weights("entropy coding", config, small.model, tensors)
 
 
-@pytest.mark.parametrize("kind", ["ials", "als"])
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: type(config).__name__)
 def test_what_is_read_scores_as_what_was_written(
-    model: IALS, rated: ALS, kind: str, config: Any, tmp_path: Path
+    model: IALS, rated: ALS, config: Any, tmp_path: Path
 ) -> None:
-    given = model if kind == "ials" else rated
-    train = {"train": DATA} if isinstance(config, RateDistortion) else {}
-    compressed = quantize(given, config, **train)
-    size = save_compressed(tmp_path / "m", compressed)
-    assert size == (tmp_path / "m").stat().st_size
-    assert abs(size - compressed.nbytes) < 400 + 90 * sum(
-        len(tensor.arrays()) for tensor in compressed.tensors.values()
-    )  # the names, types and places of arrays
-    loaded = load_compressed(tmp_path / "m")
-    exact = compressed.score_all_items(USERS)
-    np.testing.assert_array_equal(loaded.score_all_items(USERS), exact)
-    if not isinstance(config, RateDistortion | LowRank | Hashing):
-        assert np.corrcoef(exact.ravel(), given.score_all_items(USERS).ravel())[0, 1] > 0.7
+    for given in (model, rated):
+        train = {"train": DATA} if isinstance(config, RateDistortion) else {}
+        compressed = quantize(given, config, **train)
+        size = save_compressed(tmp_path / "m", compressed)
+        assert size == (tmp_path / "m").stat().st_size
+        parts = sum(len(tensor.arrays()) for tensor in compressed.tensors.values())
+        assert abs(size - compressed.nbytes) < 400 + 90 * parts  # names and types of arrays
+        exact = compressed.score_all_items(USERS)
+        found = load_compressed(tmp_path / "m").score_all_items(USERS)
+        np.testing.assert_array_equal(found, exact)
+        if not isinstance(config, RateDistortion | LowRank | Hashing):
+            plain = given.score_all_items(USERS)
+            assert np.corrcoef(exact.ravel(), plain.ravel())[0, 1] > 0.7
 
 
 def test_the_file_of_items_folds_its_users_in(model: IALS, tmp_path: Path) -> None:
@@ -95,21 +94,16 @@ def test_the_file_of_items_folds_its_users_in(model: IALS, tmp_path: Path) -> No
     assert size < 0.75 * whole
     loaded = load_compressed(tmp_path / "m")
     assert loaded.user_vectors is None and loaded.num_users == 0
-    histories = [[1, 2, 3], [5]]
-    np.testing.assert_allclose(
-        loaded.fold_in(histories), compressed.model.fold_in(histories), rtol=1e-5, atol=1e-6
-    )
+    folded = [m.fold_in([[1, 2, 3], [5]]) for m in (loaded, compressed.model)]
+    np.testing.assert_allclose(*folded, rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match="user_ids"):
         loaded.score([0], [0])
 
 
 def test_sparse_and_coded_forms_and_float32(model: IALS, tmp_path: Path) -> None:
-    forms = [
-        model,
-        prune(as_factors(model), WeightPruning(0.6)),
-        coded(model, UniformQuantization(4, symmetric=True)),
-        coded(model, ProductQuantization(6, bits=4)),
-    ]
+    forms = [model, prune(as_factors(model), WeightPruning(0.6))]
+    for config in (UniformQuantization(4, symmetric=True), ProductQuantization(6, bits=4)):
+        forms.append(coded(model, config))
     for form in forms:
         save_compressed(tmp_path / "m", form)
         expected = getattr(form, "model", form).item_vectors
@@ -153,12 +147,8 @@ def test_a_forged_header_is_an_error_and_no_code(model: IALS, tmp_path: Path) ->
     name, form, header = settings["tensors"][0]
     changes = ({"shape": [2, 2]}, {"shiny": True}, {"bits": 3})
     inner = [header | {"inner_header": header["inner_header"] | change} for change in changes]
-    for other, new in [
-        ("eval", header),
-        ("dense", header),
-        (form, {}),
-        *((form, i) for i in inner),
-    ]:
+    forms = [("eval", header), ("dense", header), (form, {}), *((form, i) for i in inner)]
+    for other, new in forms:
         tensors = [[name, other, new], *settings["tensors"][1:]]
         write_file(path, kind, settings | {"tensors": tensors}, arrays)
         with pytest.raises(ValueError, match="cannot be read"):
