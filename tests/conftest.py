@@ -1,17 +1,12 @@
 """What several tests share."""
 
-from __future__ import annotations
-
 import functools
 import gc
-import importlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType
-from typing import Any
 
 import numpy as np
 import pytest
@@ -26,8 +21,6 @@ CLOCKS_AND_PROCESSES = {
     "subprocess", "multiprocessing", "perf_counter", "process_time", "monotonic",
     "measure_latency", "compare_latency",
 }  # fmt: skip
-# Where scores pass that are about to be ranked: modules and functions that return them.
-SCORES_PASS = (("recsys_lib.evaluation.metrics", "as_scores"),)
 
 # The same examples in each run of CI, so that a change is judged by itself; on a developer's
 # machine they are drawn anew each time, and find what the fixed ones miss.
@@ -40,81 +33,71 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 
-def _names(code: CodeType) -> set[str]:
+def _names(code):
     inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
     return set(code.co_names).union(*map(_names, inner))
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items):
     """Mark what reads a clock or starts a process."""
     for item in items:
-        function = getattr(item, "function", None)
-        code = getattr(function, "__code__", None)
+        code = getattr(getattr(item, "function", None), "__code__", None)
         if code is not None and CLOCKS_AND_PROCESSES & _names(code):
             item.add_marker("alone")
 
 
 @pytest.fixture
-def shaken_scores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def shaken_scores(monkeypatch):
     """Move every float32 score by a unit in the last place, up, down or not, before it is ranked.
 
     Another processor's sums differ by as much; no result may depend on it.
     """
-    rng = np.random.default_rng(0)
+    from recsys_lib.evaluation import metrics  # all ranked scores pass its as_scores
 
-    def shaken(scores: Any) -> Any:
-        scores = np.asarray(scores)
+    rng = np.random.default_rng(0)
+    original = metrics.as_scores
+
+    @functools.wraps(original)
+    def shaken(*args, **options):
+        scores = np.asarray(original(*args, **options))
         if scores.dtype != np.float32:
             return scores
         towards = rng.choice(np.array([-np.inf, 0, np.inf], np.float32), scores.shape)
         moved = np.nextafter(scores, np.where(towards == 0, scores, towards))
         return np.where(np.isfinite(scores), moved, scores)
 
-    for module, name in SCORES_PASS:
-        original = getattr(importlib.import_module(module), name)
-
-        @functools.wraps(original)
-        def wrapper(*args: Any, _original: Any = original, **options: Any) -> Any:
-            return shaken(_original(*args, **options))
-
-        for loaded in [m for key, m in sys.modules.items() if key.startswith("recsys_lib")]:
-            if getattr(loaded, name, None) is original:
-                monkeypatch.setattr(loaded, name, wrapper)
-    yield
+    for loaded in [m for key, m in sys.modules.items() if key.startswith("recsys_lib")]:
+        if getattr(loaded, "as_scores", None) is original:
+            monkeypatch.setattr(loaded, "as_scores", shaken)
 
 
 @pytest.fixture(scope="session")
-def real_data() -> Callable[[str], Any]:
+def real_data():
     """Return the published split of a real data set, or all its rows where it has not just one.
 
     The test is skipped where the files are not to be had.
     """
     from recsys_lib.data import DATASETS, load_dataset, load_split
 
-    cache: dict[str, Any] = {}
-
-    def load(name: str) -> Any:
+    @functools.cache
+    def load(name):
         home = os.environ.get("RECSYS_DATA_HOME")
         if not home or not (Path(home) / name).is_dir():
             pytest.skip(f"needs the files of {name} under RECSYS_DATA_HOME")
-        if name not in cache:
-            load_it = load_split if DATASETS[name].num_splits == 1 else load_dataset
-            cache[name] = load_it(name)
-        return cache[name]
+        return (load_split if DATASETS[name].num_splits == 1 else load_dataset)(name)
 
     return load
 
 
 @pytest.fixture(scope="session")
-def published_ials(real_data: Callable[[str], Any]) -> Any:
-    """Give ncf-ml-1m, iALS with 192 dimensions fitted on it, and the CPU seconds that this took.
+def published_ials(real_data):
+    """Return ncf-ml-1m, iALS with 192 dimensions fitted on it, and the CPU seconds that this took.
 
     The slowest model of the tests, fitted once for all of them. Leave it as it is.
     """
     from recsys_lib.models import IALS
 
-    split = real_data("ncf-ml-1m")
-    start = time.process_time()
+    split, start = real_data("ncf-ml-1m"), time.process_time()
     model = IALS(embedding_dim=192).fit(split.train)
     return split, model, time.process_time() - start

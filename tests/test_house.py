@@ -1,7 +1,5 @@
 """Rules of the house that a reader of the code relies on: rooms, imports, names, pages."""
 
-from __future__ import annotations
-
 import ast
 import importlib.util
 import json
@@ -16,11 +14,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "recsys_lib"
 spec = importlib.util.spec_from_file_location("draw_house", ROOT / "tools" / "draw_house.py")
-assert spec is not None and spec.loader is not None
 draw_house = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(draw_house)
 # The order in which data flows; a room may import only from rooms before it.
 ROOMS = tuple(draw_house.ROOMS)
+LIGHT = (
+    *("data", "evaluation", "models", "objectives", "notebook", "recipe", "compression.tfmot"),
+    *("compression.pruning", "compression.quantization", "compression.embedding_tables"),
+)
 MOST_LINES, MOST_FILES = 11_000, 110
 MODULES = sorted(PACKAGE.rglob("*.py"))
 PAGES = [*sorted((ROOT / "book").rglob("*.md")), ROOT / "README.md"]
@@ -33,15 +34,19 @@ MEASURED = re.compile(
 MACHINE_PATH = re.compile(r"(?<![\w.~])/(?:work|tmp|root|home)" + r"/\w")
 
 
-def _room(module: str) -> str | None:
+each_module = pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+each_page = pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
+
+
+def _room(module) -> str | None:
     parts = module.split(".")
     return parts[1] if len(parts) > 1 and parts[1] in ROOMS else None
 
 
-def _imported(path: Path) -> set[str]:
+def _imported(path):
     """Names of all modules that a file imports, at its top or inside a function."""
     package = ".".join(path.relative_to(ROOT).parent.parts)
-    names: set[str] = set()
+    names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
@@ -54,22 +59,19 @@ def _imported(path: Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_a_room_imports_only_from_rooms_before_it(path: Path) -> None:
+@each_module
+def test_a_room_imports_only_from_rooms_before_it(path):
     own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     if own == "__init__":
         return
     assert own in ROOMS, f"{own} is not a room of the house: add it to the order on purpose"
-    later = {name for name in _imported(path) if (room := _room(name)) and _is_later(room, own)}
+    before = {*ROOMS[: ROOMS.index(own) + 1], None}
+    later = {name for name in _imported(path) if _room(name) not in before}
     assert not later, f"{own} may not import {sorted(later)}"
 
 
-def _is_later(room: str, own: str) -> bool:
-    return ROOMS.index(room) > ROOMS.index(own)
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_no_tf_keras_attribute(path: Path) -> None:
+@each_module
+def test_no_tf_keras_attribute(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         uses = (
             isinstance(node, ast.Attribute)
@@ -81,46 +83,40 @@ def test_no_tf_keras_attribute(path: Path) -> None:
     assert not any(name.startswith("tensorflow.keras") for name in _imported(path))
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_files_are_short(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
+def _docstring_lines(path):
+    """Return the numbers of the lines of all docstrings in a file."""
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    docstrings = [
-        ast.get_docstring(node, clean=False) or ""
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, documented)
-    ]
-    lines = len(text.splitlines()) - sum(len(doc.splitlines()) for doc in docstrings)
+    return {
+        line
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, documented) and ast.get_docstring(node)
+        for line in range(node.body[0].lineno, node.body[0].end_lineno + 1)
+    }
+
+
+@each_module
+def test_files_are_short(path):
+    lines = len(path.read_text(encoding="utf-8").splitlines()) - len(_docstring_lines(path))
     assert lines <= 250, f"{lines} lines without docstrings: a file does one thing"
 
 
-def _code_lines(text: str) -> int:
-    """Count lines without blanks, comments and docstrings."""
-    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    left_out = {
-        line
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, documented) and ast.get_docstring(node)
-        for line in range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1)
-    }
-    return sum(
-        bool(line.strip()) and not line.strip().startswith("#") and number not in left_out
-        for number, line in enumerate(text.splitlines(), 1)
-    )
-
-
-def test_the_library_is_small() -> None:
-    lines = sum(_code_lines(path.read_text(encoding="utf-8")) for path in MODULES)
+def test_the_library_is_small():
+    """Blank lines, comments and docstrings are not counted."""
+    lines = 0
+    for path in MODULES:
+        left_out = _docstring_lines(path)
+        code = enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        lines += sum(n not in left_out and not re.match(r"\s*(#|$)", line) for n, line in code)
     assert lines <= MOST_LINES
     assert len(MODULES) <= MOST_FILES
 
 
-def test_the_picture_of_the_rooms_is_of_today() -> None:
+def test_the_picture_of_the_rooms_is_of_today():
     stored = draw_house.PICTURE.read_text(encoding="utf-8")
     assert stored == draw_house.draw(), "run tools/draw_house.py"
 
 
-def test_import_is_quick_and_light() -> None:
+def test_import_is_quick_and_light():
     code = (
         "import sys, time; start = time.perf_counter(); import recsys_lib; "
         "seconds = time.perf_counter() - start; import json; "
@@ -131,27 +127,13 @@ def test_import_is_quick_and_light() -> None:
     assert not any(has_tensorflow for _, has_tensorflow in runs)
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "data",
-        "evaluation",
-        "models",
-        "objectives",
-        "notebook",
-        "compression.pruning",
-        "compression.quantization",
-        "compression.embedding_tables",
-        "compression.tfmot",
-        "recipe",
-    ],
-)
-def test_rooms_import_without_tensorflow(module: str) -> None:
+@pytest.mark.parametrize("module", LIGHT)
+def test_rooms_import_without_tensorflow(module):
     code = f"import sys, recsys_lib.{module}; print({{'tensorflow', 'keras'}} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
 
 
-def _texts() -> list[Path]:
+def _texts():
     folders = ("recsys_lib", "tests", "tools", "benchmarks", "book", "notebooks", ".github", ".ci")
     inside = [path for folder in folders for path in (ROOT / folder).rglob("*")]
     files = [path for path in [*ROOT.iterdir(), *inside] if path.is_file()]
@@ -163,7 +145,7 @@ def _texts() -> list[Path]:
     ]
 
 
-def test_no_machine_paths() -> None:
+def test_no_machine_paths():
     found = [
         f"{path.relative_to(ROOT)}: {match.group(0)}"
         for path in _texts()
@@ -172,28 +154,28 @@ def test_no_machine_paths() -> None:
     assert not found
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
-def test_pages_type_no_measurements(path: Path) -> None:
+@each_page
+def test_pages_type_no_measurements(path):
     found = [match.group(0) for match in MEASURED.finditer(path.read_text(encoding="utf-8"))]
     assert not found, "compute these in a notebook and glue them"
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
-def test_links_of_pages_lead_somewhere(path: Path) -> None:
+@each_page
+def test_links_of_pages_lead_somewhere(path):
     text = path.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
         if not target.startswith(("http://", "https://", "mailto:")):
             assert (path.parent / target).exists(), f"{path.name} links to {target}"
 
 
-def test_every_chapter_and_page_is_in_the_table_of_contents() -> None:
+def test_every_chapter_and_page_is_in_the_table_of_contents():
     listed = set(re.findall(r"(?:file|root): (\S+)", (ROOT / "_toc.yml").read_text("utf-8")))
     pages = [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb")]
     written = {str(page.relative_to(ROOT).with_suffix("")) for page in pages}
     assert listed == written
 
 
-def test_the_example_in_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_example_in_the_readme_runs(capsys):
     """A newcomer copies it literally."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)

@@ -33,13 +33,11 @@ class WebServer(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.server.requests.append(self.path)
-        answer = self.server.routes.get(self.path)
-        if answer is None:
-            self.send_error(404)
-        elif callable(answer):
-            answer(self)
-        else:
+        answer = self.server.routes.get(self.path, lambda handler: handler.send_error(404))
+        if isinstance(answer, bytes):
             self.begin(len(answer), answer)
+        else:
+            answer(self)
 
     def begin(self, length, content):
         """Promise so many bytes, and send these."""
@@ -56,29 +54,18 @@ class Handler(BaseHTTPRequestHandler):
 def _nothing_remembered(monkeypatch):
     """No proxy, no mirror, no certificate of our own, no host given up by an earlier test."""
     monkeypatch.setattr(download, "_unreachable", {})
-    for name in ("no_proxy", "NO_PROXY"):
-        monkeypatch.setenv(name, "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     for name in ("RECSYS_DATA_MIRROR", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
-def web_server():
-    servers = []
-
-    def start(certificate=None):
-        servers.append(WebServer(certificate))
-        return servers[-1]
-
-    yield start
-    for server in servers:
+def server(request):
+    """Run a server; with a certificate, if the test is parametrized with its name."""
+    with WebServer(getattr(request, "param", None)) as server:
+        yield server
         server.shutdown()
-        server.server_close()
-
-
-@pytest.fixture
-def server(web_server):
-    return web_server()
 
 
 @pytest.fixture

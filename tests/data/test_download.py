@@ -16,12 +16,11 @@ from recsys_lib.data.download import extract
 CERTIFICATES = Path(__file__).parent / "certificates"
 CONTENT = b"1\t2\t3\n" * 100_000
 WRONG = "sha256:" + "0" * 64
-CHECKSUMS = [
+RIGHT = (
     "100000 lines, 600000 bytes, sha256:" + hashlib.sha256(CONTENT).hexdigest(),
     "md5:" + hashlib.md5(CONTENT).hexdigest(),
     (WRONG, "git:bb6b9aecfa9a372296f42fdcd691abad181010d3"),  # of `git hash-object`
-    (),
-]
+)
 
 
 def cut_short(handler):
@@ -33,7 +32,7 @@ def get(tmp_path):
     return lambda url, **options: fetch(url + "/a", tmp_path / "a", progress=False, **options)
 
 
-@pytest.mark.parametrize("checksum", CHECKSUMS)
+@pytest.mark.parametrize("checksum", [*RIGHT, ()])
 def test_fetch(server, tmp_path, capsys, names_in, checksum):
     server.routes["/a"] = CONTENT
     target = fetch(server.url + "/a", tmp_path / "new" / "a", checksum=checksum)
@@ -52,20 +51,16 @@ def test_fetch(server, tmp_path, capsys, names_in, checksum):
             fetch(server.url + "/a", target, checksum=checksum)
 
 
-WRONG_ANSWERS = [
-    (cut_short, (), "broke off"),
-    (b"changed", WRONG, "wrong checksum"),
-    (b"", (), "is empty"),
-    *((status, (), f"answers {status}") for status in (403, 404, 500)),
-]
+ANSWERS = [(cut_short, "broke off"), (b"changed", "wrong checksum"), (b"", "is empty")]
+ANSWERS += [(status, f"answers {status}") for status in (403, 404, 500)]
 
 
-@pytest.mark.parametrize("answer, checksum, word", WRONG_ANSWERS)
-def test_wrong_answers(server, get, tmp_path, names_in, answer, checksum, word):
+@pytest.mark.parametrize("answer, word", ANSWERS)
+def test_wrong_answers(server, get, tmp_path, names_in, answer, word):
     is_status = isinstance(answer, int)
     server.routes["/a"] = (lambda handler: handler.send_error(answer)) if is_status else answer
     with pytest.raises(DownloadError, match=word) as raised:
-        get(server.url, checksum=checksum)
+        get(server.url, checksum=WRONG)
     assert names_in(tmp_path) == []
     assert raised.value.status == (answer if is_status else None)
     assert len(server.requests) == (2 if answer is cut_short else 1)
@@ -83,14 +78,17 @@ def test_second_try(server, get):
 
 
 # The expired one is trusted, so that the date is the one thing wrong with it.
-SEALS = [("expired", True, "has expired"), ("valid", False, "is not valid"), ("valid", True, None)]
+SEALS = [
+    ("expired.pem", "expired.pem", "has expired"),
+    ("valid.pem", None, "is not valid"),
+    ("valid.pem", "valid.pem", None),
+]
 
 
-@pytest.mark.parametrize("certificate, trusted, word", SEALS)
-def test_certificates(web_server, get, tmp_path, monkeypatch, names_in, certificate, trusted, word):
+@pytest.mark.parametrize("server, trusted, word", SEALS, indirect=["server"])
+def test_certificates(server, get, tmp_path, monkeypatch, names_in, trusted, word):
     if trusted:
-        monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATES / f"{certificate}.pem"))
-    server = web_server(f"{certificate}.pem")
+        monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATES / trusted))
     server.routes["/a"] = CONTENT
     if word is None:
         assert get(server.url).read_bytes() == CONTENT
@@ -118,22 +116,21 @@ def test_silent_host(get, tmp_path, monkeypatch, names_in, listens):
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "why"), KeyboardInterrupt("why")])
-def test_full_disk_and_interrupt(server, get, tmp_path, monkeypatch, names_in, error):
+def test_full_disk_and_interrupt(get, tmp_path, monkeypatch, names_in, error):
     def fail(self, url, file, *args):
         Path(file).write_bytes(b"part")
         raise error
 
     monkeypatch.setattr(pooch.HTTPDownloader, "__call__", fail)
-    with pytest.raises(DownloadError if isinstance(error, OSError) else type(error), match="why"):
-        get(server.url)
+    with pytest.raises((DownloadError, KeyboardInterrupt), match="why"):
+        get("http://127.0.0.1")
     assert names_in(tmp_path) == []
 
 
-def test_no_folder(server, tmp_path):
+def test_no_folder(tmp_path):
     (tmp_path / "home").write_text("a file, not a folder")
     with pytest.raises(DownloadError, match=r"cannot be stored.*RECSYS_DATA_HOME"):
-        fetch(server.url + "/a", tmp_path / "home" / "a", progress=False)
-    assert server.requests == []
+        fetch("http://127.0.0.1/a", tmp_path / "home" / "a")
     assert issubclass(DownloadError, DataError) and issubclass(DataError, RuntimeError)
 
 
@@ -162,5 +159,4 @@ def test_extract(tmp_path, names_in, file, second, damage, word):
     if second == "in/z":
         path.write_bytes(whole)
         extract(path, ["x"], tmp_path)
-        assert names_in(tmp_path) == ["a.zip", "x"]
         assert (tmp_path / "x").read_bytes() == b"0123456789"

@@ -66,12 +66,6 @@ def here(tmp_path):
     return {"data_home": tmp_path, "progress": False}
 
 
-def put(folder, files):
-    folder.mkdir(parents=True)
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-
-
 def fields(data):
     rows = data.train if isinstance(data, Split) else data
     found = {field for field in FIELDS if getattr(rows, field) is not None}
@@ -98,16 +92,17 @@ def test_files_that_are_there_are_only_read(nowhere, card, columns, packed):
     files = NCF | ({"ml-1m.train.rating": train} if columns == 4 else {})
     if packed:
         files = {f"{name}.gz": gzip.compress(content) for name, content in files.items()}
-    put(nowhere / "ncf-ml-1m", files)
+    (nowhere / "ncf-ml-1m").mkdir(parents=True)
+    for file, content in files.items():
+        (nowhere / "ncf-ml-1m" / file).write_bytes(content)
     before = {path: path.stat().st_mtime_ns for path in nowhere.rglob("*")}
     with warnings.catch_warnings(action="error"):
         split = load_split("ncf-ml-1m", fallback="synthetic")
     assert {path: path.stat().st_mtime_ns for path in nowhere.rglob("*")} == before
-    assert split.train.item_ids.tolist() == [0, 1, 2]
-    assert split.train.ratings.tolist() == [5, 3, 4]
+    train = split.train.to_frame().to_numpy().tolist()
+    assert (train, split.num_items) == ([[0, 0, 5], [1, 1, 3], [1, 2, 4]], 5)
     assert split.test.item_ids.tolist() == [2, 3]
     assert split.negatives.tolist() == [[1, 4], [0, 3]]
-    assert (split.num_users, split.num_items) == (2, 5)
     assert split.train.timestamps is None  # whichever file was found
     assert load_dataset("ncf-ml-1m").item_ids.tolist() == [0, 1, 2, 2, 3]
 
@@ -163,9 +158,8 @@ def test_killed_download(card, server, tmp_path, here, names_in, how):
 def test_what_to_put_where(nowhere):
     with pytest.raises(DownloadError) as raised:
         load_split("ncf-ml-1m", progress=False)
-    parts = [*NCF, str(nowhere / "ncf-ml-1m"), DATASETS["ncf-ml-1m"].source]
-    for part in (*parts, "RECSYS_DATA_HOME", "RECSYS_DATA_MIRROR"):
-        assert part in str(raised.value)
+    parts = [*NCF, str(nowhere / "ncf-ml-1m"), DATASETS["ncf-ml-1m"].source, "RECSYS_DATA_MIRROR"]
+    assert all(part in str(raised.value) for part in [*parts, "RECSYS_DATA_HOME"])
     assert not (nowhere / "ncf-ml-1m").exists()
 
 
@@ -192,19 +186,16 @@ def test_stand_ins(nowhere, real_data, monkeypatch, name):
     assert fields(splits[0] if isinstance(real, Split) else data) == fields(real)
 
 
-REFUSED = [
-    (load_dataset, {"name": "ml-1m"}, "name is 'ml-1m': .*ncf-ml-1m, .*synthetic"),
-    (load_dataset, {"name": "ml-100k", "fallback": "yes"}, "fallback is 'yes'"),
-    (load_dataset, {"name": "synthetic", "preset": "films"}, "preset is 'films'"),
-    (load_split, {"name": "ml-latest-small"}, "name is 'ml-latest-small'"),
-    (load_split, {"name": "ml-100k", "fold": 6}, "fold is 6"),
-]
-
-
-@pytest.mark.parametrize("load, arguments, word", REFUSED)
-def test_refuses(load, arguments, word):
-    with pytest.raises(ValueError, match=word):
-        load(**arguments)
+def test_refuses():
+    for load, name, options, word in (
+        (load_dataset, "ml-1m", {}, "name is 'ml-1m': .*ncf-ml-1m, .*synthetic"),
+        (load_dataset, "ml-100k", {"fallback": "yes"}, "fallback is 'yes'"),
+        (load_dataset, "synthetic", {"preset": "films"}, "preset is 'films'"),
+        (load_split, "ml-latest-small", {}, "name is 'ml-latest-small'"),
+        (load_split, "ml-100k", {"fold": 6}, "fold is 6"),
+    ):
+        with pytest.raises(ValueError, match=word):
+            load(name, **options)
 
 
 def test_mirror(server, card, tmp_path, here, monkeypatch, names_in):
@@ -213,7 +204,8 @@ def test_mirror(server, card, tmp_path, here, monkeypatch, names_in):
     packed = NCF | {"ml-1m.train.rating.gz": gzip.compress(NCF["ml-1m.train.rating"])}
     del packed["ml-1m.train.rating"]
     server.routes = {f"/data/ncf-ml-1m/{name}": content for name, content in packed.items()}
-    put(tmp_path / "ncf-ml-1m", {"ml-1m.test.rating": NCF["ml-1m.test.rating"]})
+    (tmp_path / "ncf-ml-1m").mkdir()
+    (tmp_path / "ncf-ml-1m" / "ml-1m.test.rating").write_bytes(NCF["ml-1m.test.rating"])
     assert len(load_split("ncf-ml-1m", **here).train) == 3
     assert names_in(tmp_path / "ncf-ml-1m") == sorted(packed)
     asked = len(server.requests)
@@ -260,7 +252,7 @@ def test_pickles_become_text(server, card, here, monkeypatch):
     assert split.test.item_ids.tolist() == [2]
 
 
-@pytest.mark.parametrize("call", [(os.system, ("touch evil",)), (eval, ("1",))])
+@pytest.mark.parametrize("call", [(os.mkdir, ("evil",)), (eval, ("1",))])
 def test_pickles_run_nothing(tmp_path, monkeypatch, names_in, call):
     monkeypatch.chdir(tmp_path)
     kind = type("Evil", (), {"__reduce__": lambda self: call})
