@@ -178,7 +178,7 @@ def test_orders_that_make_no_sense_are_refused_before_anything_runs(
         ({"recipe": [SYMMETRIC]}, TypeError, r"recipe\[0\]"),
         ({"model": EASE()}, TypeError, "EASE"),
         ({"timer": 3}, TypeError, "timer"),
-        ({"model": Factors(np.ones((3, 2)), np.ones((2, 2)))}, ValueError, "expected the same"),
+        ({"model": Factors(np.ones((3, 2)), np.ones((2, 2)))}, ValueError, "data counts 400"),
         ({"account": "users"}, ValueError, "account"),
     ],
 )
