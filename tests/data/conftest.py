@@ -1,10 +1,7 @@
 """A web server of our own on 127.0.0.1, with every fault that a download can meet."""
 
-from __future__ import annotations
-
 import ssl
 import threading
-from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -18,10 +15,9 @@ CERTIFICATES = Path(__file__).parent / "certificates"
 class WebServer(ThreadingHTTPServer):
     """Serves ``routes``: path to bytes, or to a function that gets the request handler."""
 
-    def __init__(self, certificate: str | None = None) -> None:
+    def __init__(self, certificate=None):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.routes: dict[str, bytes | Callable[[BaseHTTPRequestHandler], None]] = {}
-        self.requests: list[str] = []
+        self.routes, self.requests = {}, []
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -30,14 +26,12 @@ class WebServer(ThreadingHTTPServer):
             self.url = self.url.replace("http", "https")
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
-    def handle_error(self, *args: object) -> None:
+    def handle_error(self, *args):
         pass  # clients that hang up are what these tests are about
 
 
 class Handler(BaseHTTPRequestHandler):
-    server: WebServer
-
-    def do_GET(self) -> None:
+    def do_GET(self):
         self.server.requests.append(self.path)
         answer = self.server.routes.get(self.path)
         if answer is None:
@@ -45,17 +39,21 @@ class Handler(BaseHTTPRequestHandler):
         elif callable(answer):
             answer(self)
         else:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
+            self.begin(len(answer), answer)
 
-    def log_message(self, *args: object) -> None:
+    def begin(self, length, content):
+        """Promise so many bytes, and send these."""
+        self.send_response(200)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *args):
         pass
 
 
 @pytest.fixture(autouse=True)
-def _nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def _nothing_remembered(monkeypatch):
     """No proxy, no mirror, no certificate of our own, no host given up by an earlier test."""
     monkeypatch.setattr(download, "_unreachable", {})
     for name in ("no_proxy", "NO_PROXY"):
@@ -65,10 +63,10 @@ def _nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def web_server() -> Iterator[Callable[..., WebServer]]:
-    servers: list[WebServer] = []
+def web_server():
+    servers = []
 
-    def start(certificate: str | None = None) -> WebServer:
+    def start(certificate=None):
         servers.append(WebServer(certificate))
         return servers[-1]
 
@@ -79,5 +77,11 @@ def web_server() -> Iterator[Callable[..., WebServer]]:
 
 
 @pytest.fixture
-def server(web_server: Callable[..., WebServer]) -> WebServer:
+def server(web_server):
     return web_server()
+
+
+@pytest.fixture
+def names_in():
+    """Return all names of files and folders under a folder."""
+    return lambda folder: sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))

@@ -71,10 +71,7 @@ class EntropyCoding:
             True
         """
         if not hasattr(tensor, "codes") or "codes" not in tensor.arrays():
-            raise TypeError(
-                f"tensor is stored as {tensor.kind!r}: expected a form with codes, such as a "
-                "quantized one"
-            )
+            raise TypeError(f"tensor is stored as {tensor.kind!r}: expected a form with codes")
         if self.contexts == "size" and not hasattr(tensor, "whole"):
             raise TypeError(f"contexts is 'size' for {tensor.kind!r}: expected signed numbers")
         names = ["tensor", "column"] if self.contexts == "smallest" else [self.contexts]
@@ -199,10 +196,8 @@ def _decode(coded: Arrays, shape: list[int], contexts: str) -> NDArray[np.uint16
     check_shape("coded_columns", coded["coded_columns"], (shape[1],))
     rows = np.zeros(shape[0], np.int64)
     if "coded_rows" in coded:
-        named = {
-            name.replace("coded_rows", "coded"): a for name, a in coded.items() if "rows" in name
-        }
-        rows = _read(named, rows).astype(np.int64)
+        levels = {n.replace("coded_rows", "coded"): a for n, a in coded.items() if "rows" in n}
+        rows = _read(levels, rows).astype(np.int64)
     return _read(coded, _by_size(rows, coded["coded_columns"])).reshape(shape)
 
 
