@@ -1,9 +1,6 @@
 """Where data sets are looked for, how they are fetched, and what happens when they cannot be."""
 
-from __future__ import annotations
-
 import gzip
-import io
 import os
 import pickle
 import re
@@ -29,15 +26,19 @@ NCF = {
     "ml-1m.test.rating": b"0\t2\t5\t978824351\n1\t3\t3\t978300174\n",
     "ml-1m.test.negative": b"(0,2)\t1\t4\n(1,3)\t0\t3\n",
 }
-RETAIL_HEADER = (
-    "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n"
-)
-
-
-def unchecked(name, **changes):
-    """Return the card of a data set without checksums."""
-    card = DATASETS[name]
-    return replace(card, **({"checksum": (), "files": dict.fromkeys(card.files, ())} | changes))
+LASTFM = {
+    "user_artists.dat": "userID\tartistID\tweight\r\n2\t7\t40\r\n5\t7\t1\r\n",
+    "artists.dat": 'id\tname\turl\tpictureURL\r\n7\t"Weird" Al\t\t\r\n',
+    "tags.dat": "tagID\ttagValue\r\n1\tcaf\xe9\r\n".encode("latin-1"),
+    "user_taggedartists.dat": "userID\tartistID\ttagID\tday\tmonth\tyear\r\n2\t7\t1\t1\t4\t9\r\n",
+}
+RETAIL = b"""InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country
+536365,85123a,"HOLDER, WHITE",6,12/1/2010 8:26,2.55,17850,United Kingdom
+C536366,85123A,HOLDER,-1,12/1/2010 9:00,2.55,17850,United Kingdom
+536367,85123A,damaged,4,12/2/2010 9:00,0,,United Kingdom
+536368,POST,POSTAGE,1,12/2/2010 9:01,18,12583,France
+536369,85123A,"HOLDER, WHITE",2,12/3/2010 9:01,2.55,12583,France
+"""
 
 
 @pytest.fixture
@@ -49,18 +50,20 @@ def nowhere(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def address(server, monkeypatch):
+def card(server, monkeypatch):
     """Make a data set come from the test's server, without checksums."""
 
     def change(name, path="", **changes):
-        card = unchecked(name, **({"address": server.url + path} | changes))
-        monkeypatch.setitem(DATASETS, name, card)
+        known, files = DATASETS[name], dict.fromkeys(DATASETS[name].files, ())
+        changes = {"address": server.url + path, "checksum": (), "files": files} | changes
+        monkeypatch.setitem(DATASETS, name, replace(known, **changes))
 
     return change
 
 
-def names_in(folder):
-    return sorted(path.name for path in folder.iterdir())
+@pytest.fixture
+def here(tmp_path):
+    return {"data_home": tmp_path, "progress": False}
 
 
 def put(folder, files):
@@ -73,13 +76,6 @@ def fields(data):
     rows = data.train if isinstance(data, Split) else data
     found = {field for field in FIELDS if getattr(rows, field) is not None}
     return found | {f for f in ("negatives", "validation") if getattr(data, f, None) is not None}
-
-
-def load_all(name, **options):
-    """All rows of a data set, and its published splits."""
-    folds = range(1, DATASETS[name].num_splits + 1)
-    splits = [load_split(name, fold=fold, progress=False, **options) for fold in folds]
-    return [load_dataset(name, progress=False, **options), *splits]
 
 
 def test_data_home(monkeypatch, tmp_path):
@@ -96,17 +92,15 @@ def test_data_home(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("columns", [3, 4])
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_data_home_that_has_all_files_is_only_read(nowhere, monkeypatch, columns, packed):
-    monkeypatch.setitem(DATASETS, "ncf-ml-1m", unchecked("ncf-ml-1m"))
-    files = dict(NCF)
-    if columns == 4:
-        files["ml-1m.train.rating"] = b"0\t0\t5\t7\n1\t1\t3\t8\n1\t2\t4\t9\n"
+def test_files_that_are_there_are_only_read(nowhere, card, columns, packed):
+    card("ncf-ml-1m")
+    train = b"0\t0\t5\t7\n1\t1\t3\t8\n1\t2\t4\t9\n"
+    files = NCF | ({"ml-1m.train.rating": train} if columns == 4 else {})
     if packed:
         files = {f"{name}.gz": gzip.compress(content) for name, content in files.items()}
     put(nowhere / "ncf-ml-1m", files)
     before = {path: path.stat().st_mtime_ns for path in nowhere.rglob("*")}
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(action="error"):
         split = load_split("ncf-ml-1m", fallback="synthetic")
     assert {path: path.stat().st_mtime_ns for path in nowhere.rglob("*")} == before
     assert split.train.item_ids.tolist() == [0, 1, 2]
@@ -128,8 +122,8 @@ CUTS = {
 CHANGES = [*(("ml-100k", cut) for cut in CUTS), *((name, "lines") for name in DATASETS)]
 
 
-@pytest.mark.parametrize(("name", "cut"), CHANGES)
-def test_a_known_file_that_was_changed_is_not_used(real_data, tmp_path, name, cut):
+@pytest.mark.parametrize("name, cut", dict.fromkeys(CHANGES))
+def test_changed_files(real_data, tmp_path, name, cut):
     real_data(name)  # or skip
     shutil.copytree(data_home() / name, tmp_path / name, copy_function=os.symlink)
     file = [f for f in DATASETS[name].files if not f.endswith((".base", ".test"))][-1]
@@ -137,9 +131,9 @@ def test_a_known_file_that_was_changed_is_not_used(real_data, tmp_path, name, cu
     content, lines = read_bytes(path), read_bytes(path).count(b"\n")
     path.unlink()
     changed.write_bytes(CUTS[cut](content))
-    message = f" {lines - 1} lines,? .*expected {lines} lines" if cut == "lines" else ""
+    word = f" {lines - 1} lines,? .*expected {lines} lines" if cut == "lines" else ""
     for _ in range(2):
-        with pytest.raises(CorruptFileError, match=re.escape(str(changed)) + ".*" + message):
+        with pytest.raises(CorruptFileError, match=re.escape(str(changed)) + ".*" + word):
             load_dataset(name, data_home=tmp_path, fallback="synthetic")
     if name == "ml-100k":  # as it was: looked at again
         changed.write_bytes(content)
@@ -147,28 +141,23 @@ def test_a_known_file_that_was_changed_is_not_used(real_data, tmp_path, name, cu
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_a_killed_download_leaves_nothing(address, server, tmp_path, how):
+def test_killed_download(card, server, tmp_path, here, names_in, how):
     def slow(handler):
-        handler.send_response(200)
-        handler.send_header("Content-Length", "1000")
-        handler.end_headers()
-        handler.wfile.write(b"0\t0\t5\n")
+        handler.begin(1000, b"0\t0\t5\n")
         process.send_signal(how)
         process.wait()
 
-    address("ncf-ml-1m")
+    card("ncf-ml-1m")
     server.routes = {f"/ncf-ml-1m/{name}": slow for name in NCF}
-    folder = tmp_path / "ncf-ml-1m"
-    code = (
-        f"from recsys_lib.data import load_split; load_split('ncf-ml-1m', data_home='{tmp_path}')"
-    )
+    code = "import sys, recsys_lib.data as d; d.load_split('ncf-ml-1m', data_home=sys.argv[1])"
     environment = os.environ | {"RECSYS_DATA_MIRROR": server.url}
-    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=-3)
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     process.wait(60)
-    assert folder.exists() == (how == signal.SIGKILL)
+    assert (tmp_path / "ncf-ml-1m").exists() == (how == signal.SIGKILL)
     server.routes = {f"/{name}": content for name, content in NCF.items()}
-    load_split("ncf-ml-1m", data_home=tmp_path, progress=False)
-    assert names_in(folder) == sorted(NCF)
+    load_split("ncf-ml-1m", **here)
+    assert names_in(tmp_path / "ncf-ml-1m") == sorted(NCF)
 
 
 def test_what_to_put_where(nowhere):
@@ -181,13 +170,14 @@ def test_what_to_put_where(nowhere):
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_stand_ins_are_of_the_same_kind(nowhere, real_data, monkeypatch, name):
-    card = DATASETS[name]
+def test_stand_ins(nowhere, real_data, monkeypatch, name):
+    known, options = DATASETS[name], {"progress": False, "fallback": "synthetic"}
     with pytest.warns(UserWarning, match=f"{name} is not to be had.*SYNTHETIC") as caught:
-        data, *splits = load_all(name, fallback="synthetic")
+        data = load_dataset(name, **options)
+        splits = [load_split(name, fold=n + 1, **options) for n in range(known.num_splits)]
     assert {warning.filename for warning in caught} == {__file__}
-    vocabularies = {"user_vocabulary", "item_vocabulary"} if "item_names" in card.columns else set()
-    assert fields(data) == set(card.columns) | vocabularies
+    ids = {"user_vocabulary", "item_vocabulary"} if "item_names" in known.columns else set()
+    assert fields(data) == set(known.columns) | ids
     assert data.is_synthetic and data.name == f"synthetic (for {name})"
     for split in splits:
         assert split.is_synthetic
@@ -202,93 +192,76 @@ def test_stand_ins_are_of_the_same_kind(nowhere, real_data, monkeypatch, name):
     assert fields(splits[0] if isinstance(real, Split) else data) == fields(real)
 
 
-@pytest.mark.parametrize(
-    ("load", "arguments", "message"),
-    [
-        (load_dataset, {"name": "ml-1m"}, "name is 'ml-1m': .*ncf-ml-1m, .*synthetic"),
-        (load_dataset, {"name": "ml-100k", "fallback": "yes"}, "fallback is 'yes'"),
-        (load_dataset, {"name": "synthetic", "preset": "films"}, "preset is 'films'"),
-        (load_split, {"name": "ml-latest-small"}, "name is 'ml-latest-small': expected .*ml-100k"),
-        (load_split, {"name": "ml-100k", "fold": 6}, "fold is 6"),
-    ],
-)
-def test_bad_arguments(load, arguments, message):
-    with pytest.raises(ValueError, match=message):
+REFUSED = [
+    (load_dataset, {"name": "ml-1m"}, "name is 'ml-1m': .*ncf-ml-1m, .*synthetic"),
+    (load_dataset, {"name": "ml-100k", "fallback": "yes"}, "fallback is 'yes'"),
+    (load_dataset, {"name": "synthetic", "preset": "films"}, "preset is 'films'"),
+    (load_split, {"name": "ml-latest-small"}, "name is 'ml-latest-small'"),
+    (load_split, {"name": "ml-100k", "fold": 6}, "fold is 6"),
+]
+
+
+@pytest.mark.parametrize("load, arguments, word", REFUSED)
+def test_refuses(load, arguments, word):
+    with pytest.raises(ValueError, match=word):
         load(**arguments)
 
 
-def test_mirror_with_plain_and_packed_files(server, address, tmp_path, monkeypatch):
+def test_mirror(server, card, tmp_path, here, monkeypatch, names_in):
     monkeypatch.setenv("RECSYS_DATA_MIRROR", server.url + "/data/")
-    address("ncf-ml-1m")
-    server.routes = {f"/data/ncf-ml-1m/{name}": content for name, content in NCF.items()}
-    train = server.routes.pop("/data/ncf-ml-1m/ml-1m.train.rating")
-    server.routes["/data/ncf-ml-1m/ml-1m.train.rating.gz"] = gzip.compress(train)
+    card("ncf-ml-1m")
+    packed = NCF | {"ml-1m.train.rating.gz": gzip.compress(NCF["ml-1m.train.rating"])}
+    del packed["ml-1m.train.rating"]
+    server.routes = {f"/data/ncf-ml-1m/{name}": content for name, content in packed.items()}
     put(tmp_path / "ncf-ml-1m", {"ml-1m.test.rating": NCF["ml-1m.test.rating"]})
-    assert len(load_split("ncf-ml-1m", data_home=tmp_path, progress=False).train) == 3
-    files = ["ml-1m.test.negative", "ml-1m.test.rating", "ml-1m.train.rating.gz"]
-    assert names_in(tmp_path / "ncf-ml-1m") == files
+    assert len(load_split("ncf-ml-1m", **here).train) == 3
+    assert names_in(tmp_path / "ncf-ml-1m") == sorted(packed)
     asked = len(server.requests)
     assert "/data/ncf-ml-1m/ml-1m.test.rating" not in server.requests  # that one was there
-    load_split("ncf-ml-1m", data_home=tmp_path, progress=False)
+    load_split("ncf-ml-1m", **here)
     assert len(server.requests) == asked
 
 
-@pytest.mark.parametrize(
-    ("suffix", "content", "message"),
-    [
-        ("", b"0 1 2\n", "wrong checksum"),
-        (".gz", gzip.compress(b"0 1 2\n" * 99, mtime=0)[:-9], "no whole gzip file"),
-    ],
-)
-def test_mirror_is_checked(server, tmp_path, monkeypatch, suffix, content, message):
+CUT = gzip.compress(b"0 1 2\n" * 99, mtime=0)[:-9]
+
+
+@pytest.mark.parametrize("end, content, word", [("", b"0 1\n", "checksum"), (".gz", CUT, "gzip")])
+def test_mirror_is_checked(server, tmp_path, here, monkeypatch, names_in, end, content, word):
     monkeypatch.setenv("RECSYS_DATA_MIRROR", server.url)
-    server.routes = {f"/adressa-macr/{name}{suffix}": content for name in ("train.txt", "test.txt")}
-    with pytest.raises(DownloadError, match=message):
-        load_split("adressa-macr", data_home=tmp_path, progress=False)
+    server.routes = {f"/adressa-macr/{name}{end}": content for name in ("train.txt", "test.txt")}
+    with pytest.raises(DownloadError, match=word):
+        load_split("adressa-macr", **here)
     assert names_in(tmp_path) == []
 
 
-def zipped(members):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
-
-
-def test_archive(server, address, tmp_path):
+def test_archive(server, card, tmp_path, here, names_in):
     name = "lastfm-hetrec2011-2k"
-    server.routes["/l.zip"] = zipped(
-        {
-            "user_artists.dat": "userID\tartistID\tweight\r\n2\t7\t40\r\n5\t7\t1\r\n",
-            "artists.dat": 'id\tname\turl\tpictureURL\r\n7\t"Weird" Al\t\t\r\n',
-            "tags.dat": "tagID\ttagValue\r\n1\tcaf\xe9\r\n".encode("latin-1"),
-            "user_taggedartists.dat": "userID\tartistID\ttagID\tday\tmonth\tyear\r\n"
-            "2\t7\t1\t1\t4\t2009\r\n",
-        }
-    )
-    address(name, "/l.zip")
-    data = load_dataset(name, data_home=tmp_path, progress=False)
+    with zipfile.ZipFile(tmp_path / "l.zip", "w") as archive:
+        for file, content in LASTFM.items():
+            archive.writestr(file, content)
+    server.routes["/l.zip"] = (tmp_path / "l.zip").read_bytes()
+    card(name, "/l.zip")
+    data = load_dataset(name, **here)
     assert data.item_texts == ('"Weird" Al café',)
     assert data.ratings.tolist() == [40, 1]
     assert names_in(tmp_path / name) == sorted(DATASETS[name].files)
 
 
-def test_pickles_become_text(server, address, tmp_path, monkeypatch):
+def test_pickles_become_text(server, card, here, monkeypatch):
     train = defaultdict(dict, {1: {3: 1, 2: 1}, 0: {5: 1}})
     parts = {"train_mat_0": train, "valid_sample_0": {0: 1, 1: 4}, "test_sample_0": {0: [2]}}
     server.routes = {f"/{name}": pickle.dumps(part) for name, part in parts.items()}
-    address("citeulike-derrd")
+    card("citeulike-derrd")
     for file, (member, _) in list(PICKLES.items()):
         monkeypatch.setitem(PICKLES, file, (member, ()))
-    split = load_split("citeulike-derrd", data_home=tmp_path, progress=False)
+    split = load_split("citeulike-derrd", **here)
     assert split.train.to_frame().to_numpy().tolist() == [[0, 5], [1, 2], [1, 3]]
     assert split.validation.item_ids.tolist() == [1, 4]
     assert split.test.item_ids.tolist() == [2]
 
 
 @pytest.mark.parametrize("call", [(os.system, ("touch evil",)), (eval, ("1",))])
-def test_pickles_run_nothing(tmp_path, monkeypatch, call):
+def test_pickles_run_nothing(tmp_path, monkeypatch, names_in, call):
     monkeypatch.chdir(tmp_path)
     kind = type("Evil", (), {"__reduce__": lambda self: call})
     with pytest.raises(DownloadError, match="is not allowed in a data file"):
@@ -296,31 +269,22 @@ def test_pickles_run_nothing(tmp_path, monkeypatch, call):
     assert names_in(tmp_path) == []
 
 
-def test_retail_from_uci(server, address, tmp_path):
-    lines = [
-        '536365,85123a,"HOLDER, WHITE",6,12/1/2010 8:26,2.55,17850,United Kingdom',
-        "C536366,85123A,HOLDER,-1,12/1/2010 9:00,2.55,17850,United Kingdom",
-        "536367,85123A,damaged,4,12/2/2010 9:00,0,,United Kingdom",
-        "536368,POST,POSTAGE,1,12/2/2010 9:01,18,12583,France",
-        '536369,85123A,"HOLDER, WHITE",2,12/3/2010 9:01,2.55,12583,France',
-    ]
-    server.routes["/data.csv"] = (RETAIL_HEADER + "\n".join(lines) + "\n").encode()
-    address("online-retail", "/data.csv")
+def test_retail_from_uci(server, card, tmp_path, here, names_in):
+    server.routes["/data.csv"] = RETAIL
+    card("online-retail", "/data.csv")
     with pytest.raises(DownloadError, match="has 5 rows: expected 541909"):
-        load_dataset("online-retail", data_home=tmp_path, progress=False)
+        load_dataset("online-retail", **here)
     assert names_in(tmp_path) == []
-    address("online-retail", "/data.csv", statistics={"rows": 5, "quantity": 12})
-    frame = load_frame("online-retail", data_home=tmp_path, progress=False)
-    assert len(frame) == 5
-    assert str(frame["InvoiceDate"][0]) == "2010-12-01 08:26:00"
-    data = load_dataset("online-retail", data_home=tmp_path, progress=False)
+    card("online-retail", "/data.csv", statistics={"rows": 5, "quantity": 12})
+    frame = load_frame("online-retail", **here)
+    assert (len(frame), str(frame["InvoiceDate"][0])) == (5, "2010-12-01 08:26:00")
+    data = load_dataset("online-retail", **here)
     assert data.user_vocabulary[data.user_ids].tolist() == [17850, 12583]
-    assert data.item_vocabulary.tolist() == ["85123A"]
+    assert (data.item_vocabulary.tolist(), data.item_names) == (["85123A"], ("HOLDER, WHITE",))
     assert data.ratings.tolist() == [6, 2]
-    assert data.item_names == ("HOLDER, WHITE",)
     mixed = frame.astype({"CustomerID": float, "Quantity": float})  # as from a spreadsheet
-    mixed["InvoiceNo"] = [int(v) if v.isdigit() else v for v in mixed["InvoiceNo"]]
-    mixed["StockCode"] = [float(v) if v.isdigit() else v for v in mixed["StockCode"]]
+    for column, kind in (("InvoiceNo", int), ("StockCode", float)):
+        mixed[column] = [kind(v) if v.isdigit() else v for v in mixed[column]]
     report = "3 of 5 rows are dropped: 1 without a customer, 1 .*quantity.*, 1 .*, 1 .*product code"
     with pytest.warns(UserWarning, match=report):
         again = purchases_of(mixed)
@@ -328,7 +292,7 @@ def test_retail_from_uci(server, address, tmp_path):
         assert getattr(again, field).tolist() == getattr(data, field).tolist()
     path = tmp_path / "online-retail" / "online_retail.csv.gz"
     content = gzip.decompress(path.read_bytes())
-    for wrong, message in ((b",six,", "six"), (b",7,", "quantity is 13: expected 12")):
+    for wrong, word in ((b",six,", "six"), (b",7,", "quantity is 13: expected 12")):
         path.write_bytes(gzip.compress(content.replace(b",6,", wrong)))
-        with pytest.raises(CorruptFileError, match=message):
+        with pytest.raises(CorruptFileError, match=word):
             load_frame("online-retail", data_home=tmp_path)

@@ -1,7 +1,5 @@
 """The search keeps to its budget, tests once, and survives being killed."""
 
-from __future__ import annotations
-
 import functools
 import subprocess
 import sys
@@ -48,31 +46,26 @@ def test_the_choice_is_the_smallest_within_the_budget(account):
 
 
 def test_nothing_within_the_budget_is_a_result():
-    harsh = {"one": [[ReduceDimensions(1)]]}
-    found = search(recipes=harsh, max_quality_loss=0.001)
+    found = search(recipes={"one": [[ReduceDimensions(1)]]}, max_quality_loss=0.001)
     assert found.best is None and found.result is None and len(found.trials) == 1
     assert "no recipe within the budget" in repr(found)
 
 
 def test_test_users_are_seen_once_and_only_at_the_end(monkeypatch):
-    validation, test = hold_out_users(split(), 1 / 3)
-    assert not set(validation.test.user_ids) & set(test.test.user_ids)
-    assert len(validation.test) + len(test.test) == len(split().test)
-    judged, reports = [], []
+    validation, test = (one.test.user_ids for one in hold_out_users(split(), 1 / 3))
+    assert not set(validation) & set(test) and len({*validation, *test}) == len(split().test)
 
-    def spy(name, seen):
-        original = getattr(search_module, name)
+    def noting(original, users, *given, **options):
+        users.append(given[2].test.user_ids.tolist())
+        return original(*given, **options)
 
-        def noting(*arguments, **options):
-            seen.append(arguments[2].test.user_ids.tolist())
-            return original(*arguments, **options)
-
-        monkeypatch.setattr(search_module, name, noting)
-
-    spy("measure", judged), spy("compress", reports)
+    seen = {"measure": [], "compress": []}
+    for name, users in seen.items():
+        spy = functools.partial(noting, getattr(search_module, name), users)
+        monkeypatch.setattr(search_module, name, spy)
     search()
-    assert judged and all(users == validation.test.user_ids.tolist() for users in judged)
-    assert reports == [test.test.user_ids.tolist()]
+    assert seen["compress"] == [test.tolist()]
+    assert {*map(tuple, seen["measure"])} == {tuple(validation.tolist())}
 
 
 def test_bisection_finds_what_trying_all_finds():
@@ -102,20 +95,18 @@ def test_latency_as_the_objective():
 
 @pytest.mark.slow
 def test_a_killed_search_goes_on_where_it_was(tmp_path, monkeypatch):
-    checkpoint = tmp_path / "trials"
+    checkpoint, ran, write = tmp_path / "trials", [], search_module.write_file
     command = [sys.executable, __file__, str(checkpoint)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert all(process.stdout.readline() == "a trial\n" for _ in range(3))
         process.kill()
-    ran = []
-    write = search_module.write_file
     monkeypatch.setattr(search_module, "write_file", lambda *a: (ran.append(a), write(*a)))
     resumed, whole = search(recipes=None, checkpoint=checkpoint), search(recipes=None)
     for one, other in zip(resumed.trials, whole.trials, strict=True):  # the times are NaN
         assert vars(one) | {"p50_us": 0} == vars(other) | {"p50_us": 0}
     assert resumed.best.recipe == whole.best.recipe
-    assert 0 < len(ran) <= len(whole.trials) - 3
     before = len(ran)
+    assert 0 < before <= len(whole.trials) - 3
     search(recipes=None, checkpoint=checkpoint)
     assert len(ran) == before
 
@@ -123,31 +114,30 @@ def test_a_killed_search_goes_on_where_it_was(tmp_path, monkeypatch):
 def test_a_checkpoint_of_another_search_is_refused(tmp_path):
     checkpoint = tmp_path / "trials"
     search(checkpoint=checkpoint)
-    with pytest.raises(ValueError, match="another model, other data or settings"):
-        search(checkpoint=checkpoint, account="items")
-    damaged = checkpoint.read_bytes()[:-3]
-    for content, message in ((damaged, "damaged"), (b"hello", "no file of recsys_lib")):
+    whole = checkpoint.read_bytes()
+    for content, account, word in (
+        (whole, "items", "another model"),
+        (whole[:-3], "self-contained", "damaged"),
+        (b"hello", "self-contained", "no file of recsys_lib"),
+    ):
         checkpoint.write_bytes(content)
-        with pytest.raises(ValueError, match=message):
-            search(checkpoint=checkpoint)
+        with pytest.raises(ValueError, match=word):
+            search(checkpoint=checkpoint, account=account)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"recipes": {"fine": [[Quantize()]], "not": [[Quantize(), Quantize()]]}}, "one Quantize"),
+def test_refuses_before_any_recipe_is_run(monkeypatch):
+    monkeypatch.setattr(search_module, "measure", lambda *_: pytest.fail("ran"))
+    for options, word in (
+        ({"recipes": {"fine": [[Quantize()]], "not": [[Quantize()] * 2]}}, "one Quantize"),
         ({"recipes": {}}, "recipes"),
         ({"max_quality_loss": -0.1}, "max_quality_loss"),
         ({"max_quality_loss": 1.0}, "max_quality_loss"),
         ({"objective": "size"}, "objective"),
         ({"objective": "latency"}, "timer is None"),
         ({"validation_share": 1}, "share is 1"),
-    ],
-)
-def test_refuses_before_any_recipe_is_run(options, message, monkeypatch):
-    monkeypatch.setattr(search_module, "measure", lambda *_: pytest.fail("ran"))
-    with pytest.raises(ValueError, match=message):
-        search(**options)
+    ):
+        with pytest.raises(ValueError, match=word):
+            search(**options)
 
 
 if __name__ == "__main__":  # for test_a_killed_search_goes_on_where_it_was

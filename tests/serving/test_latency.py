@@ -1,7 +1,5 @@
 """Measuring: what is counted, what is refused, and that ratios come out right."""
 
-from __future__ import annotations
-
 import gc
 import itertools
 import time
@@ -15,7 +13,7 @@ from recsys_lib.serving import Latency, Machine, compare_latency, measure_latenc
 TOY = Machine(read_bytes_per_s=100.0, flops_per_s=10.0, hardware="toy")
 
 
-def test_calls_are_counted_and_warmup_is_not_timed():
+def test_calls_are_counted_and_neither_warmup_nor_garbage_collection_is_timed():
     calls = []
 
     def slow_at_first():
@@ -26,13 +24,10 @@ def test_calls_are_counted_and_warmup_is_not_timed():
     assert len(calls) == 28 and len(result.times_us) == 25
     assert 1000 <= result.times_us.min() <= result.p50_us < 100_000
     assert result.busy_cores < 0.9  # it sleeps
-    assert gc.isenabled() and not any(calls[3:])  # no garbage collection while the clock runs
-
-
-def test_garbage_collection_comes_back_after_an_error_and_stays_off_if_it_was():
+    assert gc.isenabled() and not any(calls[3:])
     with pytest.raises(ZeroDivisionError):
         measure_latency(lambda: 1 / 0, warmup=0, repeats=20)
-    assert gc.isenabled()
+    assert gc.isenabled()  # after an error too, but not if it was off before
     gc.disable()
     measure_latency(lambda: None, repeats=20)
     assert not gc.isenabled()
@@ -73,35 +68,30 @@ def test_functions_take_turns_and_the_first_changes():
     assert len(order) == 63
 
 
-@pytest.mark.parametrize(
-    ("measure", "arguments", "error", "message"),
-    [
+def test_refuses():
+    strided, measured, compared = np.ones((8, 8))[:, :4], {"function": dir}, {"f": dir}
+    few = {"functions": compared, "rounds": 3, "calls_per_round": 3}
+    for measure, arguments, error, word in (
         (measure_latency, {"function": 3}, TypeError, "call is of type int"),
-        (measure_latency, {"repeats": 19}, ValueError, "repeats"),
-        (measure_latency, {"warmup": -1}, ValueError, "warmup"),
-        (measure_latency, {"items_per_call": 0}, ValueError, "items_per_call"),
+        (measure_latency, measured | {"repeats": 19}, ValueError, "repeats"),
+        (measure_latency, measured | {"warmup": -1}, ValueError, "warmup"),
+        (measure_latency, measured | {"items_per_call": 0}, ValueError, "items_per_call"),
         (compare_latency, {"functions": {}}, ValueError, "functions"),
-        (compare_latency, {"baseline": "g"}, ValueError, "baseline"),
-        (compare_latency, {"rounds": 3, "calls_per_round": 3}, ValueError, "at least 20"),
+        (compare_latency, {"functions": compared, "baseline": "g"}, ValueError, "baseline"),
+        (compare_latency, few, ValueError, "at least 20"),
         (serving.read_bandwidth, {"table": np.ones(7, np.uint8)}, ValueError, "table has 7 bytes"),
-        (serving.read_bandwidth, {"table": np.ones((8, 8))[:, :4]}, ValueError, "contiguous"),
+        (serving.read_bandwidth, {"table": strided}, ValueError, "contiguous"),
         (roofline, {"num_bytes": -1, "machine": TOY}, ValueError, "num_bytes"),
         (serving.count_flops, {"model": np.ones(3)}, TypeError, "model"),
-    ],
-)
-def test_what_is_refused(measure, arguments, error, message):
-    default = {measure_latency: {"function": dir}, compare_latency: {"functions": {"f": dir}}}
-    with pytest.raises(error, match=message):
-        measure(**(default.get(measure, {}) | arguments))
+    ):
+        with pytest.raises(error, match=word):
+            measure(**arguments)
 
 
-def test_roofline_by_hand():
+def test_roofline_by_hand_and_a_machine_that_is_measured():
     memory, compute = roofline(200, 10, machine=TOY), roofline(100, 50, machine=TOY)
     assert (memory.seconds, memory.limit) == (2, "memory")
     assert (compute.seconds, compute.limit) == (5, "compute")
-
-
-def test_machine_is_measured():
     machine = serving.measure_machine(repeats=2, num_bytes=1 << 20)
     assert machine.read_bytes_per_s > 1e8 and machine.flops_per_s > 1e8
     assert machine.hardware == serving.hardware_line() and "\n" not in repr(machine)

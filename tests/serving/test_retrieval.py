@@ -1,14 +1,14 @@
 """TopKIndex gives the answer of an ordered list of all scores, whatever the vectors."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 
+import numba
 import numpy as np
 import pytest
 
 from recsys_lib.files import write_file
+from recsys_lib.serving import simd
 from recsys_lib.serving.retrieval import TopKIndex
 
 
@@ -45,6 +45,10 @@ KINDS = {
     "one dimension dominates": lambda rng, x: x * ([1000] + [1] * (x.shape[1] - 1)),
     "tiny": lambda rng, x: x * 1e-22,
     "large": lambda rng, x: x * 1e14,
+    "half are zero": lambda rng, x: x * (rng.random((len(x), 1)) < 0.5),
+    "equal": lambda rng, x: x[np.arange(len(x)) % 7],  # every vector many times, in all blocks
+    # A hundredth of a step of 8 bits apart, and ties.
+    "close": lambda rng, x: 1 + 1e-6 * rng.integers(0, 50, x.shape) * (np.arange(x.shape[1]) == 0),
 }
 
 
@@ -63,27 +67,6 @@ def test_exact_on_all_kinds_of_vectors(precision, kind, shape):
         assert_exact(index, items, users[:1], k)
 
 
-def test_items_closer_than_the_rounding_of_codes_are_told_apart(precision):
-    rng = np.random.default_rng(0)
-    items = np.ones((5000, 16), np.float32)
-    items[:, 0] += rng.integers(0, 50, 5000) * 1e-6  # a hundredth of a step of 8 bits, and ties
-    assert_exact(TopKIndex(items, precision), items, np.ones((2, 16), np.float32), 20)
-
-
-def test_zero_vectors_and_zero_users(precision):
-    items = vectors(0, 200, 8)
-    items[50:150] = 0
-    users = np.stack([np.zeros(8), -items[:50].sum(axis=0)])
-    assert_exact(TopKIndex(items, precision), items, users, 30)
-
-
-def test_equal_scores_come_by_lowest_id_across_blocks(precision):
-    items = np.tile(vectors(0, 7, 4), (100, 1))  # every vector a hundred times
-    index = TopKIndex(items, precision)
-    assert (np.diff(index.search(vectors(1, 1, 4), 150).item_ids[0, :100]) == 7).all()
-    assert_exact(index, items, vectors(2, 6, 4), 150)
-
-
 def test_exclusion(precision):
     items, users = vectors(0, 300, 12), vectors(1, 3, 12)
     index = TopKIndex(items, precision)
@@ -96,8 +79,8 @@ def test_exclusion(precision):
 
 @pytest.mark.parametrize(("num_items", "k"), [(40, 100), (3000, 512), (3000, 513), (3000, 5000)])
 def test_long_lists(precision, num_items, k):
-    items, users = vectors(0, num_items, 6), vectors(1, 2, 6)
-    assert_exact(TopKIndex(items, precision), items, users, k)
+    items = vectors(0, num_items, 6)
+    assert_exact(TopKIndex(items, precision), items, vectors(1, 2, 6), k)
 
 
 def test_batches_users_alone_and_threads_agree(precision):
@@ -125,18 +108,13 @@ def test_no_items_and_no_users(precision):
     assert repr(found) == "SearchResult(0 users, k = 2, rescored 0 a user)"
 
 
-def test_what_is_given_is_not_changed_and_not_kept(precision):
-    items, users = vectors(0, 100, 8), vectors(1, 2, 8)
+def test_what_is_given_is_of_any_type_and_order_and_not_changed_and_not_kept(precision):
+    items, users = np.asfortranarray(vectors(0, 100, 8).astype(np.float64)), vectors(1, 8, 2).T
     kept, users.flags.writeable = items.copy(), False
     index = TopKIndex(items, precision)
     np.testing.assert_array_equal(items, kept)
     items[:] = 0
     assert_exact(index, kept, users, 5)
-
-
-def test_other_number_types_and_orders_of_memory(precision):
-    items = np.asfortranarray(vectors(0, 200, 8).astype(np.float64))
-    assert_exact(TopKIndex(items, precision), items, vectors(1, 8, 4).T, 5)
     assert TopKIndex(np.arange(12).reshape(4, 3), precision).search([1, 0, 0], 1).scores == 9
 
 
@@ -155,43 +133,53 @@ def test_saved_loaded_damaged_and_foreign_files(tmp_path, precision):
     assert [file.name for file in tmp_path.iterdir()] == ["index"]
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e16, -1e30])
-def test_values_that_cannot_be_ranked_are_refused(bad):
-    with pytest.raises(ValueError, match=r"item_vectors\[1\] holds"):
-        TopKIndex([[1, 2], [3, bad]])
-    with pytest.raises(ValueError, match=r"user_vectors\[1\] holds"):
-        TopKIndex(np.eye(2)).search([[1, 2], [3, bad]])
-
-
 def test_refuses():
-    search = TopKIndex(np.eye(3)).search
-    for call, error, message in (
+    search, bad = TopKIndex(np.eye(3)).search, (np.nan, np.inf, -np.inf, 1e16, -1e30)
+    rows, row = [np.array([[1, 2, 4], [3, 0, value]]) for value in bad], np.ones(3)
+    for call, error, word in (
+        *((lambda x=x: TopKIndex(x), ValueError, r"item_vectors\[1\] holds") for x in rows),
+        *((lambda x=x: search(x), ValueError, r"user_vectors\[1\] holds") for x in rows),
         (lambda: TopKIndex(np.ones((3, 0))), ValueError, "item_vectors"),
         (lambda: TopKIndex([[1j]]), TypeError, "item_vectors"),
         (lambda: TopKIndex(np.eye(3), "int4"), ValueError, "precision"),
         (lambda: TopKIndex(np.eye(3), num_threads=0), ValueError, "num_threads"),
         (lambda: search(np.ones(4)), ValueError, "user_vectors has dimension 4"),
-        (lambda: search(np.ones(3), 0), ValueError, "k is 0"),
-        (lambda: search(np.ones(3), 1.0), TypeError, "k is 1.0"),
-        (lambda: search(np.ones(3), exclude=[[0], [1]]), ValueError, "exclude has 2 lists"),
-        (lambda: search(np.ones(3), exclude=[[3]]), ValueError, "exclude.* holds 3"),
-        (lambda: search(np.ones(3), exclude=[[0.5]]), TypeError, "exclude"),
-        (lambda: search(np.ones(3), exclude=7), TypeError, "exclude"),
+        (lambda: search(row, 0), ValueError, "k is 0"),
+        (lambda: search(row, 1.0), TypeError, "k is 1.0"),
+        (lambda: search(row, exclude=[[0], [1]]), ValueError, "exclude has 2 lists"),
+        (lambda: search(row, exclude=[[3]]), ValueError, "exclude.* holds 3"),
+        (lambda: search(row, exclude=[[0.5]]), TypeError, "exclude"),
+        (lambda: search(row, exclude=7), TypeError, "exclude"),
     ):
-        with pytest.raises(error, match=message):
+        with pytest.raises(error, match=word):
             call()
+
+
+@pytest.mark.parametrize("emit", ["dot4_portable", "dot4_vnni"])
+def test_byte_dot_product_both_ways(emit):
+    if emit == "dot4_vnni" and not simd.has_byte_dot_product():
+        pytest.skip("this processor has no AVX-512 VNNI")
+    zeros, load, splat, at_least = simd.zeros, simd.load_bytes, simd.splat4, simd.at_least
+    store, dot4 = simd.store, simd.make_dot4(getattr(simd, emit))
+
+    @numba.njit
+    def reach(codes, query, bound, result):
+        sums = dot4(zeros(), load(codes, 0), splat(query, 0))
+        store(sums, result, 2)
+        return at_least(sums, np.int32(bound))
+
+    codes = np.random.default_rng(0).integers(0, 256, 64).astype(np.uint8)
+    codes[:8] = 255
+    for query in ([-128] * 4, [127] * 4, [-1, 5, 0, 99]):
+        signed, stored = np.array(query, np.int8), np.zeros(20, np.int32)
+        sums = codes.reshape(16, 4).astype(int) @ signed.astype(int)
+        for bound in (*sums[:3], sums.min(), sums.max() + 1):
+            bits = reach(codes, signed, bound, stored)
+            assert [(bits >> lane) & 1 for lane in range(16)] == (sums >= bound).tolist()
+            np.testing.assert_array_equal(stored, [0, 0, *sums, 0, 0])
 
 
 def test_import_is_light():
     heavy = "[m for m in ('numba', 'tensorflow', 'keras', 'faiss') if m in sys.modules]"
     code = f"import sys, recsys_lib.serving; print({heavy})"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
-
-
-@pytest.mark.slow
-def test_exact_on_vectors_of_a_real_model(precision, real_data):
-    from recsys_lib.models import IALS
-
-    model = IALS(embedding_dim=32, epochs=3).fit(real_data("ncf-ml-1m").train)
-    users = model.user_vectors[:500]
-    assert_exact(TopKIndex(model.item_vectors, precision), model.item_vectors, users, 10)

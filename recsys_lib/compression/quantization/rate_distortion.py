@@ -75,7 +75,7 @@ class RateDistortion:
         straight-through gradient; Hinton, Vinyals & Dean, 1503.02531, for the distortion.
 
     Example:
-        >>> from recsys_lib.compression.quantization import quantize
+        >>> from recsys_lib.compression.quantization import RateDistortion, quantize
         >>> from recsys_lib.models import IALS
         >>> pairs = [(u, i) for u in range(40) for i in range(30) if (u + i) % 3 == 0]
         >>> train = Interactions(*np.array(pairs).T)

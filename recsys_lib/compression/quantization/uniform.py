@@ -263,11 +263,11 @@ def find_range(
     return low, high
 
 
-def squared_error(groups: Floats, low: Floats, high: Floats, levels: int) -> Floats:
+def rounding_error(groups: Floats, low: Floats, high: Floats, levels: int) -> Floats:
     """Return the sum of squared rounding errors of each group for a range cut in ``levels`` steps.
 
     Example:
-        >>> squared_error(np.float32([[0, 1, 2.5]]), np.float32([0]), np.float32([2]), 2).tolist()
+        >>> rounding_error(np.float32([[0, 1, 2.5]]), np.float32([0]), np.float32([2]), 2).tolist()
         [0.25]
     """
     size = (high - low) / np.float32(levels)
@@ -285,16 +285,16 @@ def _smallest_error(
     groups: Floats, low: Floats, high: Floats, levels: int, symmetric: bool
 ) -> tuple[Floats, Floats]:
     best_low, best_high = low, high
-    best = squared_error(groups, low, high, levels)
+    best = rounding_error(groups, low, high, levels)
     step = (high - low) * _STEP
     half_step = step * np.float32(0.5)
     for _ in range(_SEARCH_STEPS):
         if symmetric:
             low, high = low + half_step, high - half_step
-            error = squared_error(groups, low, high, levels)
+            error = rounding_error(groups, low, high, levels)
         else:
-            from_below = squared_error(groups, low + step, high, levels)
-            from_above = squared_error(groups, low, high - step, levels)
+            from_below = rounding_error(groups, low + step, high, levels)
+            from_above = rounding_error(groups, low, high - step, levels)
             below = from_below < from_above
             low, high = np.where(below, low + step, low), np.where(below, high, high - step)
             error = np.minimum(from_below, from_above)

@@ -19,8 +19,8 @@ from recsys_lib.training import KerasRecommender
 
 DATA = make_synthetic(SyntheticConfig("video", 120, 90, 22.5), seed=3)
 TEACHER = IALS(embedding_dim=16, l2=0.05).fit(DATA)
-CONFIG = RatingModelConfig("dot_product", DATA.num_users, DATA.num_items, embedding_dim=8)
-USERS = np.arange(DATA.num_users)
+CONFIG = RatingModelConfig("dot_product", 120, 90, embedding_dim=8)
+USERS = np.arange(120)
 METHODS = [
     kd.SoftLabels(0.8, temperature=2.0, standardize=True),
     kd.SoftLabels(0.8, num_candidates=40, standardize=True),
@@ -62,39 +62,34 @@ def test_with_weight_zero_it_is_plain_training_to_the_bit(alone):
     assert_same(taught.keras_model.get_weights(), alone.keras_model.get_weights())
 
 
+def moves(*methods, epochs=1):
+    """How far plain SGD over all the data at once moves each of the student's weights."""
+    settings = options(optimizer=keras.optimizers.SGD(1.0), epochs=epochs, batch_size=len(DATA))
+    model = distill(TEACHER, CONFIG, DATA, *methods, **settings).model.keras_model
+    start = build_rating_model(CONFIG).get_weights()
+    return [a - b for a, b in zip(model.get_weights(), start, strict=True)]
+
+
 def test_the_loss_is_the_weighted_sum():
-    """One update of plain SGD moves by (1 - w) times one gradient plus w times the other."""
-
-    def moved(*methods):
-        sgd = keras.optimizers.SGD(1.0)
-        settings = options(optimizer=sgd, epochs=1, batch_size=len(DATA))
-        model = distill(TEACHER, CONFIG, DATA, *methods, **settings).model.keras_model
-        start = build_rating_model(CONFIG).get_weights()
-        return [a - b for a, b in zip(model.get_weights(), start, strict=True)]
-
-    labels, teacher, mixed = (moved(kd.SoftLabels(weight=w)) for w in (0.0, 1.0, 0.3))
+    """One update moves by (1 - w) times one gradient plus w times the other."""
+    labels, teacher, mixed = (moves(kd.SoftLabels(weight=w)) for w in (0.0, 1.0, 0.3))
     sums = [0.7 * a + 0.3 * b for a, b in zip(labels, teacher, strict=True)]
     assert_same(mixed, sums, atol=2e-6)
-    assert_same(moved(kd.SoftLabels(weight=0.3), kd.DistillationExperts(weight=0.0)), mixed)
+    assert_same(moves(kd.SoftLabels(weight=0.3), kd.DistillationExperts(weight=0.0)), mixed)
 
 
 def test_items_drawn_for_each_update_are_other_ones_and_all_are_the_catalogue():
     def moved(items, epochs=1):
-        method = kd.SoftLabels(weight=1.0, users_per_update=32, items_per_update=items)
-        settings = options(optimizer=keras.optimizers.SGD(1.0), batch_size=len(DATA))
-        settings |= {"epochs": epochs}
-        taught = distill(TEACHER, CONFIG, DATA, method, **settings).model
-        start = build_rating_model(CONFIG).get_weights()[1]
-        return taught.keras_model.get_weights()[1] - start  # of the items
+        return moves(kd.SoftLabels(1.0, users_per_update=32, items_per_update=items), epochs=epochs)
 
-    np.testing.assert_allclose(moved(90), moved(None), atol=1e-6)
-    touched = [(np.abs(moved(10, epochs=n)) > 0).any(axis=1).sum() for n in (1, 4)]
+    np.testing.assert_allclose(moved(90)[1], moved(None)[1], atol=1e-6)
+    touched = [(np.abs(moved(10, epochs=n)[1]) > 0).any(axis=1).sum() for n in (1, 4)]
     assert touched[0] == 10 < touched[1] <= 40
 
 
 @pytest.mark.parametrize("kind", ["two_tower", "neumf"])
 def test_any_keras_student_is_taught_over_the_whole_catalogue(kind):
-    config = RatingModelConfig(kind, DATA.num_users, DATA.num_items, embedding_dim=4)
+    config = RatingModelConfig(kind, 120, 90, embedding_dim=4)
     method = kd.SoftLabels(weight=1.0, standardize=True, users_per_update=32)
     run = distill(TEACHER, config, DATA, method, **options(epochs=10))
     assert run.history.loss[-1] < 0.8 * run.history.loss[0]
@@ -181,8 +176,8 @@ def test_settings_out_of_range_are_refused(method, setting):
 @pytest.mark.parametrize("one", [*METHODS, kd.MeanTeacher(), kd.WeightAveraging()])
 def test_numpy_numbers_are_kept_as_plain_ones(one):
     plain = {name: value for name, value in vars(one).items() if type(value) in (int, float)}
-    kept = vars(type(one)(**{name: np.array(value)[()] for name, value in plain.items()}))
-    assert [repr(kept[n]) for n in plain] == [repr(value) for value in plain.values()]
+    kept = type(one)(**{name: np.array(value)[()] for name, value in plain.items()})
+    assert repr([vars(kept)[name] for name in plain]) == repr(list(plain.values()))
 
 
 HALF, NEUMF = kd.SoftLabels(weight=0.6), RatingModelConfig("neumf", 120, 90)
