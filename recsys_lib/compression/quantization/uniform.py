@@ -113,23 +113,21 @@ class UniformQuantization:
         groups, shape = _groups(array, self.granularity)
         ends = find_range(groups, self.bits, symmetric=self.symmetric, search=self.scale_search)
         low, high = (end.astype(np.float64).reshape(shape) for end in ends)
-        offset: NDArray[Any] | None = None
+        offset: Array | None = None
+        top = 2**self.bits - (2 if self.symmetric else 1)
         if self.symmetric:
-            zero_point = 2 ** (self.bits - 1) - 1
-            scale, top = _outwards(high / zero_point, self.scale_dtype), 2 * zero_point
-            codes = _divide(array, scale) + zero_point
+            scale = _outwards(high / (top // 2), self.scale_dtype)
+            codes = _divide(array, scale) + top // 2
+        elif self.exact_zero:
+            low, high = np.minimum(low, 0), np.maximum(high, 0)
+            scale = _outwards((high - low) / top, self.scale_dtype)
+            zero = np.rint(_divide(-low.astype(np.float32), scale))
+            offset = np.clip(zero, 0, top).astype(np.uint8)
+            codes = _divide(array, scale) + offset
         else:
-            top = 2**self.bits - 1
-            if self.exact_zero:
-                low, high = np.minimum(low, 0), np.maximum(high, 0)
-                scale = _outwards((high - low) / top, self.scale_dtype)
-                offset = np.clip(np.rint(_divide(-low.astype(np.float32), scale)), 0, top)
-                offset = offset.astype(np.uint8)
-                codes = _divide(array, scale) + offset
-            else:
-                offset = -_outwards(-low, self.scale_dtype)
-                scale = _outwards((high - offset.astype(np.float64)) / top, self.scale_dtype)
-                codes = _divide(array - offset.astype(np.float32), scale)
+            offset = -_outwards(-low, self.scale_dtype)
+            scale = _outwards((high - offset.astype(np.float64)) / top, self.scale_dtype)
+            codes = _divide(array - offset.astype(np.float32), scale)
         np.clip(np.rint(codes, out=codes), 0, top, out=codes)
         return UniformTensor(codes.astype(np.uint8), scale, offset, self)
 

@@ -347,20 +347,16 @@ def test_the_spectrum_gets_more_bits_where_it_is_larger():
     assert errors[0] < errors[1] / 4
 
 
-class Scores:
-    """Scores as they are, and a number for each user more."""
-
-    def __init__(self, factor, shift):
-        self.factor, self.shift = factor, shift
-
-    def score(self, users, items):
-        return self.factor * IALS_16.score(users, items) + self.shift * np.asarray(users)
+CONSTANT = Factors(np.zeros((30, 16), np.float32), IALS_16.user_vectors)
 
 
 def test_score_error_ignores_what_changes_no_ranking():
-    loss = score_error(IALS_16, [1, 2, 3], [4, 5, 6])
-    assert loss(Scores(1, 10)) == pytest.approx(0, abs=1e-10)
-    assert loss(Scores(0, 10)) == pytest.approx(1)
+    loss, more = score_error(IALS_16, [1, 2, 3], [4, 5, 6]), np.arange(40, dtype=np.float32)
+    shifted = Factors(
+        IALS_16.item_vectors, IALS_16.user_vectors, user_biases=more, item_biases=0 * more[:30]
+    )
+    assert loss(shifted) == pytest.approx(0, abs=1e-8)
+    assert loss(CONSTANT) == pytest.approx(1)
 
 
 @settings(deadline=None, max_examples=60)
@@ -434,7 +430,7 @@ def quantized(config, broken=False, **options):
         (measure((4, 2)), ValueError, "bits is"),
         (measure(model=IALS()), RuntimeError, "fit"),
         (lambda: score_error(IALS_16, [1], [2]), ValueError, "item_ids"),
-        (lambda: score_error(Scores(0, 1), [1], [2, 3]), ValueError, "the same score"),
+        (lambda: score_error(CONSTANT, [1], [2, 3]), ValueError, "the same score"),
         (lambda: allocate_bits(MEASURED, 46), ValueError, "budget_bytes is 46: .* 47"),
         (lambda: uniform_bits(MEASURED, 8), ValueError, "bits is 8: expected one of 2, 3"),
     ],
