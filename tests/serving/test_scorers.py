@@ -153,20 +153,17 @@ def swapped(layers):
     return model
 
 
-@pytest.mark.parametrize(
-    ("make", "precision", "word"),
-    [
-        (swapped, "float32", "off by"),
-        (lambda _: make_model("mlp_ranker", scale=np.nan), "float32", "user_embedding.* NaN"),
-        (lambda _: make_model("mlp_ranker", activation="gelu"), "float32", "gelu"),
-        (lambda _: make_model("mlp_ranker", activation="tanh"), "int8", "with relu"),
-        (lambda _: make_model("two_tower"), "int8", "mlp_ranker or neumf"),
-        (lambda _: make_model("mlp_ranker"), "int4", "precision is 'int4'"),
-    ],
-)
-def test_refuses_models_that_cannot_be_served(make, precision, word):
-    with pytest.raises(ValueError, match=word):
-        CandidateScorer(make(keras.layers), precision=precision)
+def test_refuses_models_that_cannot_be_served():
+    for make, precision, word in (
+        (lambda: swapped(keras.layers), "float32", "off by"),
+        (lambda: make_model("mlp_ranker", scale=np.nan), "float32", "user_embedding.* NaN"),
+        (lambda: make_model("mlp_ranker", activation="gelu"), "float32", "gelu"),
+        (lambda: make_model("mlp_ranker", activation="tanh"), "int8", "with relu"),
+        (lambda: make_model("two_tower"), "int8", "mlp_ranker or neumf"),
+        (lambda: make_model("mlp_ranker"), "int4", "precision is 'int4'"),
+    ):
+        with pytest.raises(ValueError, match=word):
+            CandidateScorer(make(), precision=precision)
 
 
 def operations(path):
