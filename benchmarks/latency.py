@@ -50,12 +50,13 @@ def pairs(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 def export_all(kind: str, folder: str) -> None:
     """Write what the other processes read."""
-    from recsys_lib.serving import export_litert, export_onnx
+    from recsys_lib.serving import export_litert, export_onnx, export_saved_model
 
     model, random = build(kind), np.random.default_rng(1)
     calibration = random.integers(0, NUM_USERS, 500), random.integers(0, NUM_ITEMS, 500)
     for quantization in (None, "dynamic", "int8", "int16x8"):
         export_litert(model, f"{folder}/{kind}.{quantization}.tflite", quantization, calibration)
+    export_saved_model(model, f"{folder}/{kind}.saved_model")
     np.savez(f"{folder}/{kind}.npz", *model.get_weights())
     if importlib.util.find_spec("tf2onnx") is None:
         return
@@ -103,6 +104,14 @@ def keras_rows(kind: str, folder: str, threads: int) -> Iterator[tuple[str, Run]
         lambda u, i: model([u, i], training=False), autograph=False, jit_compile=True
     )
     yield "XLA", lambda u, i: compiled(tf.constant(u), tf.constant(i)).numpy()
+    served = tf.saved_model.load(f"{folder}/{kind}.saved_model").signatures["serving_default"]
+    names = sorted(served.structured_input_signature[1], key=lambda name: "user" not in name)
+    yield (
+        "SavedModel",
+        lambda u, i: next(
+            iter(served(**dict(zip(names, map(tf.constant, (u, i)), strict=True))).values())
+        ).numpy(),
+    )
 
 
 def litert_rows(kind: str, folder: str, threads: int) -> Iterator[tuple[str, Run]]:

@@ -186,9 +186,7 @@ class CompressedModel:
     def __repr__(self) -> str:
         return f"CompressedModel({type(self.model).__name__}, {self.report!r})"
 
-    @cached_property
-    def _scorer(self) -> Any:
-        return scorer_of(self.model)
+    _scorer = cached_property(lambda self: scorer_of(self.model))
 
 
 def scorer_of(model: Any) -> Any:

@@ -248,7 +248,7 @@ def quantization_aware_twin(model: Any, data: Interactions, config: TfmotQuantiz
         TypeError: config is of type dict: expected TfmotQuantization
     """
     check_type("config", config, (TfmotQuantization,))
-    layers = list(_chosen_layers(model, data, config.layers))
+    layers = _chosen_layers(model, data, config.layers)
     if config.layers is None:
         layers += [la.name for la in keras_model(model).layers if type(la).__name__ in _JOINING]
     quantization, layer_config = _load_tfmot().quantization.keras, _layer_config_class()
@@ -335,16 +335,15 @@ def twin_weights(twin: Any) -> dict[str, NDArray[np.float32]]:
     return weights
 
 
-def _chosen_layers(model: Any, data: Any, layers: Sequence[str] | None) -> dict[str, str]:
-    """Return the layers to act on and the weight in each; the data has to fit the model."""
+def _chosen_layers(model: Any, data: Any, layers: Sequence[str] | None) -> list[str]:
+    """Return the layers to act on; the data has to fit the model."""
     shape = read_config(model)
     check_data(data, shape.num_users, shape.num_items)
-    kinds = {layer.name: type(layer).__name__ for layer in keras_model(model).layers}
-    able = {n: f"{n}/{_WEIGHT_OF[kind]}" for n, kind in kinds.items() if kind in _WEIGHT_OF}
+    able = [la.name for la in keras_model(model).layers if type(la).__name__ in _WEIGHT_OF]
     if isinstance(layers, str) or (layers is not None and not layers):
         raise ValueError(f"layers is {layers!r}: expected some names, or None for all")
     check_names("layers", layers or able, able)
-    return {name: able[name] for name in layers or able}
+    return list(layers or able)
 
 
 def _wrap_layers(twin: Any, wrap: Callable[[Any], Any], names: Collection[str]) -> Any:

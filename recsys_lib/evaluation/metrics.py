@@ -14,14 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import (
-    Ids,
-    check_choice,
-    check_k,
-    check_number,
-    check_shape,
-    check_weights,
-)
+from recsys_lib.checks import Ids, check_choice, check_k, check_number, check_shape, check_weights
 
 Doubles = NDArray[np.float64]
 METRICS = ("hit_rate", "ndcg", "recall")

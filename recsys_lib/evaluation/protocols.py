@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import Ids, check_k, check_shape
+from recsys_lib.checks import Ids, check_number, check_shape
 from recsys_lib.data.interactions import Interactions
 from recsys_lib.data.splits import Split, check_parts
 from recsys_lib.evaluation.metrics import (
@@ -78,7 +78,7 @@ def evaluate_leave_one_out(model: Scorer, split: Split, k: int = 10) -> RankingR
     if split.negatives is None:
         raise ValueError("split.negatives is None: expected some, such as from sample_negatives")
     num_candidates, test = 1 + split.negatives.shape[1], split.test
-    _check_length(k, num_candidates)
+    k = check_number("k", k, 1, num_candidates, integer=True)
     hits = np.zeros((len(test), k))
     batch = max(1, _PAIRS_PER_BATCH // num_candidates)
     for start in range(0, len(test), batch):
@@ -193,11 +193,6 @@ def evaluate_ratings(
     return RatingResult(rmse(test.ratings, predicted), mae(test.ratings, predicted), len(test))
 
 
-def _check_length(k: int, num_candidates: int) -> None:
-    if check_k(k) > num_candidates:
-        raise ValueError(f"k is {k}: expected at most {num_candidates}, the number of candidates")
-
-
 def _scores(model: Scorer, user_ids: Ids, item_ids: Ids) -> Scores:
     return _checked(model.score(user_ids, item_ids), "model.score", (len(user_ids),))
 
@@ -211,9 +206,8 @@ def _rank_catalogue(
     score_rows: Callable[[Ids], Scores], seen: Any, relevant: Any, k: int, protocol: str
 ) -> RankingResult:
     """Rank all items but those seen for each user who has relevant ones, in batches of users."""
-    num_items = relevant.shape[1]
-    _check_length(k, num_items)
-    num_relevant = np.diff(relevant.indptr)
+    num_items, num_relevant = relevant.shape[1], np.diff(relevant.indptr)
+    k = check_number("k", k, 1, num_items, integer=True)
     users = np.flatnonzero(num_relevant)
     hits = np.zeros((len(users), k))
     batch = max(1, _PAIRS_PER_BATCH // num_items)

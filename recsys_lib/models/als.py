@@ -25,13 +25,14 @@ class _AlternatingLeastSquares(Factors):
 
     def __init__(
         self,
-        embedding_dim: int,
-        epochs: int,
-        l2: float,
-        init_std: float,
-        seed: int,
-        solver: str,
-        progress: bool,
+        embedding_dim: int = 32,
+        epochs: int = 15,
+        l2: float = 0.12,
+        init_std: float = 0.1,
+        seed: int = 0,
+        *,
+        solver: str = "conjugate_gradient",
+        progress: bool = False,
     ) -> None:
         self.embedding_dim = check_number("embedding_dim", embedding_dim, 1, integer=True)
         self.epochs = check_number("epochs", epochs, 1, integer=True)
@@ -115,7 +116,9 @@ class IALS(_AlternatingLeastSquares):
         solver: str = "conjugate_gradient",
         progress: bool = False,
     ) -> None:
-        super().__init__(embedding_dim, epochs, l2, init_std, seed, solver, progress)
+        super().__init__(
+            embedding_dim, epochs, l2, init_std, seed, solver=solver, progress=progress
+        )
         self.unobserved_weight = check_number("unobserved_weight", unobserved_weight, 0)
         self.how_to_fold_in = FoldIn(self.l2, self.unobserved_weight)
 
@@ -182,19 +185,6 @@ class ALS(_AlternatingLeastSquares):
         >>> model.score([0, 0, 1], [0, 2, 1]).round(1).tolist()
         [5.0, 1.0, 3.0]
     """
-
-    def __init__(
-        self,
-        embedding_dim: int = 32,
-        epochs: int = 15,
-        l2: float = 0.12,
-        init_std: float = 0.1,
-        seed: int = 0,
-        *,
-        solver: str = "conjugate_gradient",
-        progress: bool = False,
-    ) -> None:
-        super().__init__(embedding_dim, epochs, l2, init_std, seed, solver, progress)
 
     def _fit(self, interactions: Interactions) -> None:
         if interactions.ratings is None:

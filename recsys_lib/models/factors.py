@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import Floats, Ids, check_number, check_shape, check_weights
+from recsys_lib.checks import Floats, Ids, check_number, check_shape, check_weights, store_numbers
 from recsys_lib.data import Interactions
 from recsys_lib.files import known_settings
 from recsys_lib.models.base import Recommender
@@ -38,8 +38,7 @@ class FoldIn:
     unobserved_weight: float
 
     def __post_init__(self) -> None:
-        for name in ("l2", "unobserved_weight"):
-            object.__setattr__(self, name, check_number(name, getattr(self, name), 0))
+        store_numbers(self, 0, "l2", "unobserved_weight")
 
 
 class Factors(Recommender):
@@ -197,8 +196,7 @@ class Factors(Recommender):
         # Finding the BLAS libraries of a process takes longer than a request of one user.
         with one_blas_thread() if len(rows) > _MANY_ROWS else nullcontext():
             for row in rows:
-                met = matrix.indices[matrix.indptr[row] : matrix.indptr[row + 1]]
-                users[row] = self._solve_one(met)
+                users[row] = self._solve_one(matrix.indices[slice(*matrix.indptr[row : row + 2])])
         return users
 
     def _solve_one(self, met: NDArray[np.integer]) -> Floats:

@@ -48,10 +48,7 @@ def one_blas_thread() -> Iterator[None]:
 
 
 def solve_rows(
-    matrix: csr_matrix,
-    features: Floats,
-    ridge: Floats,
-    common: Floats | None = None,
+    matrix: csr_matrix, features: Floats, ridge: Floats, common: Floats | None = None
 ) -> Floats:
     """Fit one vector per row of a sparse matrix to the entries that the row has.
 

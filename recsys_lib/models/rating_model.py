@@ -10,7 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from recsys_lib.checks import Floats, check_choice, check_number, check_process, check_type
+from recsys_lib.checks import (
+    Floats,
+    check_choice,
+    check_number,
+    check_process,
+    check_type,
+    store_numbers,
+)
 
 _SIDES = ("user", "item")
 # The hidden layers of each kind when none are named; () means that the kind has none.
@@ -82,16 +89,11 @@ class RatingModelConfig:
         units = tuple(check_number("hidden_units", width, 1, integer=True) for width in given)
         if bool(units) != bool(default):
             raise ValueError(f"hidden_units is {units} for {self.kind}: expected {default}")
-        settings = {
-            "hidden_units": units,
-            "global_bias": check_number("global_bias", self.global_bias, -np.inf),
-            "init_std": check_number("init_std", self.init_std, 0, include_low=False),
-            "seed": check_number("seed", self.seed, 0, integer=True),
-        }
-        for name in ("num_users", "num_items", "embedding_dim"):
-            settings[name] = check_number(name, getattr(self, name), 1, integer=True)
-        for name, value in settings.items():
-            object.__setattr__(self, name, value)
+        object.__setattr__(self, "hidden_units", units)
+        store_numbers(self, 1, "num_users", "num_items", "embedding_dim", integer=True)
+        store_numbers(self, -np.inf, "global_bias")
+        store_numbers(self, 0, "init_std", include_low=False)
+        store_numbers(self, 0, "seed", integer=True)
 
 
 def build_rating_model(config: RatingModelConfig, keras: ModuleType | None = None) -> Any:

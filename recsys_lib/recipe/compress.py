@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recsys_lib.checks import check_choice, check_counts, check_type
+from recsys_lib.checks import check_choice, check_counts, check_k, check_type
 from recsys_lib.compression.compressed import CompressedModel
 from recsys_lib.compression.files import ACCOUNTS, save_compressed
 from recsys_lib.compression.quantization.rate_distortion import check_teacher
@@ -154,7 +154,7 @@ def compress(
     """
     if timer is not None and not callable(timer):
         raise TypeError(f"timer is {timer!r}: expected compare_latency")
-    factors, steps = prepare(model, recipe, data, account)
+    k, (factors, steps) = check_k(k), prepare(model, recipe, data, account)
     state = start(factors)
     measured = [measure(state.compressed, account, data, k)]
     for step in steps:

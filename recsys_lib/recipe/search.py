@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recsys_lib.checks import check_choice, check_sparsity
+from recsys_lib.checks import check_choice, check_k, check_sparsity
 from recsys_lib.compression import named_weights
 from recsys_lib.compression.quantization import (
     EntropyCoding,
@@ -177,7 +177,7 @@ def search_recipe(
     from tqdm.auto import tqdm
 
     check_choice("objective", objective, ("bytes", "latency"))
-    max_quality_loss = check_sparsity(max_quality_loss, "max_quality_loss")
+    k, max_quality_loss = check_k(k), check_sparsity(max_quality_loss, "max_quality_loss")
     if objective == "latency" and timer is None:
         raise ValueError("timer is None: expected compare_latency for the objective 'latency'")
     factors = as_factors(model)

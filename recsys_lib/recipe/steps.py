@@ -112,7 +112,8 @@ class ReduceDimensions:
     axes: str = "principal"
 
     def __post_init__(self) -> None:
-        DimensionReduction(self.embedding_dim, self.axes)  # checks both
+        config = DimensionReduction(self.embedding_dim, self.axes)  # checks both
+        object.__setattr__(self, "embedding_dim", config.embedding_dim)
 
     @property
     def name(self) -> str:

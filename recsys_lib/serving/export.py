@@ -272,7 +272,7 @@ def plain_lookups(model: Any) -> Any:
 
     def clone(layer: Any) -> Any:
         config, quantized = layer.get_config(), getattr(layer, "quantization_mode", None)
-        if not quantized and layer.compute_dtype != "float32":
+        if not quantized and getattr(layer, "compute_dtype", "float32") != "float32":
             config["dtype"] = "float32"
         plain = type(layer) is embedding and not quantized
         return (Lookup if plain else type(layer)).from_config(config)

@@ -85,13 +85,13 @@ def load_checkpoint(path: str | os.PathLike[str], settings: dict[str, Any]) -> T
             change = f"{name} was {saved.get(name)}, now it is {settings.get(name)}"
             raise ValueError(f"checkpoint {path} belongs to another run: {change}")
 
-    parts = [
+    model, optimizer, best = (
         [arrays[f"{part}.{number}"] for number in range(sum(k.startswith(part) for k in arrays))]
         for part in ("model", "optimizer", "best")
-    ]
+    )
     course: dict[str, Any] = header["history"]
     lists = {name: tuple(values) for name, values in course.items() if isinstance(values, list)}
-    return TrainingState(*parts, History(**course | lists))
+    return TrainingState(model, optimizer, best, History(**course | lists))
 
 
 def fingerprint(*parts: Any) -> str:

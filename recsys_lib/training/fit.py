@@ -15,23 +15,10 @@ from numpy.typing import NDArray
 
 from recsys_lib.checks import check_choice, check_number, check_process, check_type
 from recsys_lib.data import Interactions
+from recsys_lib.training import checks, loop
 from recsys_lib.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
-from recsys_lib.training.checks import (
-    check_model,
-    jit_pays,
-    own_optimizer,
-    run_settings,
-    uses_averages,
-)
 from recsys_lib.training.history import History, progress_bar, scalar_writer
-from recsys_lib.training.loop import (
-    OBJECTIVES,
-    Batch,
-    EpochResult,
-    compile_epoch,
-    num_drawn,
-    trained_variables,
-)
+from recsys_lib.training.loop import Batch, EpochResult
 from recsys_lib.training.sampling import epoch_order
 from recsys_lib.training.validation import LOWER_IS_BETTER, Validation, make_validator
 
@@ -135,8 +122,8 @@ def fit(
     check_process()
     check_type("interactions", interactions, (Interactions,), " (of a Split, pass .train)")
     many = check_number("negatives_per_positive", negatives_per_positive, 1, integer=True)
-    loop: dict[str, Any] = {
-        "objective": check_choice("objective", objective, OBJECTIVES),
+    run_options: dict[str, Any] = {
+        "objective": check_choice("objective", objective, loop.OBJECTIVES),
         "batch_size": check_number("batch_size", batch_size, 1, integer=True),
         "negatives_per_positive": many,
         "l2": check_number("l2", l2, 0),
@@ -146,10 +133,10 @@ def fit(
     }
     if objective == "squared_error" and interactions.ratings is None:
         raise ValueError("interactions has no ratings: expected some, or another objective")
-    if extra_loss is None and loop["objective_weight"] != 1:
+    if extra_loss is None and run_options["objective_weight"] != 1:
         raise ValueError(f"objective_weight is {objective_weight}, but there is no extra_loss")
     epochs = check_number("epochs", epochs, 1, integer=True)
-    optimizer = own_optimizer(optimizer)
+    optimizer = checks.own_optimizer(optimizer)
     judged = None  # the name of the metric, where there is one
     if validation is not None:
         default = "rmse" if objective == "squared_error" else "ndcg"
@@ -158,7 +145,7 @@ def fit(
             lower_is_better = LOWER_IS_BETTER.get(judged)
     if patience is not None:
         patience = check_number("patience", patience, 1, integer=True)
-        if validation is None or uses_averages(optimizer):
+        if validation is None or checks.uses_averages(optimizer):
             # The weights of the best epoch and the averages at the end exclude each other.
             raise ValueError(f"patience is {patience}: expected a validation, and no use_ema=True")
         if lower_is_better is None:
@@ -166,26 +153,28 @@ def fit(
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and not path.parent.is_dir():
         raise FileNotFoundError(f"checkpoint is {path}: expected an existing folder {path.parent}")
-    check_model(model, interactions)
+    checks.check_model(model, interactions)
     if validation is not None:
         validate = make_validator(validation, str(judged), model, interactions)
     if jit_compile is None:
-        num_gathered = loop["batch_size"] * (1 + num_drawn(objective, many))
-        jit_compile = jit_pays(model, interactions, num_gathered)
-    loop["jit_compile"] = bool(jit_compile)
+        num_gathered = run_options["batch_size"] * (1 + loop.num_drawn(objective, many))
+        jit_compile = checks.jit_pays(model, interactions, num_gathered)
+    run_options["jit_compile"] = bool(jit_compile)
     variables = [*model.variables, *getattr(extra_loss, "variables", ())]
-    trained, stops, settings = trained_variables(model, extra_loss), patience is not None, {}
+    trained, stops, settings = loop.trained_variables(model, extra_loss), patience is not None, {}
     state = TrainingState([], [], [], History((), (), (), judged, lower_is_better))
     if path is not None:
         more = {"early_stopping": stops, "metric": judged, "lower_is_better": lower_is_better}
-        settings = run_settings(loop, model, interactions, optimizer, validation, **more)
+        settings = checks.run_settings(
+            run_options, model, interactions, optimizer, validation, **more
+        )
         if resume and path.exists():
             state = load_checkpoint(path, settings)
     done = state.history.epochs
     if done > epochs:
         raise ValueError(f"epochs is {epochs}: expected at least {done}, which {path} has already")
     optimizer.build(trained)
-    run_epoch = compile_epoch(model, optimizer, interactions, **loop)
+    run_epoch = loop.compile_epoch(model, optimizer, interactions, **run_options)
     if done:
         _assign(variables, state.model)
         _assign(optimizer.variables, state.optimizer)
@@ -200,7 +189,7 @@ def fit(
             if patience is not None and run.epochs - (run.best_epoch or run.epochs) >= patience:
                 break
             start = time.perf_counter()
-            result = run_epoch(epoch_order(len(interactions), loop["seed"], epoch), epoch)
+            result = run_epoch(epoch_order(len(interactions), run_options["seed"], epoch), epoch)
             seconds = time.perf_counter() - start
             weights = _values(variables)
             if not _all_finite(result, weights):
@@ -223,7 +212,7 @@ def fit(
                 on_epoch_end(epoch + 1, logs)
     if state.best:
         _assign(variables, state.best)
-    if uses_averages(optimizer):
+    if checks.uses_averages(optimizer):
         optimizer.finalize_variable_values(trained)
         for variable in trained:  # the mean of weights that fulfil a constraint may not
             if variable.constraint is not None:

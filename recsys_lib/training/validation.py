@@ -8,11 +8,7 @@ from typing import Any
 
 from recsys_lib.checks import check_choice, check_counts, check_type
 from recsys_lib.data import Interactions, Split
-from recsys_lib.evaluation import (
-    evaluate_full_ranking,
-    evaluate_leave_one_out,
-    evaluate_ratings,
-)
+from recsys_lib.evaluation import evaluate_full_ranking, evaluate_leave_one_out, evaluate_ratings
 from recsys_lib.training.forward import KerasScorer
 
 RATING_METRICS = ("rmse", "mae")

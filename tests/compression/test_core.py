@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
+from typing import Any
+
 import numpy as np
 import pytest
 
-from recsys_lib.checks import check_bits, check_names, check_sparsity, check_weights
+from recsys_lib.checks import check_bits, check_sparsity, check_weights
 from recsys_lib.compression import named_weights, store_weights, with_weights
+from recsys_lib.compression.pruning import WeightPruning, prune
+from recsys_lib.compression.quantization import UniformQuantization, quantize, quantize_dynamic
 from recsys_lib.compression.tensors import DenseTensor, read_tensor
 from recsys_lib.data import Interactions
 from recsys_lib.models import IALS, Popularity, RatingModelConfig, build_rating_model
@@ -16,16 +22,13 @@ DATA = Interactions([0, 0, 1, 1, 2, 3], [0, 1, 1, 2, 3, 4])
 CONFIG = RatingModelConfig("mlp_ranker", 4, 5, embedding_dim=3, hidden_units=(4, 2))
 
 
-def fitted(kind: str) -> object:
+@functools.cache
+def fitted(kind: str) -> Any:
     if kind == "ials":
         return IALS(embedding_dim=3, epochs=2).fit(DATA)
     if kind == "recommender":
         return KerasRecommender(CONFIG, epochs=1, progress=False).fit(DATA)
-    if kind == "tf_keras":
-        import tf_keras
-
-        return build_rating_model(CONFIG, keras=tf_keras)
-    return build_rating_model(CONFIG)
+    return build_rating_model(CONFIG, keras=importlib.import_module(kind))
 
 
 KINDS = ["ials", "recommender", "keras", "tf_keras"]
@@ -45,24 +48,53 @@ def test_new_weights_make_a_new_model_and_leave_the_old_one(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_compressed_model_scores_with_its_decoded_weights(kind: str) -> None:
     model = fitted(kind)
-    compressed = store_weights(
-        "float16",
-        None,
-        model,
-        {n: DenseTensor(w, "float16") for n, w in named_weights(model).items()},
-    )
-    expected = with_weights(
-        model, {n: w.astype(np.float16).astype(np.float32) for n, w in named_weights(model).items()}
-    )
+    weights = named_weights(model)
+    half = {name: DenseTensor(values, "float16") for name, values in weights.items()}
+    compressed = store_weights("float16", None, model, half)
+    expected = with_weights(model, {name: w.astype(np.float16) for name, w in weights.items()})
+    found = compressed.score([1, 2], [3, 0])
     if hasattr(expected, "score"):
-        np.testing.assert_array_equal(
-            compressed.score([1, 2], [3, 0]), expected.score([1, 2], [3, 0])
-        )
-    assert compressed.score([1, 2], [3, 0]).shape == (2,)
+        np.testing.assert_array_equal(found, expected.score([1, 2], [3, 0]))
+    else:
+        ids = [np.array([1, 2]), np.array([3, 0])]
+        np.testing.assert_allclose(found, np.asarray(expected(ids)), rtol=1e-6)
     assert 0 < compressed.report.relative_error < 1e-3
-    frame = compressed.report.to_frame()
-    assert frame.bytes_after.sum() == compressed.nbytes
-    assert compressed.report.bytes_before == 4 * sum(w.size for w in named_weights(model).values())
+    assert compressed.report.to_frame().bytes_after.sum() == compressed.nbytes
+    assert compressed.report.bytes_before == 4 * sum(w.size for w in weights.values())
+
+
+def nested(kind: str) -> Any:
+    """A model whose towers are models or layers with layers in them, named as Keras names them."""
+    import keras
+
+    towers = []
+    for rows in (4, 5):
+        upper = [keras.layers.Dense(3, "relu"), keras.layers.Dense(2)]
+        if kind == "gru":
+            upper = [keras.layers.Reshape((3, 1)), keras.layers.Bidirectional(keras.layers.GRU(2))]
+        layers = [keras.layers.Embedding(rows, 3), *upper]
+        towers.append(keras.Sequential([keras.Input((), dtype="int32"), *layers]))
+    users, items = inputs = [keras.Input((), dtype="int32") for _ in towers]
+    if kind == "deep":
+        towers[0] = keras.Sequential([keras.Input((), dtype="int32"), towers[0]])
+    dot = keras.layers.Dot(1)([towers[0](users), towers[1](items)])
+    return keras.Model(inputs, keras.layers.Reshape(())(dot))
+
+
+@pytest.mark.parametrize("kind", ["sequential", "deep", "gru"])
+def test_weights_of_models_in_models_have_names_of_their_own(kind: str) -> None:
+    model, ids = nested(kind), [np.array([1, 2, 3]), np.array([4, 0, 2])]
+    weights = named_weights(model)
+    assert len(weights) == len(model.weights)
+    assert all(name.count("/") > 1 for name in weights)
+    moved = with_weights(model, {name: values + 0.5 for name, values in weights.items()})
+    for name, values in named_weights(moved).items():
+        np.testing.assert_array_equal(values, weights[name] + 0.5)
+    exact = np.asarray(moved(ids))
+    for result in (quantize(moved, UniformQuantization(8)), quantize_dynamic(moved)):
+        np.testing.assert_allclose(result.score(*ids), exact, rtol=0.05)
+    pruned = prune(moved, WeightPruning(0.5))
+    assert all(np.mean(w == 0) >= 0.3 for w in named_weights(pruned.model).values() if w.ndim > 1)
 
 
 def test_the_names_are_the_same_in_both_kinds_of_keras() -> None:
@@ -79,46 +111,33 @@ def test_a_tensor_comes_back_from_its_parts() -> None:
 
 
 def test_only_a_recommender_scores_all_items() -> None:
-    stored = store_weights("nothing", None, fitted("recommender"), {})
-    assert stored.score_all_items([0, 3]).shape == (2, 5)
-    with pytest.raises(TypeError, match="expected a Recommender"):
-        store_weights("nothing", None, fitted("keras"), {}).score_all_items([0])
+    stored = [store_weights("nothing", None, fitted(kind), {}) for kind in ("recommender", "keras")]
+    assert stored[0].score_all_items([0, 3]).shape == (2, 5)
+    with pytest.raises(TypeError, match="expected Recommender"):
+        stored[1].score_all_items([0])
 
 
-def test_errors_name_what_came_and_what_was_expected() -> None:
+def test_refuses() -> None:
     import keras
 
     model = fitted("keras")
-    with pytest.raises(ValueError, match="weights names 'dense_9/kernel'"):
-        with_weights(model, {"dense_9/kernel": np.zeros(3)})
-    with pytest.raises(ValueError, match="score/bias has shape"):
-        with_weights(model, {"score/bias": np.zeros(3)})
-    for wrong in (Popularity().fit(DATA), {}):
-        with pytest.raises(TypeError, match="expected a factor model"):
-            named_weights(wrong)
-    with pytest.raises(RuntimeError, match="fit"):
-        named_weights(IALS())
-    with pytest.raises(ValueError, match="not built"):
-        named_weights(keras.Sequential([keras.layers.Dense(2)]))
     broken = with_weights(model, {})
     broken.get_layer("score").bias.assign([np.nan])
-    with pytest.raises(ValueError, match="score/bias holds 1 NaN"):
-        named_weights(broken)
-    with pytest.raises(ValueError, match="65504"):
-        DenseTensor(np.array([1e6]), "float16")
-
-
-def test_checks_of_numbers() -> None:
-    for value in (1.0, -0.1, float("nan"), 7):
-        with pytest.raises(ValueError, match="sparsity is"):
-            check_sparsity(value)
-    for bits in (0, 1, 9):
-        with pytest.raises(ValueError, match="from 2 to 8"):
-            check_bits(bits)
-    with pytest.raises(TypeError):
-        check_bits(4.0)
-    with pytest.raises(TypeError, match="kernel is of type int64"):
-        check_weights("kernel", [1, 2])
-    with pytest.raises(ValueError, match="kernel has shape"):
-        check_weights("kernel", np.zeros(0))
-    check_names("bits", {"a": 1}, ["a"])
+    unbuilt = keras.Sequential([keras.layers.Dense(2)])
+    for error, message, call in (
+        (ValueError, "names 'dense_9'", lambda: with_weights(model, {"dense_9": np.zeros(3)})),
+        (ValueError, "score/bias has", lambda: with_weights(model, {"score/bias": np.zeros(3)})),
+        (TypeError, "expected a factor model", lambda: named_weights(Popularity().fit(DATA))),
+        (TypeError, "expected a factor model", lambda: named_weights({})),
+        (RuntimeError, "fit", lambda: named_weights(IALS())),
+        (ValueError, "not built", lambda: named_weights(unbuilt)),
+        (ValueError, "score/bias holds 1 NaN", lambda: named_weights(broken)),
+        (ValueError, "65504", lambda: DenseTensor(np.array([1e6]), "float16")),
+        *((ValueError, "sparsity", lambda s=s: check_sparsity(s)) for s in (1.0, -0.1, np.nan, 7)),
+        *((ValueError, "from 2 to 8", lambda b=b: check_bits(b)) for b in (0, 1, 9)),
+        (TypeError, "bits", lambda: check_bits(4.0)),
+        (TypeError, "kernel is of type int64", lambda: check_weights("kernel", [1, 2])),
+        (ValueError, "kernel has shape", lambda: check_weights("kernel", np.zeros(0))),
+    ):
+        with pytest.raises(error, match=message):
+            call()

@@ -10,11 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys_lib.data import Interactions, Split, sample_negatives
-from recsys_lib.evaluation import (
-    evaluate_cold_items,
-    evaluate_full_ranking,
-    evaluate_leave_one_out,
-)
+from recsys_lib.evaluation import evaluate_cold_items, evaluate_full_ranking, evaluate_leave_one_out
 from recsys_lib.models import Factors, top_k
 
 ROWS = np.random.default_rng(0).integers(0, 20, (2, 150))

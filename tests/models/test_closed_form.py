@@ -14,8 +14,6 @@ from recsys_lib.data import Interactions
 from recsys_lib.models import ALS, EASE, IALS, Popularity
 from recsys_lib.models.least_squares import improve_rows, one_blas_thread, solve_rows
 
-both_solvers = pytest.mark.parametrize("solver", ["conjugate_gradient", "cholesky"])
-
 
 def random_data(seed: int = 0, num_users: int = 12, num_items: int = 8) -> Interactions:
     """About half of the pairs, with ratings; the last user and the last item have none."""
@@ -57,20 +55,6 @@ def test_ease_takes_the_memory_that_is_stated():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1.35 * 12 * count**2
-
-
-def implicit_objective(matrix, user_vectors, item_vectors, model):
-    """The objective as the docstring of IALS states it, in float64."""
-    num_users, num_items = matrix.shape
-    products = user_vectors @ item_vectors.T
-    user_frequency = matrix.sum(axis=1) + model.unobserved_weight * num_items
-    item_frequency = matrix.sum(axis=0) + model.unobserved_weight * num_users
-    return (
-        (matrix * (products - 1) ** 2).sum()
-        + model.unobserved_weight * (products**2).sum()
-        + model.l2 * (user_frequency * (user_vectors**2).sum(axis=1)).sum()
-        + model.l2 * (item_frequency * (item_vectors**2).sum(axis=1)).sum()
-    )
 
 
 def test_ials_step_equals_dense_weighted_least_squares():
@@ -161,19 +145,9 @@ def test_both_solvers_find_the_same_model(kind):
     users = np.arange(data.num_users)
     error = np.abs(exact.score_all_items(users) - nearly.score_all_items(users)).max()
     assert 0 < error < 0.02
-    assert nearly.item_vectors.dtype == np.float32
-
-
-@both_solvers
-def test_ials_more_epochs_lower_the_objective(solver):
-    data, values = random_data(3), []
-    matrix = data.to_csr().toarray().astype(np.float64)
-    for epochs in (1, 2, 4, 8):
-        model = IALS(embedding_dim=3, epochs=epochs, solver=solver).fit(data)
-        values.append(implicit_objective(matrix, model.user_vectors, model.item_vectors, model))
-    assert values == sorted(values, reverse=True)
     # Who has nothing gets zeros.
-    assert not model.user_vectors[-1].any() and not model.item_vectors[-1].any()
+    assert not nearly.user_vectors[-1].any() and not exact.item_vectors[-1].any()
+    assert nearly.item_vectors.dtype == np.float32
 
 
 @pytest.mark.parametrize("dim", [3, 24])
@@ -222,17 +196,6 @@ def test_als_step_equals_dense_least_squares():
         np.testing.assert_allclose(solved[user], expected, atol=2e-5)
 
 
-@both_solvers
-def test_als_recovers_ratings_of_rank_one(solver):
-    random = np.random.default_rng(0)
-    truth = 3 + np.outer(random.normal(size=30), random.normal(size=20))
-    users, items = np.nonzero(random.random(truth.shape) < 0.6)
-    data = Interactions(users, items, truth[users, items], num_users=30, num_items=20)
-    model = ALS(embedding_dim=2, l2=1e-4, epochs=40, solver=solver).fit(data)
-    error = model.score_all_items(np.arange(30)) - truth
-    assert np.sqrt(np.mean(error**2)) < 0.05
-
-
 def test_als_falls_back_to_biases_and_mean():
     data = random_data(8)
     model = ALS(embedding_dim=2).fit(data)
@@ -267,9 +230,3 @@ def test_what_cannot_be_solved_is_refused():
 def test_bad_settings(kind, error, settings):
     with pytest.raises(error, match=f"{next(iter(settings))} is "):
         kind(**settings)
-
-
-def test_progress_bar_goes_to_stderr(capsys):
-    IALS(2, epochs=2, progress=True).fit(random_data())
-    shown = capsys.readouterr()
-    assert "IALS" in shown.err and shown.out == ""

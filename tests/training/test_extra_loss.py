@@ -30,10 +30,8 @@ def trained(extra_loss=None, **options):
 
 
 def test_an_extra_loss_of_zero_changes_nothing():
-    plain, history = trained()
-    for got, wanted in zip(trained(lambda batch: 0.0)[0], plain, strict=True):
-        np.testing.assert_array_equal(got, wanted)
-    assert trained(lambda batch: 0.0)[1].loss == history.loss
+    (plain, history), (same, other) = trained(), trained(lambda batch: 0.0)
+    assert all(map(np.array_equal, plain, same)) and other.loss == history.loss
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
@@ -78,36 +76,28 @@ class Anchor(keras.layers.Layer):
         self.updates.assign(self.updates + 1)
 
 
-def test_its_own_variables_are_trained_and_it_is_told_of_updates():
-    layer = Anchor()
-    trained(layer)  # 70 rows in batches of 32: 3 updates an epoch
-    assert float(layer.updates) == 6
-    assert float(layer.steps) == 5
-    assert float(layer.number) == pytest.approx(3 * (1 - (1 - RATE) ** 6), rel=1e-5)
-
-
-def test_its_variables_are_part_of_a_checkpoint(tmp_path):
-    whole = Anchor()
-    wanted, _ = trained(whole, epochs=4)
-    path = tmp_path / "run.npz"
+def test_its_own_variables_are_trained_and_part_of_checkpoints(tmp_path):
+    whole, layer, path = Anchor(), Anchor(), tmp_path / "run"
+    wanted, _ = trained(whole, epochs=4)  # 70 rows in batches of 32: 3 updates an epoch
+    assert float(whole.updates) == 12 and float(whole.steps) == 11
+    assert float(whole.number) == pytest.approx(3 * (1 - (1 - RATE) ** 12), rel=1e-5)
     trained(Anchor(), epochs=2, checkpoint=path)
-    layer = Anchor()
     got, _ = trained(layer, epochs=4, checkpoint=path)
-    for a, b in zip(got, wanted, strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert float(layer.number) == float(whole.number)
+    assert all(map(np.array_equal, got, wanted)) and float(layer.number) == float(whole.number)
     with pytest.raises(ValueError, match="extra_loss was Anchor, now it is None"):
         trained(epochs=4, checkpoint=path)
 
 
-def test_what_is_no_extra_loss_is_refused():
-    with pytest.raises(TypeError, match="extra_loss is of type float"):
-        trained(0.5)
-    with pytest.raises(ValueError, match="no extra_loss"):
-        trained(objective_weight=0.5)
-    with pytest.raises(ValueError, match="objective_weight is -1"):
-        trained(lambda batch: 0.0, objective_weight=-1)
-    with pytest.raises(ValueError, match="expected a scalar"):
-        trained(lambda batch: batch.logits[:, 0])
-    with pytest.raises(FloatingPointError):
-        trained(lambda batch: tf.constant(np.nan))
+@pytest.mark.parametrize(
+    ("extra_loss", "options", "error", "message"),
+    [
+        (0.5, {}, TypeError, "callable"),
+        (None, {"objective_weight": 0.5}, ValueError, "no extra_loss"),
+        (lambda batch: 0.0, {"objective_weight": -1}, ValueError, "objective_weight is -1"),
+        (lambda batch: batch.logits[:, 0], {}, ValueError, "expected a scalar"),
+        (lambda batch: tf.constant(np.nan), {}, FloatingPointError, "nan"),
+    ],
+)
+def test_what_is_no_extra_loss_is_refused(extra_loss, options, error, message):
+    with pytest.raises(error, match=message):
+        trained(extra_loss, **options)

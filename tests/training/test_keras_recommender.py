@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import multiprocessing
+import pickle
+
 import keras
 import numpy as np
 import pytest
 
 from recsys_lib.data import Interactions
 from recsys_lib.models import EASE, RatingModelConfig, build_rating_model, load_model
-from recsys_lib.training import KerasRecommender, KerasScorer
+from recsys_lib.training import KerasRecommender, KerasScorer, fit
 
 DATA = Interactions(
     np.repeat(np.arange(6), 3), np.arange(18) % 8, np.arange(18) % 5 + 1.0, num_items=8
@@ -21,22 +25,45 @@ def config(kind: str = "matrix_factorization", **changes) -> RatingModelConfig:
 
 
 @pytest.mark.parametrize("kind", ["matrix_factorization", "two_tower", "mlp_ranker", "neumf"])
-def test_save_and_load_score_the_same(tmp_path, kind):
+def test_copies_score_the_same(tmp_path, kind):
     model = KerasRecommender(config(kind), **OPTIONS).fit(DATA)
-    model.save(tmp_path / "model.npz")
-    loaded = load_model(tmp_path / "model.npz")
-    assert isinstance(loaded, KerasRecommender)
-    assert loaded.config == model.config
-    assert loaded.options == OPTIONS
+    model.save(tmp_path / "model")
     users, items = np.repeat(np.arange(6), 8), np.tile(np.arange(8), 6)
-    scores = model.score(users, items)
-    np.testing.assert_array_equal(loaded.score(users, items), scores)
+    scores, lists = model.score(users, items), model.recommend([2, 0], k=3, exclude=DATA)
     table = model.score_all_items(np.arange(6))
     np.testing.assert_allclose(table.ravel(), scores, rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(
-        loaded.recommend([2, 0], k=3, exclude=DATA), model.recommend([2, 0], k=3, exclude=DATA)
-    )
-    np.testing.assert_array_equal(loaded.fit(DATA).score(users, items), scores)
+    pickled = pickle.loads(pickle.dumps(model))
+    for other in (load_model(tmp_path / "model"), pickled, copy.deepcopy(model)):
+        assert isinstance(other, KerasRecommender) and other is not model
+        assert (other.config, other.options) == (model.config, OPTIONS)
+        np.testing.assert_array_equal(other.score(users, items), scores)
+        np.testing.assert_array_equal(other.recommend([2, 0], k=3, exclude=DATA), lists)
+    assert pickled.history == model.history
+    np.testing.assert_array_equal(other.fit(DATA).score(users, items), scores)
+
+
+def test_a_forked_child_says_that_it_needs_spawn():
+    model = KerasRecommender(config("mlp_ranker"), **OPTIONS).fit(DATA)
+    calls = [
+        lambda: model.score([0], [0]),
+        lambda: model.score_all_items([0]),
+        lambda: fit(model.keras_model, DATA),
+        lambda: build_rating_model(config()),
+    ]
+
+    def child(answers):
+        for call in calls:
+            try:
+                answers.put(call())
+            except RuntimeError as error:
+                answers.put(str(error))
+
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    process = context.Process(target=child, args=(answers,))
+    process.start()
+    assert all("spawn" in answers.get(timeout=20) for _ in calls)
+    process.join(20)
 
 
 def test_mean_rating_is_the_start_of_each_fit(tmp_path):
@@ -51,45 +78,33 @@ def test_mean_rating_is_the_start_of_each_fit(tmp_path):
         assert scores[0] == pytest.approx(data.ratings.mean(), abs=1e-5)
     assert model.config.global_bias == 0.0
     model.save(tmp_path / "model.npz")
-    loaded = KerasRecommender.load(tmp_path / "model.npz")
-    np.testing.assert_array_equal(loaded.score([0], [0]), scores)
-    with pytest.raises(RuntimeError, match="its optimizer cannot be saved"):
-        loaded.fit(DATA)
-
-
-def test_a_given_global_bias_is_kept():
+    for loaded in (KerasRecommender.load(tmp_path / "model.npz"), copy.deepcopy(model)):
+        np.testing.assert_array_equal(loaded.score([0], [0]), scores)
+        with pytest.raises(RuntimeError, match="optimizer cannot be saved"):
+            loaded.fit(DATA)
     model = KerasRecommender(config(global_bias=2.0, init_std=1e-6), **OPTIONS | {"epochs": 1})
     model.options |= {"objective": "squared_error", "optimizer": keras.optimizers.SGD(0.0)}
     assert model.fit(DATA).score([0], [0])[0] == pytest.approx(2.0, abs=1e-5)
 
 
 def test_what_does_not_fit_is_refused(tmp_path):
-    with pytest.raises(TypeError, match="RatingModelConfig"):
-        KerasRecommender({"kind": "dot_product"})
-    with pytest.raises(TypeError, match="'epoch'"):
-        KerasRecommender(config(), epoch=3)
-    model = KerasRecommender(config(), **OPTIONS)
-    with pytest.raises(RuntimeError, match="not fitted"):
-        model.score([0], [0])
-    with pytest.raises(ValueError, match="interactions counts 6 users and 9 items"):
-        model.fit(Interactions([5], [8]))
-    model.fit(DATA)
-    with pytest.raises(ValueError, match="user_ids"):
-        model.score([6], [0])
-    with pytest.raises(TypeError, match="histories"):
-        model.recommend(histories=[[1, 2]])
-    EASE(1.0).fit(DATA).save(tmp_path / "ease.npz")
-    with pytest.raises(ValueError, match="expected KerasRecommender"):
-        KerasRecommender.load(tmp_path / "ease.npz")
-
-
-def test_a_failed_fit_leaves_the_last_model():
-    model = KerasRecommender(config(), **OPTIONS).fit(DATA)
+    model = copy.deepcopy(KerasRecommender(config(), **OPTIONS))
+    EASE(1.0).fit(DATA).save(tmp_path / "ease")
+    for error, name, call in [
+        (TypeError, "RatingModelConfig", lambda: KerasRecommender({"kind": "dot_product"})),
+        (TypeError, "'epoch'", lambda: KerasRecommender(config(), epoch=3)),
+        (RuntimeError, "not fitted", lambda: model.score([0], [0])),
+        (ValueError, "interactions counts 6", lambda: model.fit(Interactions([5], [8]))),
+        (TypeError, "histories", lambda: model.fit(DATA).recommend(histories=[[1, 2]])),
+        (ValueError, "expected Keras", lambda: KerasRecommender.load(tmp_path / "ease")),
+    ]:
+        with pytest.raises(error, match=name):
+            call()
     before = model.score([0, 1], [1, 2])
     model.options["objective"] = "squared_error"
     with pytest.raises(ValueError, match="no ratings"):
         model.fit(Interactions([5], [7]))
-    np.testing.assert_array_equal(model.score([0, 1], [1, 2]), before)
+    np.testing.assert_array_equal(model.score([0, 1], [1, 2]), before)  # the last model stays
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,7 @@ def test_squared_error_on_ml_100k(real_data):
     rmse = []
     for train, test in data.split_folds(5, seed=0):
         model = KerasRecommender(
-            RatingModelConfig(
-                "matrix_factorization", data.num_users, data.num_items, 64, init_std=0.01
-            ),
+            RatingModelConfig("matrix_factorization", 943, 1682, 64, init_std=0.01),
             objective="squared_error",
             optimizer=keras.optimizers.Adam(0.003),
             l2=0.2,

@@ -261,13 +261,11 @@ def refit_readers(model: Any, smaller: Any, removed: Removed, users: Any, items:
         section 3.1.
     """
     before = named_weights(model)
-    by_name = {layer.name: ids for layer, ids in removed.items()}
-    for layer in removed:
-        if layer.reader is None:
-            continue
+    by_name: dict[str | None, Any] = {layer.name: ids for layer, ids in removed.items()}
+    for layer in (layer for layer in removed if layer.reader is not None):
         outputs = layer_outputs(model, layer.name, users, items)
         inputs = layer_outputs(smaller, layer.name, users, items)
-        if inputs.shape == outputs.shape and np.array_equal(inputs, outputs):
+        if np.array_equal(inputs, outputs):
             continue  # nothing is missing yet
         kernel, bias = f"{layer.reader}/kernel", f"{layer.reader}/bias"
         targets = outputs @ before[kernel][layer.offset :] + before[bias]
@@ -294,11 +292,8 @@ def _remove(model: Any, config: RatingModelConfig, removed: Removed) -> Any:
 
 def _by_position(config: RatingModelConfig) -> list[list[HiddenLayer]]:
     """Group the layers that have one width: the two towers', or each alone."""
-    layers = hidden_layers(config)
-    return [
-        [layer for layer in layers if layer.position == n]
-        for n in range(len(config.hidden_units or ()))
-    ]
+    layers, depth = hidden_layers(config), len(config.hidden_units or ())
+    return [[layer for layer in layers if layer.position == n] for n in range(depth)]
 
 
 @dataclass(frozen=True)
@@ -349,7 +344,7 @@ class LayerRemoval(Pruning):
         check_number("position", self.position, 0, _count_removable(shape) - 1, integer=True)
         weights = dict(named_weights(model))
         activate = keras.activations.get(shape.activation)
-        for layer in [la for la in hidden_layers(shape) if la.position == self.position]:
+        for layer in _by_position(shape)[self.position]:
             parts = [weights.pop(f"{layer.name}/{part}") for part in ("kernel", "bias")]
             kernel, bias = (values.astype(np.float64) for values in parts)
             untouched, read = np.split(weights[f"{layer.reader}/kernel"], [layer.offset])

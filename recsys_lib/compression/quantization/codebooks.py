@@ -12,6 +12,7 @@ from recsys_lib.checks import check_bits, check_choice, check_number, check_weig
 from recsys_lib.compression.quantization.kmeans import kmeans_scalar
 from recsys_lib.compression.quantization.uniform import (
     FLOAT_DTYPES,
+    Array,
     fitting_dtype,
     pack_bits,
     store,
@@ -104,11 +105,7 @@ class CodebookTensor(EncodedTensor):
     kind = "codebook"
 
     def __init__(
-        self,
-        codes: NDArray[np.integer],
-        codebooks: NDArray[Any],
-        bits: int,
-        columns_per_codebook: int | None = None,
+        self, codes: Array, codebooks: Array, bits: int, columns_per_codebook: int | None = None
     ) -> None:
         columns = columns_per_codebook or (codes.shape[-1] if codes.ndim else 1)
         super().__init__(

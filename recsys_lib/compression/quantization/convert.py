@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import check_choice
+from recsys_lib.checks import check_choice, check_type
 from recsys_lib.compression.compressed import CompressedModel, compare_weights
 from recsys_lib.compression.quantization.fake_quant import Grid, quantize_to_grid
 from recsys_lib.compression.quantization.integer import REQUANTIZATIONS, IntegerDense
@@ -77,9 +77,9 @@ def convert(model: Any, requantization: str = "single") -> IntegerModel:
     model = keras_model(model)
     if not any(hasattr(layer, "weight_grid") for layer in model.layers):
         raise TypeError("model has no fake-quantized layer: expected one from quantization_aware()")
-    named_weights(model)  # raises where they are not finite
+    stored = ("embeddings", "kernel", "bias")
+    before = {n: w for n, w in named_weights(model).items() if n.rpartition("/")[2] in stored}
     made_by = {id(layer.output): layer.name for layer in model.layers}
-    before: dict[str, NDArray[np.float32]] = {}
     tensors: dict[str, EncodedTensor] = {}
     dense: dict[str, IntegerDense] = {}
     steps = []
@@ -87,11 +87,7 @@ def convert(model: Any, requantization: str = "single") -> IntegerModel:
         if type(layer).__name__ == "InputLayer":
             continue
         operation = operation_of(layer)
-        if kind := quantizable(layer):
-            for name in ("embeddings",) if kind == "Embedding" else ("kernel", "bias"):
-                if getattr(layer, name) is not None:
-                    before[f"{layer.name}/{name}"] = getattr(layer, name).numpy()
-        if kind == "Dense":
+        if (kind := quantizable(layer)) == "Dense":
             dense[layer.name] = integer = _integer_dense(layer, requantization)
             tensors |= _dense_tensors(layer, integer)
             operation = partial(apply_dense, integer)
@@ -139,7 +135,6 @@ def quantize_static(
         Traceback (most recent call last):
         ValueError: calibration has {0} rows: expected as many for each input, not 0
     """
-    check_choice("requantization", requantization, REQUANTIZATIONS)
     if calibration is None:
         raise ValueError("calibration is None: expected Interactions or one array for each input")
     config = IntegerQuantization() if config is None else config
@@ -177,8 +172,7 @@ def quantize_dynamic(model: Any) -> CompressedModel:
     from recsys_lib.compression.quantization.layers import DynamicDense
 
     inner = keras_model(model)
-    if not isinstance(inner, keras.Model):
-        raise TypeError(f"model is of type {type(inner)}: expected a Keras 3 model")
+    check_type("model", inner, (keras.Model,))
 
     def clone(layer: Any) -> Any:
         kind = DynamicDense if type(layer) is keras.layers.Dense else type(layer)
@@ -211,8 +205,7 @@ def _integer_dense(layer: Any, requantization: str) -> IntegerDense:
     bias = np.zeros(len(unit), np.int32)
     if layer.bias is not None:
         steps = layer.bias.numpy().astype(np.float32) / unit
-        limits = np.iinfo(np.int32)
-        bias = np.clip(np.floor(steps + np.float32(0.5)), limits.min, limits.max - 127)
+        bias = np.clip(np.floor(steps + np.float32(0.5)), -(2**31), 2**31 - 128)
     return IntegerDense(
         quantize_to_grid(layer.kernel.numpy(), grid).astype(np.int8),
         scale,

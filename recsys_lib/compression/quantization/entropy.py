@@ -7,16 +7,16 @@ tables of frequencies, one for all codes, one a column, or one for each size tha
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import check_choice, check_shape
-from recsys_lib.compression.quantization.uniform import pack_bits
+from recsys_lib.compression.quantization.uniform import Array, pack_bits
 from recsys_lib.compression.tensors import EncodedTensor, read_tensor
 
-Arrays = dict[str, NDArray[Any]]
+Arrays = dict[str, Array]
 _CONTEXTS = ("tensor", "column", "size", "smallest")
 _PER_OCTAVE, _MOST_CONTEXTS = 4, 40  # levels of columns; rows have half as many
 # What a byte in a table of counts stands for: 0, then 2**(15 + (byte - 1) / 8). Whole numbers, so
@@ -71,10 +71,7 @@ class EntropyCoding:
             True
         """
         if not hasattr(tensor, "codes") or "codes" not in tensor.arrays():
-            raise TypeError(
-                f"tensor is stored as {tensor.kind!r}: expected a form with codes, such as a "
-                "quantized one"
-            )
+            raise TypeError(f"tensor is stored as {tensor.kind!r}: expected a form with codes")
         if self.contexts == "size" and not hasattr(tensor, "whole"):
             raise TypeError(f"contexts is 'size' for {tensor.kind!r}: expected signed numbers")
         names = ["tensor", "column"] if self.contexts == "smallest" else [self.contexts]
@@ -144,14 +141,7 @@ def entropy_bits(codes: ArrayLike, contexts: str = "tensor") -> float:
     return float(-(counts[counts > 0] * np.log2(shares[counts > 0])).sum())
 
 
-class Spread(NamedTuple):
-    """How large numbers are on average: ``rows[i] * columns[j]``."""
-
-    rows: NDArray[np.float64]
-    columns: NDArray[np.float64]
-
-
-def fit_spread(whole: NDArray[Any], *, by_row: bool = True) -> Spread:
+def fit_spread(whole: NDArray[Any], *, by_row: bool = True) -> tuple[Array, Array]:
     """Fit the mean absolute value of a table by a product of one factor a row and one a column.
 
     Args:
@@ -159,7 +149,7 @@ def fit_spread(whole: NDArray[Any], *, by_row: bool = True) -> Spread:
         by_row: without it all rows have the factor 1.
 
     Returns:
-        Positive factors, also where a row or a column is all zeros.
+        Positive factors of rows and of columns, also where one is all zeros.
 
     Example:
         >>> rows, columns = fit_spread(np.array([[4, 2], [8, 4], [4, 2]]))
@@ -172,7 +162,7 @@ def fit_spread(whole: NDArray[Any], *, by_row: bool = True) -> Spread:
         prior = columns.mean() / 2  # as if each row held half a number of usual size more
         rows = (size.sum(axis=1) + prior) / (columns.sum() + prior)
         columns = (size / rows[:, None]).mean(axis=0) + 1e-3
-    return Spread(rows, columns)
+    return rows, columns
 
 
 def _encode(tensor: Any, contexts: str) -> Arrays:
@@ -180,10 +170,10 @@ def _encode(tensor: Any, contexts: str) -> Arrays:
         return _write(tensor.codes.ravel(), _by_place(tensor.codes.shape, contexts))
     tries = []
     for by_row in (False, True):  # where factors of rows cost more than they save, without
-        spread = fit_spread(tensor.whole, by_row=by_row)
-        columns = np.rint(np.log2(spread.columns) * _PER_OCTAVE).astype(np.int64)
+        row_size, column_size = fit_spread(tensor.whole, by_row=by_row)
+        columns = np.rint(np.log2(column_size) * _PER_OCTAVE).astype(np.int64)
         columns = np.minimum(columns - columns.min(), 255).astype(np.uint8)
-        rows = np.rint(np.log2(spread.rows) * _PER_OCTAVE / 2).astype(np.int64)
+        rows = np.rint(np.log2(row_size) * _PER_OCTAVE / 2).astype(np.int64)
         rows -= rows.min()
         parts = _write(tensor.codes.ravel(), _by_size(rows, columns)) | {"coded_columns": columns}
         if by_row:
@@ -199,10 +189,8 @@ def _decode(coded: Arrays, shape: list[int], contexts: str) -> NDArray[np.uint16
     check_shape("coded_columns", coded["coded_columns"], (shape[1],))
     rows = np.zeros(shape[0], np.int64)
     if "coded_rows" in coded:
-        named = {
-            name.replace("coded_rows", "coded"): a for name, a in coded.items() if "rows" in name
-        }
-        rows = _read(named, rows).astype(np.int64)
+        levels = {n.replace("coded_rows", "coded"): a for n, a in coded.items() if "rows" in n}
+        rows = _read(levels, rows).astype(np.int64)
     return _read(coded, _by_size(rows, coded["coded_columns"])).reshape(shape)
 
 

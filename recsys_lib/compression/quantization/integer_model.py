@@ -93,7 +93,7 @@ class IntegerModel(CompressedModel):
 
 
 def operation_of(layer: Any) -> Operation:
-    """Return the arithmetic of a layer without weights, one that :func:`check_layers` lets pass."""
+    """Return the arithmetic of a layer without weights, one that `quantization_aware` lets pass."""
     kind = type(layer).__name__
     if kind == "Rescaling":
         return lambda value: to_real(value) * np.float32(layer.scale) + np.float32(layer.offset)

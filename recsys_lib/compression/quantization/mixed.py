@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_names, check_number, check_type, check_weights
+from recsys_lib.checks import check_ids, check_names, check_number, check_type, check_weights
 from recsys_lib.compression.compressed import CompressedModel, store_weights
 from recsys_lib.compression.quantization.uniform import (
     UniformQuantization,
@@ -49,15 +49,10 @@ class WeightGroups:
 
     def __post_init__(self) -> None:
         store(self, axis=check_number("axis", self.axis, 0, 1, integer=True))
-        labels = np.array(self.labels)
-        if labels.dtype.kind not in "iu":
-            raise TypeError(f"labels is of type {labels.dtype}: expected integers")
-        if labels.ndim != 1 or labels.size == 0 or labels.min() < 0 or labels.max() > 255:
-            raise ValueError(f"labels of shape {labels.shape}: expected (n,) numbers from 0 to 255")
-        if not np.bincount(labels).all():
-            empty = np.bincount(labels).argmin()
-            raise ValueError(f"labels leave group {empty} empty: expected members in each")
-        labels = labels.astype(np.int64)
+        labels = check_ids("labels", self.labels, 256)
+        members = np.bincount(labels, minlength=1)
+        if not members.all():
+            raise ValueError(f"labels leave group {members.argmin()} empty: expected members")
         labels.flags.writeable = False
         store(self, labels=labels)
 
@@ -93,9 +88,8 @@ def frequency_groups(counts: ArrayLike, shares: Sequence[float]) -> WeightGroups
         raise ValueError(f"shares sum to {parts.sum():g}: expected 1")
     ends = np.rint(np.cumsum(parts) * len(frequency)).astype(int)
     labels = np.empty(len(frequency), np.int64)
-    labels[np.argsort(-frequency, kind="stable")] = np.searchsorted(
-        ends, np.arange(len(frequency)), side="right"
-    )
+    order = np.argsort(-frequency, kind="stable")
+    labels[order] = np.searchsorted(ends, np.arange(len(frequency)), side="right")
     return WeightGroups(0, labels)
 
 
@@ -143,9 +137,7 @@ class MixedPrecision:
         store(self, bits=bits, groups=dict(self.groups))
         for name, group in self.groups.items():
             check_type(f"groups[{name!r}]", group, (WeightGroups,))
-            for piece in piece_names(name, group):
-                if piece not in bits:
-                    raise ValueError(f"bits has no {piece!r}: expected bits for each group")
+            check_names("groups", piece_names(name, group), bits)
 
     def compress(self, model: Any) -> CompressedModel:
         """Return a new model with packed weights; see :func:`quantize`.
@@ -246,15 +238,14 @@ def stored_bits(compressed: CompressedModel) -> pd.DataFrame:
 
     rows: list[tuple[Any, ...]] = []
     for name, tensor in compressed.tensors.items():
+        sizes, parts = [tensor.nbytes], {name: tensor}
         if isinstance(tensor, GroupedTensor):
+            parts = dict(zip(piece_names(name, tensor.groups), tensor.parts, strict=True))
             sizes = [part_bytes(part) for part in tensor.parts]
-            pieces = piece_names(name, tensor.groups)
-            for piece, part, size in zip(pieces, tensor.parts, sizes, strict=True):
-                rows.append((piece, part.kind, _bits(part), int(np.prod(part.shape)), size))
+        for (piece, part), size in zip(parts.items(), sizes, strict=True):
+            rows.append((piece, part.kind, _bits(part), int(np.prod(part.shape)), size))
+        if isinstance(tensor, GroupedTensor):
             rows.append((f"{name}[index]", "index", 0, 0, tensor.nbytes - sum(sizes)))
-        else:
-            size = int(np.prod(tensor.shape))
-            rows.append((name, tensor.kind, _bits(tensor), size, tensor.nbytes))
     frame = pd.DataFrame(rows, columns=["piece", "stored_as", "bits", "numbers", "bytes"])
     return frame.assign(bits_in_all=8 * frame.bytes / frame.numbers.where(frame.numbers > 0))
 
@@ -316,10 +307,7 @@ def weight_pieces(
         group = groups[name]
         size = check_weights(name, values, ndim=2).shape[group.axis]
         if len(group.labels) != size:
-            raise ValueError(
-                f"groups[{name!r}] labels {len(group.labels)} "
-                f"{'columns' if group.axis else 'rows'}: expected {size}"
-            )
+            raise ValueError(f"groups[{name!r}] has {len(group.labels)} labels: expected {size}")
         for number, piece in enumerate(piece_names(name, group)):
             pieces[piece] = (name, group.index(number))
     return pieces

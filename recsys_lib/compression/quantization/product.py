@@ -12,6 +12,8 @@ from recsys_lib.checks import check_bits, check_choice, check_number, check_shap
 from recsys_lib.compression.quantization.kmeans import kmeans
 from recsys_lib.compression.quantization.uniform import (
     FLOAT_DTYPES,
+    Array,
+    Floats,
     fitting_dtype,
     pack_bits,
     store,
@@ -19,7 +21,6 @@ from recsys_lib.compression.quantization.uniform import (
 )
 from recsys_lib.compression.tensors import EncodedTensor
 
-Floats = NDArray[np.float32]
 _SMALLEST_SHARE = 1e-6  # of the largest eigenvalue: below, a direction counts as that much
 
 
@@ -73,11 +74,7 @@ class ProductQuantization:
         check_choice("dtype", self.dtype, FLOAT_DTYPES)
 
     def encode(
-        self,
-        values: ArrayLike,
-        counts: ArrayLike | None = None,
-        *,
-        column_weights: ArrayLike | None = None,
+        self, values: ArrayLike, counts: Any = None, *, column_weights: Any = None
     ) -> ProductTensor:
         """Return codes, centroids and what turns them back.
 
@@ -100,9 +97,7 @@ class ProductQuantization:
         array = check_weights("values", values, ndim=2)
         rows, columns = array.shape
         if columns % self.num_subspaces:
-            raise ValueError(
-                f"num_subspaces is {self.num_subspaces}: expected a divisor of {columns} columns"
-            )
+            raise ValueError(f"num_subspaces is {self.num_subspaces}: expected to divide {columns}")
         weights = None if counts is None else _importance("counts", counts, rows)
         scale = np.ones(columns, np.float32)
         if column_weights is not None:
@@ -140,11 +135,7 @@ class ProductTensor(EncodedTensor):
     kind = "product"
 
     def __init__(
-        self,
-        codes: NDArray[np.integer],
-        codebooks: NDArray[Any],
-        bits: int,
-        back: NDArray[Any] | None = None,
+        self, codes: Array, codebooks: Array, bits: int, back: Array | None = None
     ) -> None:
         pieces, _, width = codebooks.shape
         stored = {"codes": pack_bits(codes, bits), "codebooks": codebooks}

@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_bits, check_choice, check_ids, check_number, check_type
+from recsys_lib.checks import (
+    check_bits,
+    check_choice,
+    check_ids,
+    check_number,
+    check_type,
+    check_weights,
+)
 from recsys_lib.compression.quantization.fake_quant import quantize_to_grid, symmetric_scales
 from recsys_lib.compression.quantization.uniform import SEARCHES, check_flag, find_range, store
 from recsys_lib.compression.weights import keras_model, named_weights, with_weights
@@ -70,8 +77,8 @@ class IntegerQuantization:
     def __post_init__(self) -> None:
         for name in ("bits", "activation_bits"):
             store(self, **{name: check_bits(getattr(self, name), name)})
-        check_choice("scale_search", self.scale_search, SEARCHES)
-        check_choice("range_search", self.range_search, SEARCHES)
+        for name in ("scale_search", "range_search"):
+            check_choice(name, getattr(self, name), SEARCHES)
         rate = check_number("scale_rate", self.scale_rate, 0, include_low=False)
         store(self, scale_rate=rate, keep_zeros=check_flag("keep_zeros", self.keep_zeros))
 
@@ -118,7 +125,11 @@ def quantization_aware(
 
     check_type("config", config, (IntegerQuantization,))
     model = keras_model(model)
-    check_layers(model)
+    if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
+        raise TypeError(f"model is a {type(model).__name__}: expected a functional Keras 3 model")
+    for layer in model.layers:
+        if reason := _obstacle(layer):
+            raise ValueError(f"layer {layer.name!r} cannot be quantized: {reason}")
     named_weights(model)  # raises where they are not finite
     rows = model_inputs(model, calibration, _CALIBRATION_ROWS)
     outputs = quantized_outputs(model)
@@ -128,29 +139,22 @@ def quantization_aware(
         kind = quantizable(layer)
         if kind is None:
             return type(layer).from_config(layer.get_config())
-        settings = {
-            "bits": config.bits,
-            "activation_bits": config.activation_bits,
-            "scale_rate": config.scale_rate,
-            "keep_zeros": config.keep_zeros,
-            "quantize_output": layer.name in outputs,
-        }
+        names = ("bits", "activation_bits", "scale_rate", "keep_zeros")
+        settings: dict[str, Any] = {name: getattr(config, name) for name in names}
+        settings["quantize_output"] = layer.name in outputs
         options = {k: v for k, v in layer.get_config().items() if k != "quantization_config"}
         return kinds[kind].from_config(options | {"quantization": settings})
 
     result = keras.models.clone_model(model, clone_function=clone)
     rounded: dict[str, NDArray[np.float32]] = {}
-    for layer in model.layers:
-        kind = quantizable(layer)
-        if kind is None:  # none of those has weights
-            continue
-        twin = result.get_layer(layer.name)
+    for layer in filter(quantizable, model.layers):  # no other has weights
+        twin, weights = result.get_layer(layer.name), layer.get_weights()[0]
         for variable, values in zip(twin.weights, layer.get_weights(), strict=False):
             variable.assign(values)  # kernel and bias, or table, come before scales
-        weights = layer.get_weights()[0]
-        name, granularity = ("kernel", "column") if kind == "Dense" else ("embeddings", "row")
-        bits = twin.quantization["bits"]
-        twin.set_weight_scales(symmetric_scales(weights, bits, granularity, config.scale_search))
+        dense = quantizable(layer) == "Dense"
+        name, granularity = ("kernel", "column") if dense else ("embeddings", "row")
+        scales = symmetric_scales(weights, config.bits, granularity, config.scale_search)
+        twin.set_weight_scales(scales)
         grid = twin.weight_grid()
         rounded[f"{layer.name}/{name}"] = quantize_to_grid(weights, grid) * grid.scale
     # Ranges are those of the rounded weights: what a layer really gets.
@@ -172,8 +176,7 @@ def _start_ranges(
     values = values if isinstance(values, list) else [values]
     for (layer, side), value in zip(places, values, strict=True):
         numbers = keras.ops.convert_to_numpy(value).reshape(1, -1)
-        if not np.isfinite(numbers).all():
-            raise ValueError(f"calibration gives NaN or infinity at the {side} of {layer.name}")
+        numbers = check_weights(f"calibration's {side} of {layer.name}", numbers)
         low, high = find_range(
             numbers, config.activation_bits, symmetric=False, search=config.range_search
         )
@@ -197,27 +200,8 @@ def num_rows(model: Any, tensor: Any) -> int:
     return min((layer.input_dim for layer in layers if layer.input is tensor), default=0)
 
 
-def check_layers(model: Any) -> None:
-    """Raise unless all layers of a model can be computed in integers.
-
-    Raises:
-        TypeError: not a functional Keras 3 model.
-        ValueError: a layer that cannot; its name is in the message.
-    """
-    import keras
-
-    if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
-        raise TypeError(
-            f"model is a {type(model).__name__}: expected a functional Keras 3 model, such as "
-            "build_rating_model gives"
-        )
-    for layer in model.layers:
-        reason = _obstacle(layer)
-        if reason:
-            raise ValueError(f"layer {layer.name!r} cannot be quantized: {reason}")
-
-
 def _obstacle(layer: Any) -> str:
+    """Return why a layer cannot be computed in integers, nothing where it can."""
     kind, exact = quantizable(layer), type(layer).__name__
     if len(layer._inbound_nodes) > 1:
         return "it is used more than once; expected one use of each layer"
@@ -228,13 +212,10 @@ def _obstacle(layer: Any) -> str:
             return "it is quantized already or has LoRA weights; expected plain float32 weights"
         if layer.compute_dtype != "float32":
             return f"it computes in {layer.compute_dtype}; expected float32"
-        if kind == "Dense" and len(layer.input.shape) != 2:
-            return f"its input has shape {layer.input.shape}; expected (n, inputs)"
-        if kind == "Embedding" and len(layer.input.shape) != 1:
-            return f"its input has shape {layer.input.shape}; expected ids (n,)"
+        if len(layer.input.shape) != (2 if kind == "Dense" else 1):
+            return f"its input has shape {layer.input.shape}; expected (n, inputs), or ids (n,)"
     elif exact not in _MOVES + _ARITHMETIC:
-        known = ", ".join(("Dense", "Embedding", *_MOVES[1:], *_ARITHMETIC))
-        return f"it is a {exact}; expected one of {known}"
+        return f"it is a {exact}; expected Dense, Embedding, {', '.join(_MOVES + _ARITHMETIC)}"
     activation = getattr(getattr(layer, "activation", None), "__name__", "linear")
     if activation not in _ACTIVATIONS:
         return f"its activation is {activation}; expected relu or none"
@@ -258,9 +239,7 @@ def quantized_outputs(model: Any) -> set[str]:
     while waiting:
         layer = made_by[id(waiting.pop())]
         if layer in products:
-            raise ValueError(
-                f"layer {layer.name!r} cannot be quantized: its product is a factor of another one"
-            )
+            raise ValueError(f"layer {layer.name!r} cannot be quantized: product of a product")
         if quantizable(layer) == "Dense":
             names.add(layer.name)
         elif quantizable(layer) is None and type(layer).__name__ != "InputLayer":
@@ -285,7 +264,7 @@ def model_inputs(model: Any, calibration: Calibration | None, most: int) -> list
     random = np.random.default_rng(0)
     if calibration is None:
         if not all(counts.values()):
-            raise ValueError(f"calibration is None: expected one array for each of {list(counts)}")
+            raise ValueError(f"calibration is None: expected arrays for {list(counts)}")
         return [random.integers(0, count, most).astype(np.int32) for count in counts.values()]
     if isinstance(calibration, Interactions):
         chosen = _spread(len(calibration), most // 2)
@@ -296,9 +275,7 @@ def model_inputs(model: Any, calibration: Calibration | None, most: int) -> list
         )
     check_type("calibration", calibration, (tuple, list), " or Interactions")
     if len(calibration) != len(counts):
-        raise ValueError(
-            f"calibration has {len(calibration)} arrays: expected one for each of {list(counts)}"
-        )
+        raise ValueError(f"calibration has {len(calibration)} arrays: expected {len(counts)}")
     arrays: list[NDArray[Any]] = [
         check_ids(f"calibration {name}", values, count).astype(np.int32)
         if count

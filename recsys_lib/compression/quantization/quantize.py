@@ -125,9 +125,7 @@ def _encode(name: str, values: Any, config: Any, counts: Any, energy: Any = None
     if isinstance(config, str) and config == "float16":
         return DenseTensor(values, "float16")
     if not hasattr(config, "encode") or isinstance(config, str):
-        raise TypeError(
-            f"config is {config!r} for {name}: expected one such as UniformQuantization"
-        )
+        raise TypeError(f"config is {config!r} for {name}: expected such as UniformQuantization")
     if isinstance(config, _ANY_MATRIX):
         return config.encode(values)
     rows = None if counts is None or name not in counts else np.asarray(counts[name])
@@ -139,10 +137,7 @@ def _turn(model: Any, configs: list[Any]) -> tuple[Factors, NDArray[np.floating]
     """Write a model in principal axes, dealt out to subspaces; return the energy of each column."""
     pieces = {c.num_subspaces for c in configs if isinstance(c, ProductQuantization)}
     if not isinstance(model, Factors) or len(pieces) != 1:
-        raise ValueError(
-            "weighting is 'scores': expected a factor model and ProductQuantization of one "
-            "num_subspaces"
-        )
+        raise ValueError("weighting is 'scores': expected Factors and one ProductQuantization")
     turned = rotate_to_principal_axes(model._users(), model.item_vectors)
     energy = np.maximum(turned.singular_values, 1e-9 * turned.singular_values[0] + 1e-30)
     order = deal_out(energy.astype(np.float64) ** 2, pieces.pop())

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import check_number, check_type
+from recsys_lib.checks import check_counts, check_number, check_type, check_weights
 from recsys_lib.compression.compressed import CompressedModel, compare_weights
 from recsys_lib.compression.pruning import rotate_to_principal_axes
 from recsys_lib.compression.quantization.entropy import EntropyCoding, fit_spread
@@ -75,7 +75,7 @@ class RateDistortion:
         straight-through gradient; Hinton, Vinyals & Dean, 1503.02531, for the distortion.
 
     Example:
-        >>> from recsys_lib.compression.quantization import quantize
+        >>> from recsys_lib.compression.quantization import RateDistortion, quantize
         >>> from recsys_lib.models import IALS
         >>> pairs = [(u, i) for u in range(40) for i in range(30) if (u + i) % 3 == 0]
         >>> train = Interactions(*np.array(pairs).T)
@@ -126,11 +126,7 @@ class RateDistortion:
         check_interactions(train)
         users, items = model._users(), model.item_vectors
         counts = (len(users), len(items))
-        if (train.num_users, train.num_items) != counts:
-            raise ValueError(
-                f"train counts {train.num_users} users and {train.num_items} items: expected those "
-                f"of the model, {counts[0]} and {counts[1]}"
-            )
+        check_counts("train", train, counts)
         known = None if teacher is None else _scores_of(teacher, counts)
         if model.item_biases is not None:
             users = np.hstack([users, np.ones((counts[0], 1), np.float32)])
@@ -174,7 +170,7 @@ def _start(users: Floats, items: Floats, config: RateDistortion) -> _Latents:
     users, items, energy = rotate_to_principal_axes(users, items)
     if energy[0] <= 0:
         raise ValueError("model scores 0 everywhere: expected one that has learned something")
-    kept = int(min(config.embedding_dim, (energy > 1e-6 * energy[0]).sum()))
+    kept = int(min(config.embedding_dim, (energy > 1e-5 * energy[0]).sum()))
     error = _FIRST_ERROR * np.sqrt(config.rate_weight / _AT_WEIGHT)
     mean_square = (energy.astype(np.float64) ** 2).sum() / (len(users) * len(items))
     ratio = np.sqrt(len(users) / len(items))
@@ -190,14 +186,8 @@ def _start(users: Floats, items: Floats, config: RateDistortion) -> _Latents:
 def check_teacher(teacher: Any, counts: tuple[int, int]) -> None:
     """Refuse a teacher that cannot score, or that counts other users and items than ``counts``."""
     if not hasattr(teacher, "score_all_items"):
-        raise TypeError(
-            f"teacher is of type {type(teacher).__name__}: expected a model with score_all_items()"
-        )
-    if (teacher.num_users, teacher.num_items) != counts:
-        raise ValueError(
-            f"teacher counts {teacher.num_users} users and {teacher.num_items} items: expected "
-            f"those of the model, {counts[0]} and {counts[1]}"
-        )
+        raise TypeError(f"teacher is of type {type(teacher).__name__}: expected score_all_items()")
+    check_counts("teacher", teacher, counts)
 
 
 def _scores_of(teacher: Any, counts: tuple[int, int]) -> Floats:
@@ -205,9 +195,7 @@ def _scores_of(teacher: Any, counts: tuple[int, int]) -> Floats:
     check_teacher(teacher, counts)
     batches = np.array_split(np.arange(counts[0]), -(-counts[0] // _BATCH))
     scores = np.concatenate([teacher.score_all_items(batch) for batch in batches], dtype=np.float32)
-    if not np.isfinite(scores).all():
-        raise ValueError("teacher gives scores that are NaN or infinite: expected finite ones")
-    return scores
+    return check_weights("scores of teacher", scores)
 
 
 def _optimise(

@@ -12,7 +12,7 @@ from recsys_lib.checks import check_choice, check_number, check_type
 from recsys_lib.compression.compressed import CompressedModel, store_weights
 from recsys_lib.compression.pruning import rotate_to_principal_axes
 from recsys_lib.compression.quantization.entropy import EntropyCodedTensor, EntropyCoding
-from recsys_lib.compression.quantization.uniform import check_flag, store
+from recsys_lib.compression.quantization.uniform import Array, check_flag, store
 from recsys_lib.compression.tensors import EncodedTensor
 from recsys_lib.compression.weights import with_weights
 from recsys_lib.models.factors import Factors
@@ -125,12 +125,7 @@ class TransformCoding:
         }
         return store_weights("transform coding", self, rotated, coded)
 
-    def _code(
-        self,
-        table: NDArray[np.float32],
-        steps: NDArray[np.float64],
-        row_scale: NDArray[np.float64] | None,
-    ) -> EntropyCodedTensor:
+    def _code(self, table: Array, steps: Array, row_scale: Array | None) -> EntropyCodedTensor:
         scaled = table if row_scale is None else table / row_scale[:, None]
         in_steps = scaled / steps
         whole = np.sign(in_steps) * np.floor(np.abs(in_steps) + 1 - self.round_up_from)
@@ -156,17 +151,10 @@ class SteppedTensor(EncodedTensor):
 
     kind = "stepped"
 
-    def __init__(
-        self,
-        whole: NDArray[np.integer],
-        steps: NDArray[np.floating],
-        row_scale: NDArray[np.floating] | None = None,
-    ) -> None:
+    def __init__(self, whole: Array, steps: Array, row_scale: Array | None = None) -> None:
         rows, columns = whole.shape
         if np.abs(whole).max() > _MOST:
-            raise ValueError(
-                f"whole reaches {np.abs(whole).max()}: expected {_MOST}; allow a larger error"
-            )
+            raise ValueError(f"whole reaches {np.abs(whole).max()}: allow a larger error")
         unit = float(steps.max())
         header: dict[str, Any] = {"shape": [rows, columns], "unit": unit}
         arrays: dict[str, NDArray[Any]] = {

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_bits, check_choice, check_weights
+from recsys_lib.checks import check_bits, check_choice, check_ids, check_shape, check_weights
 from recsys_lib.compression.tensors import EncodedTensor
 from recsys_lib.files import known_settings
 
+Array = NDArray[Any]
 Floats = NDArray[np.float32]
 FLOAT_DTYPES = ("float16", "float32")
 GRANULARITIES = ("tensor", "row", "column")
@@ -73,11 +74,11 @@ class UniformQuantization:
 
     def __post_init__(self) -> None:
         store(self, bits=check_bits(self.bits))
-        check_choice("granularity", self.granularity, GRANULARITIES)
         for name in ("symmetric", "exact_zero"):
             store(self, **{name: check_flag(name, getattr(self, name))})
-        check_choice("scale_search", self.scale_search, SEARCHES)
-        check_choice("scale_dtype", self.scale_dtype, FLOAT_DTYPES)
+        choices = {"granularity": GRANULARITIES, "scale_search": SEARCHES}
+        for name, known in (choices | {"scale_dtype": FLOAT_DTYPES}).items():
+            check_choice(name, getattr(self, name), known)
 
     def encode(self, values: ArrayLike) -> UniformTensor:
         """Return a tensor rounded to the nearest whole steps.
@@ -112,23 +113,21 @@ class UniformQuantization:
         groups, shape = _groups(array, self.granularity)
         ends = find_range(groups, self.bits, symmetric=self.symmetric, search=self.scale_search)
         low, high = (end.astype(np.float64).reshape(shape) for end in ends)
-        offset: NDArray[Any] | None = None
+        offset: Array | None = None
+        top = 2**self.bits - (2 if self.symmetric else 1)
         if self.symmetric:
-            zero_point = 2 ** (self.bits - 1) - 1
-            scale, top = _outwards(high / zero_point, self.scale_dtype), 2 * zero_point
-            codes = _divide(array, scale) + zero_point
+            scale = _outwards(high / (top // 2), self.scale_dtype)
+            codes = _divide(array, scale) + top // 2
+        elif self.exact_zero:
+            low, high = np.minimum(low, 0), np.maximum(high, 0)
+            scale = _outwards((high - low) / top, self.scale_dtype)
+            zero = np.rint(_divide(-low.astype(np.float32), scale))
+            offset = np.clip(zero, 0, top).astype(np.uint8)
+            codes = _divide(array, scale) + offset
         else:
-            top = 2**self.bits - 1
-            if self.exact_zero:
-                low, high = np.minimum(low, 0), np.maximum(high, 0)
-                scale = _outwards((high - low) / top, self.scale_dtype)
-                offset = np.clip(np.rint(_divide(-low.astype(np.float32), scale)), 0, top)
-                offset = offset.astype(np.uint8)
-                codes = _divide(array, scale) + offset
-            else:
-                offset = -_outwards(-low, self.scale_dtype)
-                scale = _outwards((high - offset.astype(np.float64)) / top, self.scale_dtype)
-                codes = _divide(array - offset.astype(np.float32), scale)
+            offset = -_outwards(-low, self.scale_dtype)
+            scale = _outwards((high - offset.astype(np.float64)) / top, self.scale_dtype)
+            codes = _divide(array - offset.astype(np.float32), scale)
         np.clip(np.rint(codes, out=codes), 0, top, out=codes)
         return UniformTensor(codes.astype(np.uint8), scale, offset, self)
 
@@ -157,11 +156,7 @@ class UniformTensor(EncodedTensor):
     kind = "uniform"
 
     def __init__(
-        self,
-        codes: NDArray[Any],
-        scale: NDArray[Any],
-        offset: NDArray[Any] | None,
-        config: UniformQuantization,
+        self, codes: Array, scale: Array, offset: Array | None, config: UniformQuantization
     ) -> None:
         if np.broadcast_shapes(scale.shape, codes.shape) != codes.shape:
             raise ValueError(f"scale has shape {scale.shape}: expected one for {codes.shape}")
@@ -268,11 +263,11 @@ def find_range(
     return low, high
 
 
-def squared_error(groups: Floats, low: Floats, high: Floats, levels: int) -> Floats:
+def rounding_error(groups: Floats, low: Floats, high: Floats, levels: int) -> Floats:
     """Return the sum of squared rounding errors of each group for a range cut in ``levels`` steps.
 
     Example:
-        >>> squared_error(np.float32([[0, 1, 2.5]]), np.float32([0]), np.float32([2]), 2).tolist()
+        >>> rounding_error(np.float32([[0, 1, 2.5]]), np.float32([0]), np.float32([2]), 2).tolist()
         [0.25]
     """
     size = (high - low) / np.float32(levels)
@@ -290,16 +285,16 @@ def _smallest_error(
     groups: Floats, low: Floats, high: Floats, levels: int, symmetric: bool
 ) -> tuple[Floats, Floats]:
     best_low, best_high = low, high
-    best = squared_error(groups, low, high, levels)
+    best = rounding_error(groups, low, high, levels)
     step = (high - low) * _STEP
     half_step = step * np.float32(0.5)
     for _ in range(_SEARCH_STEPS):
         if symmetric:
             low, high = low + half_step, high - half_step
-            error = squared_error(groups, low, high, levels)
+            error = rounding_error(groups, low, high, levels)
         else:
-            from_below = squared_error(groups, low + step, high, levels)
-            from_above = squared_error(groups, low, high - step, levels)
+            from_below = rounding_error(groups, low + step, high, levels)
+            from_above = rounding_error(groups, low, high - step, levels)
             below = from_below < from_above
             low, high = np.where(below, low + step, low), np.where(below, high, high - step)
             error = np.minimum(from_below, from_above)
@@ -364,12 +359,7 @@ def pack_bits(codes: ArrayLike, bits: int) -> NDArray[np.uint8]:
         >>> len(pack_bits(range(8), bits=3))
         3
     """
-    check_bits(bits, low=1)
-    flat = np.asarray(codes).reshape(-1)
-    if flat.size and flat.dtype.kind not in "iu":
-        raise TypeError(f"codes is of type {flat.dtype}: expected integers")
-    if flat.size and (flat.min() < 0 or flat.max() >= 1 << bits):
-        raise ValueError(f"codes reach {flat.min()} to {flat.max()}: expected [0, {1 << bits})")
+    flat = check_ids("codes", np.asarray(codes).reshape(-1), 1 << check_bits(bits, low=1))
     each = np.unpackbits(flat.astype(np.uint8)[:, None], axis=1, bitorder="little", count=bits)
     return np.packbits(each.reshape(-1), bitorder="little")
 
@@ -384,12 +374,7 @@ def unpack_bits(packed: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.
         >>> unpack_bits(pack_bits([5, 0, 7], bits=3), bits=3, count=3).tolist()
         [5, 0, 7]
     """
-    expected = -(-count * bits // 8)
-    if packed.dtype != np.uint8 or packed.shape != (expected,):
-        raise ValueError(
-            f"packed is {packed.dtype} of shape {packed.shape}: expected {expected} bytes for "
-            f"{count} codes of {bits} bits"
-        )
+    check_shape("packed", packed, (-(-count * bits // 8),))
     each = np.unpackbits(packed, bitorder="little", count=count * bits).reshape(count, bits)
     return np.packbits(each, axis=1, bitorder="little").reshape(-1)
 

@@ -79,18 +79,13 @@ def test_als_with_its_mean_and_biases_can_teach_and_keeps_its_scores(kind, dim):
     teacher = ALS(embedding_dim=4, epochs=5).fit(rated)
     student = start_from_teacher(teacher, config(kind, dim))
     np.testing.assert_allclose(scores(student), scores(teacher), atol=1e-4)
-    if kind == "matrix_factorization":
-        assert student.get_layer("global_bias").offset == pytest.approx(teacher.global_mean)
 
 
 def test_biases_are_kept_and_only_the_product_is_cut():
     teacher = built("matrix_factorization", 8, global_bias=2.0)
     student = start_from_teacher(teacher, config("matrix_factorization", 3))
-    old, new = named_weights(teacher), named_weights(student)
-    for name in ("user_bias/embeddings", "item_bias/embeddings"):
-        np.testing.assert_array_equal(new[name], old[name])
-    assert student.get_layer("global_bias").offset == 2.0
-    product = old["user_embedding/embeddings"] @ old["item_embedding/embeddings"].T
+    weights = named_weights(teacher)
+    product = weights["user_embedding/embeddings"] @ weights["item_embedding/embeddings"].T
     left, values, right = np.linalg.svd(product)
     rest = scores(student) - (scores(teacher) - product)
     np.testing.assert_allclose(rest, (left[:, :3] * values[:3]) @ right[:3], atol=1e-4)
@@ -119,28 +114,21 @@ def test_platt_finds_what_scipy_finds():
 
     found = scipy.optimize.minimize(loss, [1, 0], method="Nelder-Mead", tol=1e-10).x
     np.testing.assert_allclose(fit_logits(x, y), found, rtol=1e-3)
-
-
-@pytest.mark.parametrize("values", [[0.0, 1.0], [0.5, 0.5]])
-def test_platt_refuses_scores_that_tell_nothing(values):
-    with pytest.raises(ValueError, match="teacher's scores"):
-        fit_logits(values, [1, 0])
+    for useless in ([0.0, 1.0], [0.5, 0.5]):
+        with pytest.raises(ValueError, match="teacher's scores"):
+            fit_logits(useless, [1, 0])
 
 
 @pytest.mark.parametrize("kind", ["mlp_ranker", "neumf", "two_tower"])
-def test_a_network_of_the_teachers_size_is_the_teacher(kind):
+def test_a_network_of_the_teachers_size_is_the_teacher_and_layers_go_at_even_distances(kind):
     teacher = built(kind, 8, 12, 10, 6)
     student = start_from_teacher(teacher, config(kind, 8, 12, 10, 6))
     np.testing.assert_array_equal(scores(student), scores(teacher))
-    assert student is not teacher
-
-
-def test_layers_are_kept_at_even_distances():
-    teacher = built("mlp_ranker", 8, 12, 10, 6)
-    student = start_from_teacher(teacher, config("mlp_ranker", 8, 12, 6))
-    expected = prune(teacher, LayerRemoval(1)).model
-    np.testing.assert_allclose(scores(student), scores(expected), atol=1e-5)
-    assert kept_layers(5, 3) == (0, 2, 4)
+    assert student is not teacher and kept_layers(5, 3) == (0, 2, 4)
+    if kind == "mlp_ranker":
+        student, expected = config(kind, 8, 12, 6), prune(teacher, LayerRemoval(1)).model
+        student = start_from_teacher(teacher, student)
+        np.testing.assert_allclose(scores(student), scores(expected), atol=1e-5)
 
 
 def test_idle_neurons_are_the_first_to_go_and_the_teacher_stays_as_it_is():
@@ -163,25 +151,23 @@ def test_one_epoch_from_the_teacher_beats_the_same_from_a_random_start():
     np.testing.assert_array_equal(TEACHER.user_vectors, vectors)
 
 
-@pytest.mark.parametrize(
-    ("teacher", "student", "word"),
-    [
+def test_refuses():
+    mlp = ("mlp_ranker", 8, 12, 6)
+    for teacher, student, word in (
         (("mlp_ranker", 8), config("dot_product", 4), "teacher"),
         (("mlp_ranker", 8), config("neumf", 4), "kind"),
         (("dot_product", 8), config("two_tower", 4), "kind"),
-        (("mlp_ranker", 8, 12, 6), config("mlp_ranker", 8, 12, 6, activation="tanh"), "activation"),
-        (("mlp_ranker", 8, 12, 6), config("mlp_ranker", 16, 12, 6), "embedding_dim"),
-        (("mlp_ranker", 8, 12, 6), config("mlp_ranker", 8, 16, 6), "hidden_units"),
-        (("mlp_ranker", 8, 12, 6), config("mlp_ranker", 8, 12, 8), "hidden_units"),
-        (("mlp_ranker", 8, 12, 6), config("mlp_ranker", 8, 12, 6, 4), "hidden_units"),
+        (mlp, config("mlp_ranker", 8, 12, 6, activation="tanh"), "activation"),
+        (mlp, config("mlp_ranker", 16, 12, 6), "embedding_dim"),
+        (mlp, config("mlp_ranker", 8, 16, 6), "hidden_units"),
+        (mlp, config("mlp_ranker", 8, 12, 8), "hidden_units"),
+        (mlp, config("mlp_ranker", 8, 12, 6, 4), "hidden_units"),
         (("two_tower", 8, 12, 6), config("two_tower", 8, 12, 4), "hidden_units"),
-        (None, RatingModelConfig("dot_product", USERS + 1, ITEMS), "student"),
-        (None, config("neumf"), "student"),
-        (None, "dot_product", "student"),
+        (TEACHER, RatingModelConfig("dot_product", USERS + 1, ITEMS), "student"),
+        (TEACHER, config("neumf"), "student"),
+        (TEACHER, "dot_product", "student"),
         (EASE().fit(DATA), config("dot_product"), "EASE"),
-    ],
-)
-def test_misfits_are_named(teacher, student, word):
-    given = built(*teacher) if isinstance(teacher, tuple) else teacher or TEACHER
-    with pytest.raises((TypeError, ValueError), match=word):
-        start_from_teacher(given, student)
+    ):
+        given = built(*teacher) if isinstance(teacher, tuple) else teacher
+        with pytest.raises((TypeError, ValueError), match=word):
+            start_from_teacher(given, student)

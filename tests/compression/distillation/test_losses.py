@@ -10,12 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from recsys_lib.compression.distillation.losses import (
-    relaxed_ranking_loss,
-    soft_loss,
-    soft_sigmoid_cross_entropy,
-    softmax_kl_divergence,
-)
+from recsys_lib.compression.distillation import losses
+from recsys_lib.compression.distillation.losses import relaxed_ranking_loss, soft_loss
 
 RNG = np.random.default_rng(0)
 matrices = arrays(np.float32, (3, 4), elements=st.floats(-20, 20, width=32))
@@ -24,7 +20,7 @@ matrices = arrays(np.float32, (3, 4), elements=st.floats(-20, 20, width=32))
 def test_keras_agrees_where_its_default_forgets_softmax_and_temperature():
     """Its string "kl_divergence" becomes a function, and only the class is treated as it should."""
     teacher, student = np.float32([[6, 3, 0]]), np.float32([[0, 3, 6]])
-    ours = float(softmax_kl_divergence(teacher, student, temperature=3.0)[0])
+    ours = float(losses.softmax_kl_divergence(teacher, student, temperature=3.0)[0])
     theirs = keras.distillation.LogitsDistillation(3.0, keras.losses.KLDivergence())
     assert float(theirs.compute_loss(teacher, student)) == pytest.approx(ours, rel=1e-4)
     default = keras.distillation.LogitsDistillation(3.0)
@@ -41,19 +37,15 @@ def test_the_listwise_loss_has_the_gradient_of_the_docstring(teacher, student, t
     p, s = (np.asarray(tf.nn.softmax(x / temperature)) for x in (teacher, student))
     variable = tf.Variable(student)
     with tf.GradientTape() as tape:
-        divergence = softmax_kl_divergence(teacher, variable, temperature=temperature)
+        divergence = losses.softmax_kl_divergence(teacher, variable, temperature=temperature)
     found = tape.gradient(divergence, variable)
     np.testing.assert_allclose(found, temperature * (s - p), atol=2e-5 * temperature)
     assert np.all(np.asarray(divergence) >= -1e-4)
-    np.testing.assert_array_equal(softmax_kl_divergence(teacher, teacher), 0)
-
-
-@settings(deadline=None, max_examples=30)
-@given(matrices, matrices)
-def test_at_a_high_temperature_kl_is_half_the_variance_of_the_difference(teacher, student):
-    teacher, student = teacher.astype(float), student.astype(float)
-    hot = softmax_kl_divergence(tf.constant(teacher), tf.constant(student), temperature=1e5)
-    np.testing.assert_allclose(hot, (teacher - student).var(axis=1) / 2, rtol=1e-3, atol=1e-5)
+    np.testing.assert_array_equal(losses.softmax_kl_divergence(teacher, teacher), 0)
+    # At a high temperature it is half of the variance of the difference.
+    teacher, student = (tf.constant(x, tf.float64) for x in (teacher, student))
+    hot = losses.softmax_kl_divergence(teacher, student, temperature=1e5)
+    np.testing.assert_allclose(hot, np.var(teacher - student, axis=1) / 2, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["listwise", "binary", "regression"])
@@ -68,7 +60,7 @@ def test_no_gradient_reaches_the_teacher_and_shapes_must_agree(name):
         loss(np.zeros(3, np.float32), np.zeros((3, 1), np.float32))
 
 
-@pytest.mark.parametrize("loss", [softmax_kl_divergence, soft_sigmoid_cross_entropy])
+@pytest.mark.parametrize("loss", [losses.softmax_kl_divergence, losses.soft_sigmoid_cross_entropy])
 def test_temperature_is_above_zero_and_logits_far_out_stay_finite(loss):
     far = np.float32([[1e4, -1e4]])
     assert np.isfinite([loss(far, -far), loss(far, far)]).all()
@@ -90,12 +82,9 @@ def test_relaxed_ranking_loss_equals_loops():
     loss = float(relaxed_ranking_loss(s, z)[0])
     assert loss == pytest.approx(float(relaxed_ranking_loss(s, z[:, ::-1])[0]), rel=1e-6)
     assert loss < float(relaxed_ranking_loss(s[:, ::-1], z)[0])  # the order of the others counts
-
-
-@pytest.mark.parametrize("shapes", [((2, 3), (3, 3)), ((3,), (3, 2)), ((2, 3), (2, 0))])
-def test_relaxed_ranking_loss_refuses_shapes(shapes):
-    with pytest.raises(ValueError, match="interesting"):
-        relaxed_ranking_loss(*(np.zeros(shape, np.float32) for shape in shapes))
+    for shapes in (((2, 3), (3, 3)), ((3,), (3, 2)), ((2, 3), (2, 0))):
+        with pytest.raises(ValueError, match="interesting"):
+            relaxed_ranking_loss(*(np.zeros(shape, np.float32) for shape in shapes))
 
 
 @pytest.mark.parametrize("kind", ["listwise", "binary", "regression"])
@@ -119,16 +108,14 @@ def test_loss_and_one_step_of_gradient_descent_are_those_of_pytorch(kind):
     theirs = [torch.tensor(values, requires_grad=True) for values in tables]
     scores, wanted = theirs[0] @ theirs[1].T, torch.tensor(teacher)
     cooler, target = scores / temperature, wanted / temperature
-    if kind == "listwise":
-        pair = functional.log_softmax(cooler, dim=1), functional.softmax(target, dim=1)
-        soft = temperature**2 * functional.kl_div(*pair, reduction="batchmean")
-    elif kind == "binary":
-        soft = functional.binary_cross_entropy_with_logits(cooler, torch.sigmoid(target))
-        soft = temperature**2 * soft
-    else:
-        soft = functional.mse_loss(scores, wanted)
-    hard = functional.binary_cross_entropy_with_logits(scores, torch.tensor(labels))
-    total = (1 - weight) * hard + weight * soft
+    pair = functional.log_softmax(cooler, dim=1), functional.softmax(target, dim=1)
+    entropy = functional.binary_cross_entropy_with_logits
+    soft = {
+        "listwise": temperature**2 * functional.kl_div(*pair, reduction="batchmean"),
+        "binary": temperature**2 * entropy(cooler, torch.sigmoid(target)),
+        "regression": functional.mse_loss(scores, wanted),
+    }[kind]
+    total = (1 - weight) * entropy(scores, torch.tensor(labels)) + weight * soft
     total.backward()
     torch.optim.SGD(theirs, lr=rate).step()
 

@@ -58,6 +58,7 @@ def test_compressed_models_train_store_and_score(kind: str, scheme: TableScheme)
     assert run.loss[-1] < run.loss[0]
     assert any((a != b).any() for a, b in zip(start, small.get_weights(), strict=True))
     stored = store_embeddings(small, "float32")
+    assert (inner_product_vectors(stored.model) is None) == (kind == "mlp_ranker")
     np.testing.assert_allclose(stored.score(*IDS), np.asarray(small(IDS)), rtol=1e-4, atol=1e-5)
     assert stored.nbytes == stored.report.bytes_after
     assert stored.report.bytes_before == sum(w.size * 4 for w in before.values())
@@ -82,16 +83,11 @@ def test_only_the_tables_asked_for_are_replaced() -> None:
     model = build("matrix_factorization")
     small = compress_embeddings(model, {"item_embedding": Hashing(5)})
     names = {layer.name for layer in small.layers}
+    # inner_product_vectors reads the table of a layer called user_embedding.
+    assert inner_product_vectors(small) is None
     assert {"item_embedding_hashing", "user_embedding", "item_bias"} <= names
     weights = [m.get_layer("user_embedding").get_weights()[0] for m in (small, model)]
     np.testing.assert_array_equal(*weights)
-
-
-def test_nobody_takes_the_parts_for_vectors() -> None:
-    # inner_product_vectors reads the table of a layer called user_embedding.
-    small = compress_embeddings(build(), Hashing(5))
-    assert inner_product_vectors(small) is None
-    assert inner_product_vectors(store_embeddings(small).model) is not None
 
 
 def test_new_weights_and_saving_keep_scores(tmp_path: Path) -> None:
@@ -106,29 +102,21 @@ def test_new_weights_and_saving_keep_scores(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(loaded(IDS)), expected)
 
 
-def test_the_model_in_a_recommender() -> None:
+def test_refuses_and_takes_a_recommender() -> None:
     config = RatingModelConfig("dot_product", USERS, ITEMS, 8)
     recommender = KerasRecommender(config, epochs=1, progress=False).fit(DATA)
     assert compress_embeddings(recommender, LowRank(1)).count_params() == 1 * (USERS + ITEMS) + 16
-
-
-def test_bad_input_is_named() -> None:
-    model, factors = build(), IALS(embedding_dim=2, epochs=1).fit(DATA)
-    for message, call in (
-        ("scheme names 'users'", lambda: compress_embeddings(model, {"users": LowRank(1)})),
-        ("counts names", lambda: compress_embeddings(model, Hashing(3), counts={"x": [1]})),
-        ("start is 'zeros'", lambda: compress_embeddings(model, Hashing(3), start="zeros")),
-        ("counts is None", lambda: compress_embeddings(model, MixedDimension())),
-        ("no compressed tables", lambda: store_embeddings(model)),
-        ("dtype is 'int8'", lambda: store_embeddings(model, "int8")),
+    model, factors, put = build(), IALS(embedding_dim=2, epochs=1).fit(DATA), compress_embeddings
+    for error, message, call in (
+        (ValueError, "scheme names 'users'", lambda: put(model, {"users": LowRank(1)})),
+        (ValueError, "counts names", lambda: put(model, Hashing(3), counts={"x": [1]})),
+        (ValueError, "start is 'zeros'", lambda: put(model, Hashing(3), start="zeros")),
+        (ValueError, "counts is None", lambda: put(model, MixedDimension())),
+        (ValueError, "no compressed tables", lambda: store_embeddings(model)),
+        (ValueError, "dtype is 'int8'", lambda: store_embeddings(model, "int8")),
+        (TypeError, "scheme is of type int", lambda: put(model, {"user_embedding": 3})),  # type: ignore[dict-item]
+        (TypeError, "IALS", lambda: put(factors, LowRank(1))),
+        (TypeError, "IALS", lambda: store_embeddings(factors)),
     ):
-        with pytest.raises(ValueError, match=message):
-            call()
-    with pytest.raises(TypeError, match="scheme is of type int"):
-        compress_embeddings(model, {"user_embedding": 3})  # type: ignore[dict-item]
-    for call in (
-        lambda: compress_embeddings(factors, LowRank(1)),
-        lambda: store_embeddings(factors),
-    ):
-        with pytest.raises(TypeError, match="IALS"):
+        with pytest.raises(error, match=message):
             call()

@@ -21,6 +21,8 @@ from recsys_lib.models import IALS, RatingModelConfig, build_rating_model
 from recsys_lib.training import KerasRecommender
 
 SPARSITIES = [0.0, 0.1, 0.25, 0.3333, 0.5, 0.55, 0.7, 0.75, 0.8, 0.9, 0.95, 0.99, 0.999]
+TIES, UNEVEN = np.float32([[3, 1, 1, 1], [2, 1, 1, 1]]), np.full((5, 8), 0.1, np.float32)
+UNEVEN[3] = 1.0
 SHAPES = [(16, 16), (64, 32), (12, 8), (128, 20)]
 
 # Runs in a process of its own: importing TFMOT switches tf.keras to Keras 2 for the whole process.
@@ -69,24 +71,14 @@ def test_masks_are_those_of_tfmot() -> None:
             for weights in (matrix(shape), np.round(matrix(shape))):  # rounded: with many ties
                 jobs.append((weights, None, (1, 1), "AVG", (zeros, group)))
                 ours.append(magnitude_mask(weights, zeros / group, "n_of_m", group_size=group))
-    for job, theirs, mine in zip(jobs, tfmot_masks(jobs), ours, strict=True):
+    *masks, tied, padded = tfmot_masks([*jobs, (TIES, 0.5), (UNEVEN, 0.5, (4, 4), "MAX")])
+    for job, theirs, mine in zip(jobs, masks, ours, strict=True):
         np.testing.assert_array_equal(mine, theirs, err_msg=str(job)[-120:])
-
-
-@pytest.mark.slow
-def test_where_tfmot_differs() -> None:
-    ties = np.float32([[3, 1, 1, 1], [2, 1, 1, 1]])
-    uneven = np.full((5, 8), 0.1, np.float32)
-    uneven[3] = 1.0
-    theirs = tfmot_masks([(ties, 0.5), (uneven, 0.5, (4, 4), "MAX")])
-    assert theirs[0].sum() == 8  # asked for 4, keeps all that are equal to the fourth
-    mask = magnitude_mask(ties, 0.5)
-    assert mask.sum() == 4
-    assert not (mask & ~theirs[0]).any()
-    # Blocks of 4 and 1 rows. TFMOT pads at both ends, so it measures rows 0-2 and 3-4, and removes
-    # the row with the largest weights together with rows 0-2.
-    assert theirs[1].all(axis=1).tolist() == [False] * 4 + [True]
-    mask = magnitude_mask(uneven, 0.5, "block", pooling="max")
+    # Where it differs: asked for 4 it keeps all that are equal to the fourth;
+    assert tied.sum() == 8 and magnitude_mask(TIES, 0.5).sum() == 4
+    # it pads at both ends, so it measures rows 0-2 and 3-4, and removes blocks of 4 and 1 rows.
+    mask = magnitude_mask(UNEVEN, 0.5, "block", pooling="max")
+    assert padded.all(axis=1).tolist() == [False] * 4 + [True]
     assert mask.all(axis=1).tolist() == [True] * 4 + [False]
 
 

@@ -1,0 +1,225 @@
+"""Tables: cut after a rotation that changes no score, and rows that rare ids share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from recsys_lib.compression import named_weights, with_weights
+from recsys_lib.compression.pruning import (
+    DimensionReduction,
+    RowRemoval,
+    prune,
+    rotate_to_principal_axes,
+)
+from recsys_lib.compression.pruning.rating_models import read_config
+from recsys_lib.compression.pruning.tables import RowMap
+from recsys_lib.compression.tensors import read_tensor
+from recsys_lib.data import Interactions
+from recsys_lib.models import ALS, IALS, Popularity, RatingModelConfig, build_rating_model
+from recsys_lib.models.factors import Factors, FoldIn
+from recsys_lib.training import KerasRecommender
+
+RANDOM = np.random.default_rng(0)
+USERS, ITEMS = (RANDOM.integers(0, count, 60).astype(np.int32) for count in (40, 30))
+DATA = Interactions(*RANDOM.integers(0, [40, 30], (500, 2)).T, RANDOM.uniform(1, 5, 500))
+# User 3 and items 3, 4 have one interaction, item 5 none.
+FEW = Interactions(
+    [0, 0, 0, 1, 1, 2, 2, 2, 3], [0, 1, 2, 0, 1, 0, 2, 3, 4], np.arange(9.0), num_items=6
+)
+PAIRS = [np.repeat(np.arange(4, dtype=np.int32), 6), np.tile(np.arange(6, dtype=np.int32), 4)]
+MLPS = ("two_tower", "mlp_ranker", "neumf")
+every_kind = pytest.mark.parametrize("kind", ["dot_product", "matrix_factorization", *MLPS])
+
+
+def built(kind: str, users: int = 40, items: int = 30) -> Any:
+    units = (6, 4) if kind in MLPS else None
+    model = build_rating_model(RatingModelConfig(kind, users, items, 8, hidden_units=units))
+    random = np.random.default_rng(1)
+    model.set_weights([w + 0.5 * random.normal(size=w.shape) for w in model.get_weights()])
+    return model
+
+
+def scores(model: Any) -> np.ndarray:
+    return np.asarray(model([USERS, ITEMS]))
+
+
+@pytest.mark.parametrize("shape", [(50, 40, 6), (50, 3, 6), (2, 40, 6), (1, 1, 1)])
+def test_cut_axes_are_the_truncated_svd_of_all_scores(shape: tuple[int, int, int]) -> None:
+    num_users, num_items, width = shape
+    users = RANDOM.normal(size=(num_users, width)) * np.geomspace(1, 0.1, width)
+    items = RANDOM.normal(size=(num_items, width)) @ RANDOM.normal(size=(width, width))
+    left, values, right = np.linalg.svd(users @ items.T)
+    axes = rotate_to_principal_axes(users, items)
+    found = axes.singular_values[: len(values)]
+    np.testing.assert_allclose(found, values[:width], rtol=1e-4, atol=1e-5)
+    for k in range(1, min(shape) + 1):
+        best = (left[:, :k] * values[:k]) @ right[:k]
+        cut = axes.user_vectors[:, :k] @ axes.item_vectors[:, :k].T
+        np.testing.assert_allclose(cut, best, atol=1e-4)
+
+
+def matrices(width: int) -> Any:
+    shape = st.tuples(st.integers(1, 9), st.just(width))
+    return st.tuples(*[arrays(np.float64, shape, elements=st.floats(-9, 9))] * 2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 5).flatmap(matrices))
+def test_rotation_keeps_every_inner_product(both: tuple[np.ndarray, np.ndarray]) -> None:
+    """Also of tables without full rank, of zeros, and of fewer rows than columns."""
+    axes, inner = rotate_to_principal_axes(*both), both[0] @ both[1].T
+    atol = 1e-4 * max(1, np.abs(inner).max())
+    np.testing.assert_allclose(axes.user_vectors @ axes.item_vectors.T, inner, atol=atol)
+    lengths = [np.linalg.norm(table, axis=0) for table in axes[:2]]
+    np.testing.assert_allclose(lengths[0], lengths[1], atol=1e-3)  # balanced
+    np.testing.assert_allclose(lengths[0] ** 2, axes.singular_values, atol=1e-2)
+    assert (np.diff(axes.singular_values) <= 1e-6).all()
+
+
+@every_kind
+def test_fewer_dimensions_are_a_smaller_model_that_serves(kind: str) -> None:
+    from recsys_lib.serving import CandidateScorer
+
+    model = built(kind)
+    before, expected, errors = named_weights(model), scores(model), []
+    for axes in ("principal", "given"):
+        turned = prune(model, DimensionReduction(8, axes)).model
+        np.testing.assert_allclose(scores(turned), expected, rtol=1e-3, atol=1e-3)
+        smaller = prune(model, DimensionReduction(3, axes)).model
+        assert read_config(smaller).embedding_dim == 3
+        found = CandidateScorer(smaller).score(USERS, ITEMS)
+        np.testing.assert_allclose(found, scores(smaller), rtol=1e-4, atol=1e-4)
+        errors.append(np.mean((scores(smaller) - expected) ** 2))
+    assert errors[0] < errors[1]
+    for name, values in named_weights(model).items():
+        np.testing.assert_array_equal(values, before[name])
+
+
+@pytest.mark.parametrize("kind", MLPS)
+def test_a_table_of_low_rank_loses_nothing(kind: str) -> None:
+    """Rows that lie in a plane beside the origin: three dimensions, if it were not for the mean."""
+    weights = named_weights(built(kind))
+    for name in [name for name in weights if name.endswith("embeddings")]:
+        rows = RANDOM.normal(size=(len(weights[name]), 2)) @ RANDOM.normal(size=(2, 8))
+        weights[name] = rows + (0 if "gmf" in name else RANDOM.normal(size=8))
+    flat = with_weights(built(kind), weights)
+    smaller, cut = (prune(flat, DimensionReduction(2, a)).model for a in ("principal", "given"))
+    np.testing.assert_allclose(scores(smaller), scores(flat), rtol=1e-3, atol=1e-3)
+    assert np.abs(scores(cut) - scores(flat)).max() > 0.01
+
+
+@pytest.mark.parametrize("kind", [IALS, ALS])
+def test_factor_models_of_fewer_dimensions(kind: Any, tmp_path: Any) -> None:
+    model = kind(embedding_dim=8, epochs=3).fit(DATA)
+    full = model.score_all_items(np.arange(40))
+    same = prune(model, DimensionReduction(np.int64(8)))
+    assert same.report.config.embedding_dim == 8
+    np.testing.assert_allclose(same.score_all_items(np.arange(40)), full, atol=1e-4)
+    smaller = prune(model, DimensionReduction(3))
+    assert smaller.model.item_vectors.shape == (30, 3) and model.item_vectors.shape == (30, 8)
+    rest = full - model.user_vectors @ model.item_vectors.T  # biases, of ALS
+    best = np.linalg.svd(model.user_vectors @ model.item_vectors.T)
+    expected = rest + (best[0][:, :3] * best[1][:3]) @ best[2][:3]
+    np.testing.assert_allclose(smaller.score_all_items(np.arange(40)), expected, atol=1e-4)
+    smaller.model.save(tmp_path / "smaller")
+    again = kind.load(tmp_path / "smaller")
+    np.testing.assert_array_equal(again.score(USERS, ITEMS), smaller.score(USERS, ITEMS))
+    if kind is IALS:
+        before, after = (m.score_histories([[1, 2, 3]])[0] for m in (model, same.model))
+        assert np.corrcoef(before, after)[0, 1] > 0.95
+        assert smaller.model.fold_in([[1, 2]]).shape == (1, 3)
+
+
+@every_kind
+def test_kept_pairs_score_as_before_and_the_others_share(kind: str) -> None:
+    model = built(kind, 4, 6)
+    fewer = prune(model, RowRemoval(2), FEW)
+    assert fewer.user_map.rows.tolist() == [0, 1, 2, 3]
+    assert fewer.item_map.rows.tolist() == [0, 1, 2, 3, 3, 3]
+    frame = fewer.report.to_frame().set_index("name")  # the maps are counted
+    assert frame.loc["item_rows", "stored_as"] == "row_map"
+    assert frame.bytes_after.sum() == fewer.nbytes
+    before, after = np.asarray(model(PAIRS)).reshape(4, 6), fewer.score(*PAIRS).reshape(4, 6)
+    np.testing.assert_allclose(after[:3, :3], before[:3, :3], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(after[:, [3, 3]], after[:, [4, 5]])
+    old, new = named_weights(model), named_weights(prune(model, RowRemoval(2, "item"), FEW).model)
+    for name, values in old.items():
+        if name.endswith("embeddings") and name.startswith("item"):
+            values = [*values[:3], (values[3] + values[4]) / 2]
+        np.testing.assert_allclose(new[name], values, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [IALS, ALS])
+def test_factor_models_of_fewer_rows(kind: Any, tmp_path: Any) -> None:
+    """In ALS the biases, too, are shared."""
+    model = kind(embedding_dim=2, epochs=3).fit(FEW)
+    fewer = prune(model, RowRemoval(2, "item"), FEW)
+    before, after = (m.score_all_items(np.arange(4)) for m in (model, fewer))
+    assert after.shape == (4, 6)
+    np.testing.assert_allclose(after[:, :3], before[:, :3], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(after[:, 3], (before[:, 3] + before[:, 4]) / 2, atol=1e-5)
+    assert (fewer.model.num_items, model.num_items) == (4, 6)
+    fewer.model.save(tmp_path / "fewer")
+    again = kind.load(tmp_path / "fewer")
+    np.testing.assert_array_equal(again.score([0], [3]), fewer.score([0], [5]))
+
+
+def test_a_recommender_with_fewer_rows_stays_one() -> None:
+    config = RatingModelConfig("neumf", 4, 6, 3, hidden_units=(4,))
+    trained = KerasRecommender(config, epochs=1, progress=False).fit(FEW)
+    fewer = prune(trained, RowRemoval(2), FEW)
+    found = fewer.score_all_items([0, 3])
+    np.testing.assert_allclose(found.ravel(), fewer.score([0] * 6 + [3] * 6, [*range(6)] * 2))
+    assert fewer.model.config.num_items == 4 and trained.config.num_items == 6
+
+
+@settings(deadline=None)
+@given(st.lists(st.booleans(), min_size=1, max_size=40))
+def test_a_row_map_leads_every_id_to_a_row(kept: list[bool]) -> None:
+    row_map = RowMap(np.array(kept))
+    assert row_map.rows[np.array(kept)].tolist() == list(range(sum(kept)))
+    assert set(row_map.rows.tolist()) == set(range(row_map.num_rows))
+    again: Any = read_tensor(row_map.kind, row_map.header(), row_map.arrays())
+    np.testing.assert_array_equal(again.rows, row_map.rows)
+    assert row_map.arrays()["kept"].nbytes == -(-len(kept) // 8)
+
+
+def test_the_ends_nobody_and_everybody() -> None:
+    model = built("dot_product", 4, 6)
+    same, one = (prune(model, RowRemoval(*how), FEW) for how in ((1, "user"), (99, "item")))
+    np.testing.assert_array_equal(same.score(*PAIRS), np.asarray(model(PAIRS)))
+    assert named_weights(one.model)["item_embedding/embeddings"].shape == (1, 8)
+    assert len(np.unique(one.score([0] * 6, range(6)))) == 1
+
+
+def test_refuses() -> None:
+    ranker, items_only = built("mlp_ranker"), Factors(np.eye(3), fold_in=FoldIn(0.1, 0.1))
+    popularity, one, turn = Popularity().fit(DATA), np.ones((3, 1)), rotate_to_principal_axes
+    model, other, rows = built("dot_product", 4, 6), Interactions([0], [0]), RowRemoval(2)
+    fewer, bits = prune(model, rows, FEW), {"kept": np.zeros(1, np.uint8)}
+    for error, message, call in (
+        (ValueError, "embedding_dim is 9", lambda: prune(ranker, DimensionReduction(9))),
+        (ValueError, "embedding_dim is 0", lambda: DimensionReduction(0)),
+        (ValueError, "axes is 'pca'", lambda: DimensionReduction(2, "pca")),
+        (ValueError, "items only", lambda: prune(items_only, DimensionReduction(2))),
+        (TypeError, "Popularity", lambda: prune(popularity, DimensionReduction(2))),
+        (TypeError, "config is of type int", lambda: prune(ranker, 2)),  # type: ignore[arg-type]
+        (RuntimeError, "fit", lambda: prune(IALS(), DimensionReduction(2))),
+        (ValueError, r"item_vectors has shape \(3, 1\)", lambda: turn(np.ones((3, 2)), one)),
+        (ValueError, "item_vectors holds 3 NaN", lambda: turn(one, one * np.nan)),
+        (TypeError, "user_vectors is of", lambda: turn(one.astype(int), one)),
+        (ValueError, "min_interactions is 0", lambda: RowRemoval(0)),
+        (ValueError, "sides is 'items'", lambda: RowRemoval(1, "items")),
+        (TypeError, "interactions is", lambda: prune(model, rows)),
+        (ValueError, "interactions counts 1 users", lambda: prune(model, rows, other)),
+        (ValueError, "item_ids holds 6", lambda: fewer.score([0], [6])),
+        (ValueError, "kept has 1 bytes", lambda: RowMap.from_parts({"shape": [9]}, bits)),
+    ):
+        with pytest.raises(error, match=message):
+            call()

@@ -1,0 +1,635 @@
+"""Arithmetic in whole numbers: fake quantization, training on it, integer models, and LiteRT."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recsys_lib.compression import CompressedModel, named_weights, with_weights
+from recsys_lib.compression.quantization import (
+    IntegerQuantization,
+    convert,
+    quantization_aware,
+    quantize_dynamic,
+    quantize_static,
+    read_litert_dense,
+)
+from recsys_lib.compression.quantization.fake_quant import (
+    Grid,
+    code_range,
+    fake_quant,
+    fake_quant_codes,
+    nudged_grid,
+    quantize_to_grid,
+    symmetric_scales,
+)
+from recsys_lib.compression.quantization.integer import (
+    REQUANTIZATIONS,
+    IntegerDense,
+    requantize,
+    to_grid,
+)
+from recsys_lib.compression.quantization.integer_model import to_codes
+from recsys_lib.data import Interactions
+from recsys_lib.models import IALS, RatingModelConfig, build_rating_model
+from recsys_lib.notebook import quiet
+from recsys_lib.serving import export_litert, load_scorer
+from recsys_lib.training import KerasRecommender, KerasScorer, fit
+from recsys_lib.training.forward import embedding_tables
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+KINDS = ("dot_product", "matrix_factorization", "two_tower", "mlp_ranker", "neumf")
+NUM_USERS, NUM_ITEMS = 60, 80
+IDS = [np.arange(60, dtype=np.int32), np.arange(20, 80, dtype=np.int32)]
+QUIET = {"progress": False, "jit_compile": False}
+
+
+def gradients(function, *inputs):
+    import tensorflow as tf
+
+    tensors = [tf.constant(values) for values in inputs]
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        result = function(*tensors)
+    return result.numpy(), [g.numpy() for g in tape.gradient(result, tensors)]
+
+
+def assert_same(ours, theirs, x, scale, lowest):
+    """Equal to the last bits; a step apart only where x lies in the middle of two steps."""
+    apart = np.abs(ours - theirs) > 1e-4 * scale
+    middle = np.abs(np.modf((x - lowest) / scale)[0] - 0.5) < 1e-4
+    assert not (apart & ~middle).any()
+    assert np.all(np.abs(ours - theirs) <= 1.00001 * scale)
+    assert apart.mean() < 1e-3
+
+
+@pytest.mark.parametrize("kind", ["whole", "narrow", "per channel"])
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_values_and_gradients_are_tensorflows(bits, kind):
+    from tensorflow import quantization as tf
+
+    random, narrow = np.random.default_rng(bits), kind == "narrow"
+    each = 16 if kind == "per channel" else ()
+    their = getattr(tf, "fake_quant_with_min_max_vars" + ("_per_channel" if each else ""))
+    for _ in range(4):
+        x = random.normal(0, 1, (400, 16)).astype(np.float32)
+        low = -np.float32(random.uniform(0, 2.5, each))
+        high = np.float32(random.uniform(0.1, 2.5, each))
+        grid = nudged_grid(low, high, bits, narrow=narrow)
+        expected, (expected_gradient,) = gradients(
+            lambda t, low=low, high=high: their(t, low, high, bits, narrow), x
+        )
+        values, (gradient,) = gradients(
+            lambda t, g=grid: fake_quant(t, g.scale, g.zero_point, bits, narrow=narrow), x
+        )
+        assert_same(values, expected, x, grid.scale, (grid.low - grid.zero_point) * grid.scale)
+        np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-6)
+        assert 0 < gradient.sum() < x.size  # some inside, some outside
+
+
+def test_gradient_of_the_scale_is_that_of_learned_step_sizes():
+    """Esser et al. 2020, equation 3, by hand: round(v) - v inside, the end codes outside."""
+    x = np.float32([-3.0, -0.3, 0.2, 0.65, 9.0])
+    _, (_, gradient) = gradients(lambda t, s: fake_quant(t, s, bits=3), x, np.float32(0.5))
+    inside = [0.6 - 1, 0 - 0.4, 1 - 1.3]  # x / scale = -0.6, 0.4, 1.3
+    assert gradient == pytest.approx(-4 + sum(inside) + 3, abs=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=30), st.integers(2, 8))
+def test_half_a_step_and_zero_stays_zero(values, bits):
+    x = np.array([*values, 0.0], np.float32)
+    grid = nudged_grid(min(x.min(), 0), max(x.max(), 0), bits)
+    rounded = (quantize_to_grid(x, grid) - grid.zero_point) * grid.scale
+    assert rounded[-1] == 0
+    lowest, highest = ((end - grid.zero_point) * grid.scale for end in (grid.low, grid.high))
+    inside = (x >= lowest) & (x <= highest)
+    assert np.all(np.abs(rounded - x)[inside] <= grid.scale * 0.5001)
+    # The range moves by at most half a step, so nothing is ever farther away than a step.
+    assert np.all(np.abs(rounded - x) <= grid.scale * 1.0001)
+
+
+def test_scales_of_rows_and_columns_and_of_an_empty_range():
+    weights = np.float32([[1, -2, 0], [0, 0, 0], [4, 7, 0]])
+    assert symmetric_scales(weights, 4, "row").ravel().tolist() == pytest.approx([2 / 7, 1, 1])
+    assert symmetric_scales(weights, 4, "column").shape == (1, 3)
+    assert symmetric_scales(np.zeros((2, 2), np.float32), 4, "row").ravel().tolist() == [1, 1]
+    heavy = np.random.default_rng(0).standard_t(2, (5, 400)).astype(np.float32)
+
+    def error(search):
+        scale = symmetric_scales(heavy, 3, "row", search)
+        grid = Grid(scale, 0, *code_range(3, narrow=True))
+        return np.square(heavy - quantize_to_grid(heavy, grid) * scale).sum()
+
+    assert error("mse") < 0.9 * error("minmax")
+    grid = nudged_grid(0.0, 0.0)
+    assert (grid.scale, int(grid.zero_point)) == (1, -128)
+    assert quantize_to_grid([0.0], grid).tolist() == [-128]
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_kernels_are_rounded_as_tfmot_rounds_them(per_channel):
+    """TFMOT's weight quantizer: symmetric, narrow, the range of the last batch."""
+    import keras  # noqa: F401 (before TFMOT, which would make tf.keras the old one)
+    import tensorflow as tf
+    import tensorflow_model_optimization as tfmot
+    import tf_keras
+
+    kernel = np.random.default_rng(0).normal(0, 0.3, (40, 12)).astype(np.float32)
+    quantizer = tfmot.quantization.keras.quantizers.LastValueQuantizer(
+        num_bits=8, per_axis=per_channel, symmetric=True, narrow_range=True
+    )
+    ranges = quantizer.build(kernel.shape, "kernel", tf_keras.layers.Dense(12))
+    expected = quantizer(tf.constant(kernel), training=True, weights=ranges).numpy()
+    scale = symmetric_scales(kernel if per_channel else kernel.reshape(-1, 1), 8, "column")
+    rounded = fake_quant(kernel, scale, 0, 8, narrow=True).numpy()
+    assert_same(rounded, expected, kernel, scale, -127 * scale)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_codes_are_whole_numbers_in_a_compiled_graph(jit_compile):
+    """Grappler adds in another order; of x + (floor(x + 1/2) - x), an eighth would be broken."""
+    import tensorflow as tf
+
+    grid = Grid(np.float32(0.0225), np.float32(-97), -128, 127)
+    x = np.random.default_rng(1).normal(0, 1.2, 100_000).astype(np.float32)
+    graph = tf.function(lambda t: fake_quant_codes(t, grid), autograph=False,
+                        jit_compile=jit_compile)  # fmt: skip
+    codes = graph(tf.constant(x)).numpy()
+    np.testing.assert_array_equal(codes, np.round(codes))
+    assert (codes != fake_quant_codes(x, grid).numpy()).mean() < 1e-4
+    np.testing.assert_array_equal(codes + grid.zero_point, quantize_to_grid(x, grid))
+
+
+def build(kind="mlp_ranker", users=NUM_USERS, items=NUM_ITEMS, dim=8, init_std=0.5, keras=None,
+          **options):  # fmt: skip
+    config = RatingModelConfig(kind, users, items, dim, init_std=init_std, **options)
+    return build_rating_model(config, keras=keras)
+
+
+big = functools.partial(build, users=300, items=400, dim=16, init_std=0.7)
+
+
+@pytest.fixture(scope="module")
+def data():
+    random = np.random.default_rng(0)
+    users, items = random.integers(0, NUM_USERS, 3000), random.integers(0, NUM_ITEMS, 3000)
+    liked = (users % 4) == (items % 4)
+    return Interactions(users[liked], items[liked], num_users=NUM_USERS, num_items=NUM_ITEMS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_eight_bits_are_near_and_two_are_not(kind):
+    model = build(kind)
+    before, exact = named_weights(model), np.asarray(model(IDS))
+    spread = {}
+    for bits in (8, 4, 2):
+        rounded = quantization_aware(model, IntegerQuantization(bits))
+        spread[bits] = np.abs(np.asarray(rounded(IDS)) - exact).max() / np.abs(exact).max()
+    assert spread[8] < 0.05 < spread[2]
+    assert spread[8] < spread[4] < spread[2]
+    after = named_weights(model)
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.slow
+def test_training_recovers_what_rounding_loses(data):
+    model = build(hidden_units=(16, 8))
+    options = {"batch_size": 256, "optimizer": "adam", **QUIET}
+    exact = fit(model, data, epochs=40, **options).loss[-1]
+    start, aware = (quantization_aware(model, IntegerQuantization(bits=2)) for _ in range(2))
+    run = fit(aware, data, epochs=20, **options)
+    rounded = run.loss[0]  # of the first steps, so less than rounding really costs
+    assert rounded > 1.1 * exact
+    assert rounded - run.loss[-1] > 0.5 * (rounded - exact)
+    before, after = named_weights(start), named_weights(aware)
+    moved = [name for name in before if "scale" in name and (before[name] != after[name]).any()]
+    assert len(moved) == 8  # 5 of weights, 3 of inputs
+
+
+def test_the_compiled_loop_finds_tables_and_trains_all_but_zero_points(data):
+    aware = quantization_aware(build("two_tower"), IntegerQuantization(bits=4))
+    assert [side for _, side in embedding_tables(aware)] == ["users", "items"]
+    before = named_weights(aware)
+    fit(aware, data, epochs=1, batch_size=512, l2=0.01, **QUIET)
+    same = {name for name, values in named_weights(aware).items() if (values == before[name]).all()}
+    assert same == {
+        f"{side}_dense_{end}_zero_point" for side in ("user", "item")
+        for end in ("0/input", "1/input", "1/output")
+    }  # fmt: skip
+
+
+def test_keras_own_fit_clone_and_file(tmp_path, data):
+    import keras
+
+    aware = quantization_aware(build(), IntegerQuantization(bits=4))
+    aware.compile("adam", "mse", jit_compile=False)
+    before = aware.get_layer("dense_0").weight_log_scale.numpy().copy()
+    aware.fit([data.user_ids, data.item_ids], np.ones(len(data)), epochs=1, verbose=0)
+    assert not np.allclose(before, aware.get_layer("dense_0").weight_log_scale.numpy())
+    clone = keras.models.clone_model(aware)
+    clone.set_weights(aware.get_weights())
+    aware.save(tmp_path / "aware.keras")
+    loaded = keras.models.load_model(tmp_path / "aware.keras")
+    for copy in (clone, loaded):
+        np.testing.assert_array_equal(copy(IDS), aware(IDS))
+    np.testing.assert_array_equal(convert(loaded).score(*IDS), convert(aware).score(*IDS))
+
+
+@pytest.mark.slow
+def test_zeros_of_a_pruned_model_stay(data):
+    random = np.random.default_rng(0)
+    model, zeros = build(), {}
+    weights = named_weights(model)
+    for name in [name for name, values in weights.items() if values.ndim == 2]:
+        zeros[name] = random.random(weights[name].shape) < 0.8
+        weights[name][zeros[name]] = 0
+    pruned = with_weights(model, weights)
+    kept = quantization_aware(pruned, IntegerQuantization(bits=4))
+    lost = quantization_aware(pruned, IntegerQuantization(bits=4, keep_zeros=False))
+    for aware in (kept, lost):
+        fit(aware, data, epochs=2, batch_size=128, l2=0.001, **QUIET)
+    stored = convert(kept).tensors
+    for name, zero in zeros.items():
+        assert not np.any(named_weights(kept)[name][zero])
+        assert not np.any(stored[name].decode()[zero])
+    left = np.mean(named_weights(lost)["dense_0/kernel"][zeros["dense_0/kernel"]] == 0)
+    assert left < 0.1
+
+
+def test_an_all_zero_channel_and_row_are_defined():
+    model = build()
+    weights = named_weights(model)
+    weights["dense_0/kernel"][:, 3] = weights["item_embedding/embeddings"][7] = 0
+    weights["dense_0/bias"][3] = 0.25
+    aware = quantization_aware(with_weights(model, weights), IntegerQuantization(8))
+    assert np.isfinite(np.asarray(aware(IDS))).all()
+    new = named_weights(convert(aware).model)
+    assert not new["dense_0/kernel"][:, 3].any()
+    assert not new["item_embedding/embeddings"][7].any()
+    assert new["dense_0/bias"][3] == pytest.approx(0.25, rel=0.01)
+
+
+def test_recommenders_are_taken_too(data):
+    config = RatingModelConfig("mlp_ranker", NUM_USERS, NUM_ITEMS, 4, hidden_units=(8,))
+    recommender = KerasRecommender(config, epochs=1, progress=False).fit(data)
+    aware = quantization_aware(recommender, IntegerQuantization(), data)
+    np.testing.assert_allclose(aware(IDS), recommender.score(*IDS), atol=0.01)
+
+
+def dense_model(width, *layers):
+    """Build a Keras model of layers one after the other."""
+    import keras
+
+    inputs = outputs = keras.Input((width,))
+    for layer in layers:
+        outputs = layer(outputs)
+    return keras.Model(inputs, outputs)
+
+
+def test_float_inputs_need_a_calibration_whose_outliers_a_search_clips():
+    import keras
+
+    dense = keras.layers.Dense
+    model = dense_model(5, dense(4, activation="relu"), dense(2))
+    rows = np.random.default_rng(0).normal(0, 1, (300, 5)).astype(np.float32)
+    aware = quantization_aware(model, IntegerQuantization(), (rows,))
+    np.testing.assert_allclose(aware(rows), model(rows), atol=0.05)
+    np.testing.assert_allclose(convert(aware)([rows]), aware(rows), atol=1e-5)
+    rows = np.random.default_rng(0).standard_t(2, (2000, 50)).astype(np.float32)
+    model, scales = dense_model(50, dense(2)), {}
+    for search in ("minmax", "percentile", "mse"):
+        config = IntegerQuantization(activation_bits=3, range_search=search)
+        last = quantization_aware(model, config, (rows,)).layers[-1]
+        scales[search] = float(last.activation_grid("input").scale)
+    assert scales["minmax"] > 2 * max(scales["percentile"], scales["mse"])
+
+
+@pytest.mark.parametrize(
+    ("reason", "parts"),
+    [
+        ("tanh", lambda k: [k.Dense(2, activation="tanh", name="culprit")]),
+        ("BatchNormalization", lambda k: [k.BatchNormalization(name="culprit")]),
+        ("input has shape", lambda k: [k.Reshape((1, 4)), k.Dense(2, name="culprit"), k.Flatten()]),
+        ("used more than once", lambda k: [k.Dense(4, name="culprit")] * 2),
+        ("normalizes", lambda k: [lambda x: k.Dot(1, normalize=True, name="culprit")([x, x])]),
+        ("plain ReLU", lambda k: [k.ReLU(max_value=6, name="culprit")]),
+    ],
+)
+def test_a_layer_that_cannot_be_quantized_is_named(reason, parts):
+    from keras import layers
+
+    model = dense_model(4, *parts(layers), layers.Dense(3))
+    with pytest.raises(ValueError, match=f"layer 'culprit' cannot be quantized: .*{reason}"):
+        quantization_aware(model, IntegerQuantization(), (np.ones((3, 4)),))
+
+
+def broken_model():
+    model = build()
+    model.get_layer("user_embedding").embeddings.assign(np.full((NUM_USERS, 8), np.nan))
+    return model
+
+
+def aware(calibration, model=None):
+    return quantization_aware(model or build(), IntegerQuantization(), calibration)
+
+
+# (inputs, outputs, relu, seed, a scale for each output)
+LAYERS = [
+    *((8, 4, False, 0, True), (32, 64, True, 1, True), (48, 1, False, 2, True)),
+    *((33, 17, True, 3, True), (300, 130, False, 4, True), (40, 24, True, 7, False)),
+]
+KERNELS = {
+    "single": "BUILTIN_REF",
+    "double": "BUILTIN_WITHOUT_DEFAULT_DELEGATES",
+    "float": "AUTO",  # the default: the XNNPACK delegate
+}
+
+
+def pairs(count, seed=0):
+    random = np.random.default_rng(seed)
+    return [random.integers(0, 300, count), random.integers(0, 400, count)]
+
+
+@functools.cache
+def litert_file(inputs, outputs, relu=False, seed=0, per_channel=True, whole=True):
+    """Convert one dense layer with random weights, its inputs and outputs in int8 (or float32)."""
+    import tensorflow as tf
+
+    random = np.random.default_rng(seed)
+    kernel = tf.constant(random.normal(0, inputs**-0.5, (inputs, outputs)).astype(np.float32))
+    bias = tf.constant(random.normal(0, 0.2, outputs).astype(np.float32))
+    rows = random.normal(0, 1, (100, inputs)).astype(np.float32)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, inputs], tf.float32)])
+    def dense(x):
+        return (tf.nn.relu if relu else tf.identity)(x @ kernel + bias)
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([dense.get_concrete_function()])
+    if whole:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([row[None]] for row in rows)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = converter.inference_output_type = tf.int8
+        converter._experimental_disable_per_channel_quantization_for_dense_layers = not per_channel
+    return converter.convert()
+
+
+def run_litert(content, inputs, kernels, **options):
+    """Return the interpreter after a run; ``inputs`` by a part of their name."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    resolver = getattr(OpResolverType, kernels)
+    litert = Interpreter(model_content=content, experimental_op_resolver_type=resolver, **options)
+    given = {
+        detail["index"]: next(values for part, values in inputs.items() if part in detail["name"])
+        for detail in litert.get_input_details()
+    }
+    for index, values in given.items():
+        litert.resize_tensor_input(index, values.shape)
+    litert.allocate_tensors()
+    for index, values in given.items():
+        litert.set_tensor(index, values)
+    litert.invoke()
+    return litert
+
+
+def outputs_of_litert(content, codes, kernels):
+    litert = run_litert(content, {"": codes}, kernels)
+    return litert.get_tensor(litert.get_output_details()[0]["index"])
+
+
+def random_codes(rows, columns):
+    codes = np.random.default_rng(0).normal(0, 60, (rows, columns))
+    return np.clip(codes, -128, 127).astype(np.int8)
+
+
+@pytest.mark.parametrize("requantization", REQUANTIZATIONS)
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
+def test_equal_to_litert_to_the_last_unit(layer, requantization):
+    content, codes = litert_file(*layer), random_codes(3000, layer[0])
+    (dense,) = read_litert_dense(content, requantization).values()
+    assert len(dense.kernel_scale) == (layer[1] if layer[-1] else 1)
+    expected = outputs_of_litert(content, codes, KERNELS[requantization])
+    assert len(np.unique(expected)) > 50
+    np.testing.assert_array_equal(dense(codes), expected)
+
+
+def test_all_layers_of_a_ranker_are_equal_to_litert(tmp_path):
+    """Each dense layer of an exported NeuMF, from the codes that LiteRT itself gave it."""
+    ids = pairs(2000)
+    export_litert(big("neumf"), tmp_path / "ranker.tflite", "int8", tuple(ids))
+    content = (tmp_path / "ranker.tflite").read_bytes()
+    inputs = dict(zip(("user", "item"), (side.astype(np.int32) for side in ids), strict=True))
+    litert = run_litert(content, inputs, "BUILTIN_REF", experimental_preserve_all_tensors=True)
+    operations = [op for op in litert._get_ops_details() if op["op_name"] == "FULLY_CONNECTED"]
+    layers = read_litert_dense(content).values()
+    assert len(layers) == 4
+    for layer, operation in zip(layers, operations, strict=True):
+        codes, expected = (litert.get_tensor(operation[end][0]) for end in ("inputs", "outputs"))
+        assert len(np.unique(expected)) > 50
+        np.testing.assert_array_equal(layer(codes), expected)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(-(2**31) + 1, 2**31 - 1), st.floats(1e-9, 0.999))
+def test_requantize_is_within_its_rounding_of_the_real_product(value, multiplier):
+    real = value * multiplier
+    for method, half in (("single", 0.5), ("double", 1.0)):
+        assert abs(int(requantize(value, multiplier, method)) - real) <= half + 2**-31 * abs(real)
+        assert requantize([3, -3], 2.0, method).tolist() == [6, -6]
+    assert requantize([1000, -1000], 1e-30).tolist() == [0, 0]
+    assert requantize([2**31 - 1], 1 - 2.0**-40).tolist() == [2**31 - 1]
+
+
+GRID = Grid(np.float32(0.1), 3, -128, 127)
+LAYER = IntegerDense(np.ones((4, 2), np.int8), np.float32([0.5, 0.25]), np.int32([0, 10]), GRID)
+
+
+def test_sums_are_exact_where_float32_would_not_be():
+    random = np.random.default_rng(0)
+    kernel = random.integers(-127, 128, (3000, 3)).astype(np.int8)
+    codes = random.integers(-128, 128, (50, 3000)).astype(np.int8)
+    codes[0], kernel[:, 0] = 127, 127
+    bias = np.int32([1, -1, 0])
+    layer = IntegerDense(kernel, np.float32([1]), bias, GRID)
+    expected = (codes.astype(np.int64) - 3) @ kernel.astype(np.int64) + bias
+    assert expected.max() > 1 << 24
+    np.testing.assert_array_equal(layer.sums(codes), expected)
+
+
+def test_relu_and_ranges():
+    layer = IntegerDense(LAYER.kernel, LAYER.kernel_scale, LAYER.bias, GRID, GRID, relu=True)
+    codes = np.array([[-128] * 4, [127] * 4], np.int8)
+    assert layer(codes).tolist() == [[3, 3], [127, 127]]  # 3 is the zero point
+    assert to_grid(np.array([10**6]), np.float32(1), GRID).tolist() == [127]
+    with pytest.raises(ValueError, match="codes has shape"):
+        layer(codes[:, :3])
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_outputs_are_those_of_the_fake_quantized_model(kind, bits):
+    ids = pairs(4000)
+    aware = quantization_aware(big(kind), IntegerQuantization(bits))
+    expected, integer = np.asarray(aware(ids)), convert(aware)
+    scores = integer.score(*ids)
+    near = np.isclose(scores, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+    # The others passed a code that lay between two, in one of the layers.
+    assert near.mean() > 0.99
+    assert np.abs(scores - expected).max() < 0.05 * np.abs(expected).max()
+    for layer in integer.layers.values():
+        assert (layer.kernel.dtype, layer.bias.dtype) == (np.int8, np.int32)
+        assert np.abs(layer.kernel).max() <= 2 ** (bits - 1) - 1
+    assert isinstance(integer, CompressedModel) and integer.nbytes == integer.report.bytes_after
+    assert integer.report.ratio > {8: 2.9, 4: 4.5, 2: 6}[bits]
+    for name, values in named_weights(integer.model).items():
+        np.testing.assert_array_equal(values, integer.tensors[name].decode())
+    if kind == "mlp_ranker":  # the float32 model of the result rounds nothing between layers
+        difference = np.abs(np.asarray(integer.model(ids)) - scores).max()
+        assert 0 < difference < 0.2 * np.abs(scores).max()
+
+
+@pytest.mark.parametrize("requantization", ["single", "float"])
+@pytest.mark.parametrize("kind", ["mlp_ranker", "neumf", "two_tower"])
+def test_codes_are_equal_or_one_unit_apart_at_a_tie(kind, requantization):
+    """Layer by layer, from the same inputs: the number before rounding decides."""
+    integer = convert(quantization_aware(big(kind), IntegerQuantization(8)), requantization)
+    values = integer.run(pairs(3000))
+    sources = {step.name: step.inputs for step in integer.steps}
+    assert integer.layers
+    for name, layer in integer.layers.items():
+        value, grid = values[sources[name][0]], layer.input_grid
+        real = value.codes * np.float64(1) * value.scale
+        codes = to_codes(value, grid, requantization)
+        expected = quantize_to_grid(real.astype(np.float32), grid)
+        apart, steps = codes != expected, real / np.float64(grid.scale)
+        tie = np.abs(steps - np.floor(steps) - 0.5)
+        assert np.abs(codes - expected).max() <= 1
+        assert tie[apart].max(initial=0) < 1e-4
+        assert apart.mean() < 1e-3
+        twice = to_codes(value, grid, "double").astype(int)
+        assert np.abs(twice - expected).max() == 1  # rounds half a unit before it rounds a unit
+
+
+@pytest.mark.parametrize(("kind", "bits"), [("mlp_ranker", 4), ("neumf", 2)])
+def test_scores_that_are_equal_in_integers_are_equal_in_the_compiled_model(kind, bits):
+    """Few bits make many ties; a metric that counts them must not depend on who computes."""
+    ids = pairs(20_000)
+    aware = quantization_aware(big(kind), IntegerQuantization(bits, activation_bits=4))
+    compiled, integer = KerasScorer(aware).score(*ids), convert(aware).score(*ids)
+    distinct = len(np.unique(integer))
+    assert distinct < 0.5 * len(integer)
+    assert len(np.unique(compiled)) == pytest.approx(distinct, rel=0.01)
+    # In the order of the integers, equal neighbours are equal in the compiled model too.
+    order = np.argsort(integer, kind="stable")
+    tied = np.diff(integer[order]) == 0
+    assert (np.diff(compiled[order])[tied] == 0).mean() > 0.99
+
+
+def test_static_quantization_follows_its_calibration():
+    model, ids = big(), pairs(1000)
+    exact = np.asarray(model(ids))
+
+    def error(calibration):
+        return np.abs(quantize_static(model, calibration).score(*ids) - exact).mean()
+
+    quiet_user = np.abs(np.asarray(model.get_layer("user_embedding").embeddings)).max(1).argmin()
+    usual = error(pairs(2000, seed=1))
+    assert usual < 0.01
+    # Ranges from one quiet user clip everybody else's numbers.
+    assert error((np.repeat(quiet_user, 5), np.arange(5))) > 3 * usual
+
+
+@pytest.mark.parametrize("form", ["int8", "dynamic"])
+def test_scores_are_near_those_of_litert(tmp_path, form):
+    """Two int8 models of the same weights, calibrated on the same pairs where they need it."""
+    model, ids, calibration = big(dim=64, init_std=0.1), pairs(3000), tuple(pairs(1500, seed=1))
+    with quiet():
+        export_litert(model, tmp_path / "r.tflite", form, calibration if form == "int8" else None)
+        theirs = load_scorer(tmp_path / "r.tflite").score(*ids)
+    small = quantize_static(model, calibration) if form == "int8" else quantize_dynamic(model)
+    ours, exact = small.score(*ids), np.asarray(model(ids))
+    errors = [np.sqrt(np.mean((scores - exact) ** 2)) for scores in (ours, theirs)]
+    # In int8, LiteRT has one scale a table, and rounds the logits. In its dynamic form it gives
+    # each row a zero point too, and so a finer step where ReLU leaves one side.
+    assert errors[0] < (1 if form == "int8" else 1.5) * errors[1]
+    assert np.corrcoef(ours, theirs)[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("width", [40, 3000])  # more inputs than float32 can add up exactly
+def test_a_dynamic_layer_multiplies_whole_numbers(width):
+    import keras
+
+    inputs = keras.Input((width,))
+    model = keras.Model(inputs, keras.layers.Dense(5, activation="relu", name="dense")(inputs))
+    small = quantize_dynamic(model)
+    kernel, bias = small.tensors["dense/kernel"], small.tensors["dense/bias"].decode()
+    rows = np.random.default_rng(1).normal(size=(20, width)).astype(np.float32)
+    rows[3] = 0
+    scale = np.abs(rows).max(axis=1, keepdims=True) / np.float32(127)
+    codes = np.rint(rows / np.where(scale > 0, scale, 1)).astype(np.int64)
+    sums = codes @ (kernel.codes.astype(np.int64) - 127)
+    expected = np.maximum(sums.astype(np.float32) * scale * kernel.scale + bias, 0)
+    np.testing.assert_allclose(small.model(rows), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["mlp_ranker", "neumf", "two_tower", "dot_product"])
+def test_dynamic_scores_are_near_those_of_the_model_and_bytes_a_quarter(kind):
+    exact, ids = big(kind, dim=64, init_std=0.1), pairs(500)
+    before = exact.get_weights()
+    small = quantize_dynamic(exact)
+    scores, expected = small.score(*ids), np.asarray(exact(ids))
+    assert 0 < np.abs(scores - expected).max() / expected.std() < 0.15
+    assert 3 < small.report.ratio < 4.1
+    for old, new in zip(before, exact.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_all_items_are_scored_as_pairs_are():
+    config = RatingModelConfig("mlp_ranker", 300, 400)
+    data = Interactions(*pairs(500), num_users=300, num_items=400)
+    dynamic = quantize_dynamic(KerasRecommender(config, epochs=1, progress=False).fit(data))
+    assert isinstance(dynamic.model, KerasRecommender)
+    for small in (dynamic, quantize_static(big(), pairs(500))):
+        scores = small.score_all_items([3, 250])
+        assert scores.shape == (2, 400)
+        expected = small.score([250] * 400, range(400))
+        np.testing.assert_allclose(scores[1], expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: nudged_grid(0.5, 2.0), ValueError, "minimum <= 0"),
+        (lambda: nudged_grid(-1.0, float("nan")), ValueError, "finite"),
+        (lambda: nudged_grid([-1.0], [[1.0]]), ValueError, "minimum has shape"),
+        (lambda: IntegerQuantization(range_search="best"), ValueError, "range_search is"),
+        (lambda: IntegerQuantization(scale_rate=0.0), ValueError, "scale_rate is"),
+        (lambda: quantization_aware(build(), {}), TypeError, "config is of type dict"),
+        (
+            lambda: aware(None, build(keras=pytest.importorskip("tf_keras"))),
+            TypeError,
+            "Keras 3 model",
+        ),
+        (lambda: aware(None, broken_model()), ValueError, "embeddings holds 480 NaN"),
+        (lambda: aware(None, dense_model(5)), ValueError, "model is not built"),
+        (lambda: aware("all"), TypeError, "calibration is of type str"),
+        (lambda: aware(([1, 2], [1])), ValueError, "calibration has"),
+        (lambda: aware(([1],)), ValueError, "calibration has 1 arrays"),
+        (lambda: aware(([1], [NUM_ITEMS])), ValueError, "calibration item_ids"),
+        (lambda: LAYER(np.zeros((3, 4), np.int8)), ValueError, "output_grid is None"),
+        (lambda: read_litert_dense(litert_file(3, 2, whole=False)), ValueError, "no dense layer"),
+        (lambda: convert(big()), TypeError, "no fake-quantized layer"),
+        (lambda: quantize_static(big(), None), ValueError, "calibration is None"),
+        (lambda: convert(aware(None)).score([1], [NUM_ITEMS]), ValueError, "item_ids"),
+        (lambda: quantize_dynamic(IALS()), TypeError, "model is of type IALS"),
+    ],
+)
+def test_refuses(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
