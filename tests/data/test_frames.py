@@ -46,31 +46,27 @@ def test_there_and_back():
     data = Interactions.from_frame(frame, **COLUMNS, **texts, name="mine")
     pd.testing.assert_frame_equal(frame, before)
     assert data.user_vocabulary.tolist() == ["abe", "bob", "eve"]
-    assert data.user_ids.tolist() == [2, 1, 2, 0]
     assert data.item_vocabulary.tolist() == [17, 90]
-    assert data.item_ids.tolist() == [1, 0, 0, 1]
+    assert (data.user_ids.tolist(), data.item_ids.tolist()) == ([2, 1, 2, 0], [1, 0, 0, 1])
     assert data.ratings.tolist() == [5, 3.5, 1, 4]
     assert data.timestamps.tolist() == [DAY + 86_401, DAY, DAY + 2 * 86_400, 5]
-    assert (data.item_names, data.item_texts) == (("Mug", "Teapot"), ("", "1.5"))
-    assert data.name == "mine"
+    assert (data.name, data.item_names, data.item_texts) == ("mine", ("Mug", "Teapot"), ("", "1.5"))
     back = data.to_frame()
-    assert back.columns.tolist() == ["user", "item", "rating", "time"]
-    for column, original in zip(back, COLUMNS.values(), strict=True):
-        assert back[column].tolist() == frame[original].tolist()
+    assert back.columns.tolist() == list(COLUMNS)
+    assert all(back[name].tolist() == frame[column].tolist() for name, column in COLUMNS.items())
 
 
 def test_ids():
     for column in (
-        pd.Categorical(["b", "a", "b", "b"]),
-        pd.array([20, 10, 20, 20], dtype="Int64"),
-        pd.array(["b", "a", "b", "b"], dtype="string"),
-        pd.to_datetime(["2024-01-02", "2024-01-01", "2024-01-02", "2024-01-02"]),
-        [2.5, 1.5, 2.5, 2.5],
-        [("x", 2), ("x", 1), ("x", 2), ("x", 2)],
+        pd.Categorical(["b", "a"] * 2),
+        pd.array([20, 10] * 2, dtype="Int64"),
+        pd.array(["b", "a"] * 2, dtype="string"),
+        pd.to_datetime(["2024-01-02", "2024-01-01"] * 2),
+        [2.5, 1.5] * 2,
+        [("x", 2), ("x", 1)] * 2,
     ):
         data = four(customer=column)
-        assert data.user_ids.tolist() == [1, 0, 1, 1]
-        assert len(data.user_vocabulary) == 2
+        assert (data.user_ids.tolist(), len(data.user_vocabulary)) == ([1, 0, 1, 0], 2)
 
 
 def test_dates():
@@ -160,12 +156,8 @@ BAD_VALUES = {
 TWICE, TRAIN = pd.DataFrame([[1, 2, 3]], columns=["u", "i", "i"]), read(["ann", "bob"], ["x", "y"])
 
 
-def given_ids(**options):
-    return lambda: read(["dan"], ["x"], vocabulary=TRAIN, **options)
-
-
-def numbered(how):
-    return lambda: read(["bob"], [1], vocabulary=TRAIN, unknown=how)
+def later(user, item, unknown="error"):
+    return lambda: read([user], [item], vocabulary=TRAIN, unknown=unknown)
 
 
 REFUSED = [
@@ -176,10 +168,10 @@ REFUSED = [
     (lambda: read([17, "17"], [1, 2]), TypeError, "user='u' holds one id as number and text"),
     (lambda: read([["a"], ["b"]], [1, 2]), TypeError, "user='u' holds ids that cannot be sorted"),
     (lambda: read([], []), ValueError, "frame is empty"),
-    (given_ids(), ValueError, r"user='u': row 0 holds 'dan'.*unknown"),
-    (given_ids(unknown="drop"), ValueError, "no row has a user and an item"),
-    (given_ids(unknown="keep"), ValueError, "unknown is 'keep'"),
-    *((numbered(how), TypeError, "'i' is integer: .* string") for how in ("error", "drop", "new")),
+    (later("dan", "x"), ValueError, r"user='u': row 0 holds 'dan'.*unknown"),
+    (later("dan", "x", "drop"), ValueError, "no row has a user and an item"),
+    (later("dan", "x", "keep"), ValueError, "unknown is 'keep'"),
+    *((later("bob", 1, how), TypeError, "integer: .* string") for how in ("error", "drop", "new")),
     (
         lambda: Split(TRAIN, read(["cy", "di"], ["x", "y"])),
         ValueError,
@@ -195,15 +187,15 @@ def test_refuses(call, error, word):
 
 
 FOREIGN = type("Foreign", (), {"to_pandas": lambda self: pd.DataFrame(FRAME)})
+KINDS = [dict, pd.DataFrame, lambda _: FOREIGN(), "polars.DataFrame", "pyarrow.table"]
 
 
-@pytest.mark.parametrize("kind", ["dict", "pandas", "foreign", "polars.DataFrame", "pyarrow.table"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_frames_of_other_kinds(kind):
-    make = {"dict": dict, "pandas": pd.DataFrame, "foreign": lambda rows: FOREIGN()}.get(kind)
-    if make is None:
+    if isinstance(kind, str):
         module, function = kind.split(".")
-        make = getattr(pytest.importorskip(module), function)
-    data = Interactions.from_frame(make(FRAME), **KEYS, time="t", rating="t")
+        kind = getattr(pytest.importorskip(module), function)
+    data = Interactions.from_frame(kind(FRAME), **KEYS, time="t", rating="t")
     assert data.user_vocabulary[data.user_ids].tolist() == FRAME["u"]
     assert data.item_vocabulary[data.item_ids].tolist() == FRAME["i"]
     assert data.timestamps.tolist() == data.ratings.tolist() == FRAME["t"]

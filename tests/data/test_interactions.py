@@ -149,8 +149,7 @@ def test_leave_one_out(data, seed):
         return
     train, test = data.split_leave_one_out(seed)
     assert sorted(test.user_ids.tolist()) == users  # one row each, no others
-    assert not pairs(train) & pairs(test)
-    assert pairs(train) | pairs(test) == pairs(data)
+    assert pairs(train) == pairs(data) - pairs(test) and pairs(test) <= pairs(data)
     assert not set(rows(train)) & set(rows(test))
     if len(pairs(data)) == len(data):
         assert rows(train, test) == rows(data)

@@ -101,8 +101,7 @@ def test_files_that_are_there_are_only_read(nowhere, card, columns, packed):
     assert {path: path.stat().st_mtime_ns for path in nowhere.rglob("*")} == before
     train = split.train.to_frame().to_numpy().tolist()
     assert (train, split.num_items) == ([[0, 0, 5], [1, 1, 3], [1, 2, 4]], 5)
-    assert split.test.item_ids.tolist() == [2, 3]
-    assert split.negatives.tolist() == [[1, 4], [0, 3]]
+    assert (split.test.item_ids.tolist(), split.negatives.tolist()) == ([2, 3], [[1, 4], [0, 3]])
     assert split.train.timestamps is None  # whichever file was found
     assert load_dataset("ncf-ml-1m").item_ids.tolist() == [0, 1, 2, 2, 3]
 
@@ -234,8 +233,7 @@ def test_archive(server, card, tmp_path, here, names_in):
     server.routes["/l.zip"] = (tmp_path / "l.zip").read_bytes()
     card(name, "/l.zip")
     data = load_dataset(name, **here)
-    assert data.item_texts == ('"Weird" Al café',)
-    assert data.ratings.tolist() == [40, 1]
+    assert (data.item_texts, data.ratings.tolist()) == (('"Weird" Al café',), [40, 1])
     assert names_in(tmp_path / name) == sorted(DATASETS[name].files)
 
 
@@ -248,8 +246,7 @@ def test_pickles_become_text(server, card, here, monkeypatch):
         monkeypatch.setitem(PICKLES, file, (member, ()))
     split = load_split("citeulike-derrd", **here)
     assert split.train.to_frame().to_numpy().tolist() == [[0, 5], [1, 2], [1, 3]]
-    assert split.validation.item_ids.tolist() == [1, 4]
-    assert split.test.item_ids.tolist() == [2]
+    assert (split.validation.item_ids.tolist(), split.test.item_ids.tolist()) == ([1, 4], [2])
 
 
 @pytest.mark.parametrize("call", [(os.mkdir, ("evil",)), (eval, ("1",))])

@@ -23,8 +23,7 @@ def data(preset):
 
 def test_size_and_seed(preset, data):
     assert data.is_synthetic
-    assert 1_000 <= data.num_users <= 2_000
-    assert 400 <= data.num_items <= 1_500
+    assert 1_000 <= data.num_users <= 2_000 and 400 <= data.num_items <= 1_500
     assert 35_000 <= len(data) <= 100_000
     assert (data.ratings is None) == (preset == "news")
     assert len(set(data.item_names)) == data.num_items
@@ -51,8 +50,7 @@ def test_shape(preset, data):
         assert set(np.unique(data.ratings)) == {1, 2, 3, 4, 5}
         assert 3 < data.ratings.mean() < 4.2
     elif preset != "news":
-        assert data.ratings.min() >= 1
-        assert (data.ratings == np.round(data.ratings)).all()
+        assert data.ratings.min() >= 1 and (data.ratings == np.round(data.ratings)).all()
         assert data.ratings.mean() > np.median(data.ratings)
 
 
