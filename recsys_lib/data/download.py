@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import stat
@@ -11,15 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import urlsplit
 
-from recsys_lib.data.files import CorruptFileError, DataError, DownloadError, read_bytes
+from recsys_lib.data.files import DownloadError, verify
 from recsys_lib.files import replace_file
 
 MIRROR_VARIABLE = "RECSYS_DATA_MIRROR"
 
 # Hosts that did not answer in this process, and why: a second wait would not help.
 _unreachable: dict[str, str] = {}
-# Files that were right in this process, each with its time, size and checksums.
-_checked: set[tuple[object, ...]] = set()
 
 
 def fetch(
@@ -92,30 +89,6 @@ def not_stored(target: Path, error: OSError) -> DownloadError:
     )
 
 
-def verify(
-    content: bytes, checksum: str | Sequence[str], label: str, kind: type[DataError] = DownloadError
-) -> None:
-    """Raise an error of this kind unless one of the checksums agrees (or none is given)."""
-    if not content:
-        raise kind(f"{label}: the file is empty")
-    wanted = [checksum] if isinstance(checksum, str) else list(checksum)
-    found = [", ".join(_fact(content, part) for part in form.split(", ")) for form in wanted]
-    if wanted and not set(found) & set(wanted):
-        raise kind(
-            f"{label}: wrong checksum, {found[0]} came: expected {' or '.join(wanted)}. The file "
-            "was changed or damaged on its way: delete it to have it fetched anew"
-        )
-
-
-def check_file(path: Path, checksum: Sequence[str]) -> None:
-    """Raise :class:`CorruptFileError` unless the unpacked content agrees; once for each state."""
-    state = path.stat()
-    key = (str(path), state.st_mtime_ns, state.st_size, *checksum)
-    if key not in _checked:
-        verify(read_bytes(path), checksum, str(path), CorruptFileError)
-        _checked.add(key)
-
-
 def extract(archive: Path, files: Sequence[str], folder: Path) -> None:
     """Take files out of a zip, from whatever folder in it, after a look at every member's name.
 
@@ -167,17 +140,3 @@ def _refused(url: str, host: str, error: Exception) -> DownloadError:
         _unreachable[host] = f"{host} cannot be reached ({error}): is there a network?"
         return DownloadError(f"{url}: {_unreachable[host]}")
     return DownloadError(f"{url}: {error}")
-
-
-def _fact(content: bytes, wanted: str) -> str:
-    """Return the number of lines or bytes or the digest of the content, written as ``wanted``."""
-    if wanted.endswith((" lines", " bytes")):
-        lines = content.count(b"\n") + (content[-1:] != b"\n")
-        return f"{len(content)} bytes" if wanted.endswith(" bytes") else f"{lines} lines"
-    algorithm = wanted.partition(":")[0]
-    if algorithm == "git":
-        return "git:" + hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-    if algorithm in ("text", "ascii"):  # whatever its lines end in, and whatever its encoding is
-        left_out = b"\r" if algorithm == "text" else bytes([13, *range(128, 256)])
-        return f"{algorithm}:{hashlib.sha256(content.translate(None, left_out)).hexdigest()}"
-    return f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"

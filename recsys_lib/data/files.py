@@ -1,11 +1,25 @@
-"""Where data sets are kept, and what can go wrong between their address and their arrays."""
+"""The files of data sets: where they are kept, whether they are whole, and the tables in them."""
 
 from __future__ import annotations
 
+import csv
 import gzip
+import hashlib
+import io
 import os
+import shutil
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys_lib.files import is_running
+
+# Files that were right in this process, each with its time, size and checksums.
+_checked: set[tuple[object, ...]] = set()
 
 
 class DataError(RuntimeError):
@@ -61,3 +75,121 @@ def read_bytes(path: Path) -> bytes:
         raise CorruptFileError(f"{path} is no whole gzip file ({error}): replace it") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def verify(
+    content: bytes, checksum: str | Sequence[str], label: str, kind: type[DataError] = DownloadError
+) -> None:
+    """Raise an error of this kind unless one of the checksums agrees (or none is given)."""
+    if not content:
+        raise kind(f"{label}: the file is empty")
+    wanted = [checksum] if isinstance(checksum, str) else list(checksum)
+    found = [", ".join(_fact(content, part) for part in form.split(", ")) for form in wanted]
+    if wanted and not set(found) & set(wanted):
+        raise kind(
+            f"{label}: wrong checksum, {found[0]} came: expected {' or '.join(wanted)}. The file "
+            "was changed or damaged on its way: delete it to have it fetched anew"
+        )
+
+
+def check_file(path: Path, checksum: Sequence[str]) -> None:
+    """Raise :class:`CorruptFileError` unless the unpacked content agrees; once for each state."""
+    state = path.stat()
+    key = (str(path), state.st_mtime_ns, state.st_size, *checksum)
+    if key not in _checked:
+        verify(read_bytes(path), checksum, str(path), CorruptFileError)
+        _checked.add(key)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what downloads left in the folder that were killed."""
+    for left in folder.glob(".download.*.*"):
+        if not is_running(left.name.split(".")[2]):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _fact(content: bytes, wanted: str) -> str:
+    """Return the number of lines or bytes or the digest of the content, written as ``wanted``."""
+    if wanted.endswith((" lines", " bytes")):
+        lines = content.count(b"\n") + (content[-1:] != b"\n")
+        return f"{len(content)} bytes" if wanted.endswith(" bytes") else f"{lines} lines"
+    algorithm = wanted.partition(":")[0]
+    if algorithm == "git":
+        return "git:" + hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    if algorithm in ("text", "ascii"):  # whatever its lines end in, and whatever its encoding is
+        left_out = b"\r" if algorithm == "text" else bytes([13, *range(128, 256)])
+        return f"{algorithm}:{hashlib.sha256(content.translate(None, left_out)).hexdigest()}"
+    return f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
+
+
+def open_text(path: Path, encoding: str = "utf-8") -> TextIO:
+    """Open a plain or gzipped text file; every way of being unreadable is a :class:`DataError`.
+
+    Raises:
+        CorruptFileError: the file is empty, a broken gzip, or not in this encoding.
+        DataError: the operating system refuses to read it.
+    """
+    content = read_bytes(path)
+    if not content:
+        raise CorruptFileError(f"{path} is empty: expected a text table; delete it and reload")
+    try:
+        content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise CorruptFileError(f"{path} is not {encoding} text ({error}): replace it") from error
+    return io.TextIOWrapper(io.BytesIO(content), encoding, newline="")
+
+
+def read_numbers(
+    path: Path, *, delimiter: str = "\t", header: bool = False, dtype: Any = np.int64
+) -> NDArray[Any]:
+    """Return a table of numbers, (rows, columns); a header is skipped.
+
+    Raises:
+        CorruptFileError: names the file, the row and what came.
+    """
+    try:
+        with open_text(path) as file:
+            return np.loadtxt(
+                file, dtype, comments=None, delimiter=delimiter, skiprows=int(header), ndmin=2
+            )
+    except ValueError as error:
+        raise CorruptFileError(f"{path}: {error}") from error
+
+
+def read_columns(
+    path: Path,
+    columns: Sequence[str],
+    *,
+    delimiter: str = ",",
+    header: bool = True,
+    encoding: str = "utf-8",
+    quoted: bool = True,
+) -> list[list[str]]:
+    """Read a table of text; what a line lacks at its end is empty.
+
+    Args:
+        path: plain or ``.gz`` file.
+        columns: names of the columns, in order.
+        delimiter: between columns.
+        header: the first line holds the column names.
+        encoding: of the file.
+        quoted: ``"`` quotes a value (CSV); else it is a letter like any other.
+
+    Returns:
+        One list of strings per column.
+
+    Raises:
+        CorruptFileError: names the file, what came and what was expected.
+    """
+    import pandas as pd
+
+    names = {"header": 0} if header else {"header": None, "names": columns}
+    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    options = {"dtype": str, "keep_default_na": False, "quoting": quoting, **names}
+    try:
+        table = pd.read_csv(open_text(path, encoding), sep=delimiter, **options)
+    except pd.errors.ParserError as error:
+        raise CorruptFileError(f"{path}: {error}") from error
+    if list(table) != list(columns) or table.index.dtype != np.int64:
+        raise CorruptFileError(f"{path} has columns {list(table)}: expected {list(columns)}")
+    return [table[column].tolist() for column in columns]

@@ -15,11 +15,10 @@ import numpy as np
 from recsys_lib.checks import check_choice, check_number
 from recsys_lib.data import movielens, readers
 from recsys_lib.data.catalogue import DATASETS, DatasetInfo
-from recsys_lib.data.download import check_file
-from recsys_lib.data.files import DownloadError, path_of
+from recsys_lib.data.files import DownloadError, check_file, path_of, remove_leftovers
 from recsys_lib.data.files import data_home as home_of
 from recsys_lib.data.interactions import Interactions
-from recsys_lib.data.sources import obtain, remove_leftovers
+from recsys_lib.data.sources import obtain
 from recsys_lib.data.splits import Split, sample_negatives
 from recsys_lib.data.synthetic import PRESETS, Preset, make_synthetic
 

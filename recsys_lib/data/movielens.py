@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.data.files import path_of
+from recsys_lib.data.files import open_text, path_of, read_columns, read_numbers
 from recsys_lib.data.interactions import Interactions
 from recsys_lib.data.splits import Split
-from recsys_lib.data.tables import open_text, read_columns, read_numbers
 
 # The columns of ml-100k's u.item, in their order; and what ml-latest-small and the generator write.
 _FLAGS = (

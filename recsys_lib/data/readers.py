@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_lib.data.catalogue import DATASETS
-from recsys_lib.data.files import CorruptFileError, path_of
+from recsys_lib.data.files import CorruptFileError, open_text, path_of, read_columns, read_numbers
 from recsys_lib.data.frames import kept_rows, read_frame
 from recsys_lib.data.interactions import Interactions
 from recsys_lib.data.splits import Split
-from recsys_lib.data.tables import open_text, read_columns, read_numbers
 
 if TYPE_CHECKING:
     import pandas as pd

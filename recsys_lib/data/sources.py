@@ -7,7 +7,6 @@ import gzip
 import io
 import os
 import pickle
-import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,11 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from recsys_lib.data.catalogue import DatasetInfo
-from recsys_lib.data.download import MIRROR_VARIABLE, extract, fetch, not_stored, verify
-from recsys_lib.data.files import CorruptFileError, DownloadError, path_of, read_bytes
+from recsys_lib.data.download import MIRROR_VARIABLE, extract, fetch, not_stored
+from recsys_lib.data.files import (
+    CorruptFileError,
+    DownloadError,
+    path_of,
+    read_bytes,
+    read_columns,
+    verify,
+)
 from recsys_lib.data.readers import RETAIL_COLUMNS
-from recsys_lib.data.tables import read_columns
-from recsys_lib.files import is_running
 
 # Files of citeulike-derrd are pickles at their address, and text here.
 PICKLES = {
@@ -68,13 +72,6 @@ def obtain(info: DatasetInfo, folder: Path, files: Sequence[str], *, progress: b
     finally:
         with suppress(OSError):  # not empty: all is well, or somebody else is at work there
             folder.rmdir()
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove what downloads left in the folder that were killed."""
-    for left in folder.glob(".download.*.*"):
-        if not is_running(left.name.split(".")[2]):
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def _from_mirror(

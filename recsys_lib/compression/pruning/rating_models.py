@@ -19,7 +19,7 @@ from recsys_lib.compression.tensors import DenseTensor
 from recsys_lib.compression.weights import keras_model
 from recsys_lib.data import Interactions
 from recsys_lib.models import RatingModelConfig, Recommender, build_rating_model
-from recsys_lib.models.checks import check_interactions
+from recsys_lib.models.base import check_interactions
 
 Weights = dict[str, NDArray[np.float32]]
 _KINDS = ("dot_product", "matrix_factorization", "two_tower", "mlp_ranker", "neumf")

@@ -18,7 +18,7 @@ from recsys_lib.compression.quantization.uniform import check_flag, store
 from recsys_lib.compression.tensors import EncodedTensor
 from recsys_lib.compression.weights import named_weights
 from recsys_lib.data import Interactions
-from recsys_lib.models.checks import check_interactions
+from recsys_lib.models.base import check_interactions
 from recsys_lib.models.factors import Factors, epochs_with_progress
 from recsys_lib.models.least_squares import one_blas_thread
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from recsys_lib.data import DataError
-from recsys_lib.data.files import CorruptFileError
-from recsys_lib.data.tables import read_columns, read_numbers
+from recsys_lib.data.files import CorruptFileError, read_columns, read_numbers
 
 PACKED = gzip.compress(b"1\t2\t3\n" * 1000, mtime=0)
 NAMES = ("id", "name")
