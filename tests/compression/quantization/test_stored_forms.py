@@ -20,7 +20,7 @@ from recsys_lib.compression.quantization import (
     quantize,
 )
 from recsys_lib.compression.quantization.kmeans import kmeans_scalar
-from recsys_lib.compression.quantization.uniform import find_range, squared_error, unpack_bits
+from recsys_lib.compression.quantization.uniform import find_range, rounding_error, unpack_bits
 from recsys_lib.compression.tensors import read_tensor
 from recsys_lib.models import Factors
 
@@ -185,7 +185,7 @@ def brute_force(row, levels, symmetric):
         for above in [below] if symmetric else shares:
             ends = (np.float32([end]) for end in (low + below, high - above))
             if low + below < high - above:
-                best = min(best, float(squared_error(row[None], *ends, levels)[0]))
+                best = min(best, float(rounding_error(row[None], *ends, levels)[0]))
     return best
 
 
@@ -194,7 +194,7 @@ def brute_force(row, levels, symmetric):
 def test_the_search_is_close_to_the_optimum(bits, symmetric):
     levels = 2**bits - (2 if symmetric else 1)
     found, whole = (
-        squared_error(ROWS, *find_range(ROWS, bits, symmetric=symmetric, search=search), levels)
+        rounding_error(ROWS, *find_range(ROWS, bits, symmetric=symmetric, search=search), levels)
         for search in ("mse", "minmax")
     )
     optimum = np.array([brute_force(row, levels, symmetric) for row in ROWS])
@@ -209,7 +209,7 @@ def test_the_squared_error_is_that_of_rounding():
     decoded = quantize(ROWS, config).decode().astype(np.float64)
     low, high = find_range(ROWS, 3, symmetric=False, search="minmax")
     expected = ((decoded - ROWS) ** 2).sum(axis=1)
-    np.testing.assert_allclose(squared_error(ROWS, low, high, 7), expected, rtol=1e-3)
+    np.testing.assert_allclose(rounding_error(ROWS, low, high, 7), expected, rtol=1e-3)
 
 
 def test_percentiles_leave_the_outermost_out():
@@ -424,7 +424,7 @@ TABLE, PIECES = correlated(20, 6), ProductQuantization(2)
         (lambda: encode([[1, 2]]), TypeError, "values is of type int64"),
         (lambda: encode(3.0), ValueError, r"values has shape \(\)"),
         (lambda: read(codes=STORED.arrays()["codes"][:-1]), ValueError, r"expected \(6,\)"),
-        (lambda: read(scale=np.ones((2, 1))), ValueError, ""),
+        (lambda: read(scale=np.ones((2, 1))), ValueError, "broadcast"),
         (lambda: read("shiny"), ValueError, "setting 'shiny'"),
         (lambda: pack_bits([4], 2), ValueError, "codes holds 4"),
         (lambda: pack_bits([0.5], 2), TypeError, "codes is of type float64"),
