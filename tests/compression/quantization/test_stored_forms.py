@@ -424,7 +424,7 @@ TABLE, PIECES = correlated(20, 6), ProductQuantization(2)
         (lambda: encode([[1, 2]]), TypeError, "values is of type int64"),
         (lambda: encode(3.0), ValueError, r"values has shape \(\)"),
         (lambda: read(codes=STORED.arrays()["codes"][:-1]), ValueError, r"expected \(6,\)"),
-        (lambda: read(scale=np.ones((2, 1))), ValueError, ""),
+        (lambda: read(scale=np.ones((2, 1))), ValueError, "broadcast"),
         (lambda: read("shiny"), ValueError, "setting 'shiny'"),
         (lambda: pack_bits([4], 2), ValueError, "codes holds 4"),
         (lambda: pack_bits([0.5], 2), TypeError, "codes is of type float64"),
