@@ -1,6 +1,4 @@
-"""What every recommender promises, tried on all closed-form ones."""
-
-from __future__ import annotations
+"""What every recommender promises, tried on all closed-form ones; and the k best scores."""
 
 import subprocess
 import sys
@@ -10,34 +8,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from recsys_lib.data import Interactions
-from recsys_lib.models import ALS, EASE, IALS, Popularity, Recommender, base
+from recsys_lib.models import ALS, EASE, IALS, Popularity, base, top_k
 
 NUM_USERS, NUM_ITEMS = 9, 7
 
 
-def make_data() -> Interactions:
-    random = np.random.default_rng(3)
-    users, items = np.nonzero(random.random((NUM_USERS, NUM_ITEMS)) < 0.4)
-    ratings = random.integers(1, 6, len(users))
-    return Interactions(users, items, ratings, num_users=NUM_USERS, num_items=NUM_ITEMS)
-
-
-DATA = make_data()
-MODELS = [
-    model.fit(DATA)
-    for model in (Popularity(), EASE(l2=2.0), IALS(embedding_dim=3), ALS(embedding_dim=3))
-]
-FOLDING = [model for model in MODELS if not isinstance(model, ALS)]
-
-
-def by_name(model: Recommender) -> str:
-    return type(model).__name__
-
-
-every_model = pytest.mark.parametrize("model", MODELS, ids=by_name)
-every_folding_model = pytest.mark.parametrize("model", FOLDING, ids=by_name)
+RANDOM = np.random.default_rng(3)
+PAIRS = np.nonzero(RANDOM.random((NUM_USERS, NUM_ITEMS)) < 0.4)
+RATINGS = RANDOM.integers(1, 6, len(PAIRS[0]))
+DATA = Interactions(*PAIRS, RATINGS, num_users=NUM_USERS, num_items=NUM_ITEMS)
+MODELS = [model.fit(DATA) for model in (Popularity(), EASE(l2=2.0), IALS(3), ALS(3))]
+every_model = pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
 
 
 @every_model
@@ -92,18 +76,13 @@ def test_exclude_interactions_leaves_out_what_each_user_met(model):
         assert set(items.tolist()) - {-1} == set(range(NUM_ITEMS)) - set(met[user].tolist())
 
 
-@every_folding_model
+@pytest.mark.parametrize("model", MODELS[:3])
 def test_folding_in_a_users_history_never_gives_it_back(model):
     answer = model.recommend(histories=[[1, 1, 4], [0]], k=NUM_ITEMS, exclude=[[2], []])
     assert set(answer[0].tolist()) == {0, 3, 5, 6, -1}
     assert set(answer[1].tolist()) == {1, 2, 3, 4, 5, 6, -1}
     first, second = (model.score_histories([history]) for history in ([1, 1, 4], [4, 1]))
     np.testing.assert_array_equal(first, second)
-
-
-def test_als_refuses_histories():
-    with pytest.raises(TypeError, match="histories: the model cannot fold in"):
-        MODELS[-1].recommend(histories=[[1]])
 
 
 @every_model
@@ -121,29 +100,25 @@ def test_score_refuses(model, users, items, error, name):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "word"),
     [
-        ({}, "exactly one"),
-        ({"user_ids": [0], "histories": [[0]]}, "exactly one"),
-        ({"user_ids": [9]}, "user_ids holds 9"),
-        ({"user_ids": [0], "k": 0}, "k is 0"),
-        ({"user_ids": [0], "k": "3"}, "k is '3'"),
-        ({"user_ids": [0], "exclude": [[1], [2]]}, "exclude has shape"),
-        ({"user_ids": [0], "exclude": [[8]]}, r"exclude\[0\] holds 8"),
-        ({"user_ids": [0], "exclude": 3}, "exclude is of type int"),
+        *(({}, "exactly one"), ({"user_ids": [0], "histories": [[0]]}, "exactly one")),
+        *(({"user_ids": [9]}, "user_ids"), ({"histories": [1, 2]}, r"histories\[0\]")),
+        *(({"user_ids": [0], "k": k}, "k is") for k in (0, "3")),
+        *(({"user_ids": [0], "exclude": wrong}, "exclude") for wrong in ([[1], [2]], [[8]], 3)),
         ({"user_ids": [0], "exclude": Interactions([0], [0])}, "exclude counts 1"),
-        ({"histories": [[1], []]}, r"histories\[1\] is empty"),
-        ({"histories": [[1], [7]]}, r"histories\[1\] holds 7"),
-        ({"histories": [1, 2]}, r"histories\[0\] has shape"),
+        *(({"histories": [[1], wrong]}, r"histories\[1\]") for wrong in ([], [7])),
         ({"histories": [[0]], "exclude": DATA}, "exclude is Interactions"),
     ],
 )
-def test_recommend_refuses(arguments, message):
-    with pytest.raises((TypeError, ValueError), match=message):
+def test_recommend_refuses(arguments, word):
+    with pytest.raises((TypeError, ValueError), match=word):
         MODELS[1].recommend(**arguments)
+    with pytest.raises(TypeError, match="histories: the model cannot fold in"):
+        MODELS[3].recommend(histories=[[1]])
 
 
-@pytest.mark.parametrize("model", [Popularity(), EASE(), IALS(), ALS()], ids=by_name)
+@pytest.mark.parametrize("model", [Popularity(), EASE(), IALS(), ALS()])
 def test_an_unfitted_model_says_so(model, tmp_path):
     arguments = {"score": ([0], [0]), "score_all_items": ([0],), "score_histories": ([[0]],)}
     for name, values in (arguments | {"recommend": ([0],), "save": (tmp_path / "model",)}).items():
@@ -162,6 +137,46 @@ def test_nan_scores_are_refused_and_scores_stay():
     model.item_counts = np.full(NUM_ITEMS, np.nan, np.float32)
     with pytest.raises(ValueError, match="NaN"):
         model.recommend([0])
+
+
+# Few different values, so that ties happen.
+SCORES = hnp.arrays(
+    np.float32,
+    st.tuples(st.integers(1, 5), st.integers(1, 12)),
+    elements=st.sampled_from([-np.inf, -1.0, 0.0, 0.5, 2.0]),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(SCORES, st.integers(1, 15))
+def test_top_k_equals_a_full_stable_sort(scores, k):
+    expected = np.full((len(scores), k), -1)
+    for row, values in enumerate(scores.tolist()):
+        ranked = sorted(range(len(values)), key=lambda column: (-values[column], column))
+        ranked = [column for column in ranked if values[column] > -np.inf][:k]
+        expected[row, : len(ranked)] = ranked
+    np.testing.assert_array_equal(top_k(scores, k), expected)
+
+
+def test_scores_for_top_k_stay_and_may_be_empty():
+    scores = np.array([[1.0, 3.0, 2.0]])
+    top_k(scores, 2)
+    assert scores.tolist() == [[1.0, 3.0, 2.0]]
+    assert top_k(np.zeros((0, 4)), 2).shape == (0, 2)
+    assert top_k(np.zeros((2, 0)), 2).tolist() == [[-1, -1], [-1, -1]]
+
+
+@pytest.mark.parametrize(
+    ("scores", "k", "message"),
+    [
+        ([[1.0, np.nan]], 1, "scores holds 1 NaN"),
+        ([1.0, 2.0], 1, "two dimensions"),
+        *(([[1.0]], k, f"k is {k}") for k in (0, 1.5, True)),
+    ],
+)
+def test_top_k_refuses(scores, k, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        top_k(scores, k)
 
 
 def test_importing_the_models_does_not_import_tensorflow():
