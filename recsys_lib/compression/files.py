@@ -13,7 +13,7 @@ from recsys_lib.checks import check_choice, check_type
 from recsys_lib.compression.compressed import CompressedModel
 from recsys_lib.compression.tensors import DenseTensor, EncodedTensor, read_tensor
 from recsys_lib.compression.weights import named_weights
-from recsys_lib.files import read_file, write_file
+from recsys_lib.files import known_settings, read_file, write_file
 from recsys_lib.models.factors import Factors, FoldIn, as_factors
 
 ACCOUNTS = ("self-contained", "items")
@@ -86,7 +86,8 @@ def load_compressed(path: str | os.PathLike[str]) -> Factors:
         FileNotFoundError: there is no such file.
         ValueError: the file is foreign, truncated, damaged, or of a newer version.
     """
-    _, settings, arrays = read_file(path, [_KIND])
+    kind, settings, arrays = read_file(path, [_KIND])
+    known_settings(settings, ["global_mean", "fold_in", "tensors"], kind)
     tables = {}
     for name, kind, header in settings["tensors"]:
         parts = {key.split(".", 1)[1]: a for key, a in arrays.items() if key.split(".")[0] == name}

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_lib.checks import check_choice, check_weights
+from recsys_lib.files import known_settings
 
 
 class EncodedTensor(ABC):
@@ -18,7 +19,7 @@ class EncodedTensor(ABC):
 
     A JSON header and plain arrays are all that it consists of, so that it can be written to a file
     and read back without running code. A subclass has a class attribute ``kind``, unique in the
-    library, and :meth:`decode`.
+    library, the names of its ``settings``, and :meth:`decode`.
 
     Args:
         header: settings that JSON can hold, with ``shape``.
@@ -36,6 +37,7 @@ class EncodedTensor(ABC):
     """
 
     kind: ClassVar[str]
+    settings: ClassVar[tuple[str, ...] | None] = ()  # of the header, beside shape
     shape: tuple[int, ...]
     _kinds: ClassVar[dict[str, type[EncodedTensor]]] = {}
 
@@ -89,7 +91,10 @@ def read_tensor(
     for room in ("embedding_tables", "pruning", "quantization"):  # they define the kinds
         importlib.import_module(f"recsys_lib.compression.{room}")
     known = EncodedTensor._kinds
-    return known[check_choice("kind", kind, known)].from_parts(header, arrays)
+    stored = known[check_choice("kind", kind, known)]
+    if stored.settings is not None:  # else the class knows better
+        known_settings(header, ["shape", *stored.settings], stored.__name__)
+    return stored.from_parts(header, arrays)
 
 
 class DenseTensor(EncodedTensor):
@@ -104,6 +109,7 @@ class DenseTensor(EncodedTensor):
     """
 
     kind = "dense"
+    settings = ("dtype",)
 
     def __init__(self, values: NDArray[Any], dtype: str = "float32") -> None:
         check_choice("dtype", dtype, ("float32", "float16"))

@@ -24,6 +24,7 @@ from recsys_lib.compression.quantization import (
     frequency_groups,
     quantize,
 )
+from recsys_lib.compression.tensors import read_tensor
 from recsys_lib.data import Interactions, make_synthetic
 from recsys_lib.data.synthetic import SyntheticConfig
 from recsys_lib.files import read_file, write_file
@@ -183,3 +184,13 @@ def test_refuses(model: IALS, rated: ALS, tmp_path: Path) -> None:
     ):
         with pytest.raises(error, match=message):
             call()
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: type(config).__name__)
+def test_a_setting_of_a_newer_version_is_named(model, config):
+    for tensor in quantize(model, config, train=DATA).tensors.values():
+        header, arrays = tensor.header(), tensor.arrays()
+        again = read_tensor(tensor.kind, header, arrays)
+        np.testing.assert_array_equal(again.decode(), tensor.decode())
+        with pytest.raises(ValueError, match=r"'shiny'.*newer"):
+            read_tensor(tensor.kind, header | {"shiny": 1}, arrays)

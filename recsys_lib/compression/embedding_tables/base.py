@@ -142,6 +142,7 @@ class TableTensor(EncodedTensor):
     """
 
     kind = "table"
+    settings = None
 
     def __init__(self, scheme: TableScheme, parts: Parts, num_rows: int) -> None:
         for name, part in parts.items():

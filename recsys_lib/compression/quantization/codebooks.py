@@ -103,6 +103,7 @@ class CodebookTensor(EncodedTensor):
     """
 
     kind = "codebook"
+    settings = ("bits", "columns_per_codebook")
 
     def __init__(
         self, codes: Array, codebooks: Array, bits: int, columns_per_codebook: int | None = None

@@ -89,6 +89,7 @@ class EntropyCodedTensor(EncodedTensor):
     """
 
     kind = "entropy"
+    settings = ("contexts", "inner", "inner_header", "codes_shape")
 
     def __init__(self, inner: Any, contexts: str, coded: Arrays) -> None:
         self.inner, self.contexts = inner, contexts

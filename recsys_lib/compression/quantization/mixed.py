@@ -195,6 +195,7 @@ class GroupedTensor(EncodedTensor):
     """
 
     kind = "grouped"
+    settings = ("axis", "parts")
 
     def __init__(self, groups: WeightGroups, parts: Sequence[EncodedTensor]) -> None:
         other = parts[0].shape[1 - groups.axis]

@@ -133,6 +133,7 @@ class ProductTensor(EncodedTensor):
     """
 
     kind = "product"
+    settings = ("bits",)
 
     def __init__(
         self, codes: Array, codebooks: Array, bits: int, back: Array | None = None

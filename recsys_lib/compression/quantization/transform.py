@@ -150,6 +150,7 @@ class SteppedTensor(EncodedTensor):
     """
 
     kind = "stepped"
+    settings = ("unit", "scale_range")
 
     def __init__(self, whole: Array, steps: Array, row_scale: Array | None = None) -> None:
         rows, columns = whole.shape

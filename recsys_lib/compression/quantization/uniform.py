@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import check_bits, check_choice, check_ids, check_shape, check_weights
 from recsys_lib.compression.tensors import EncodedTensor
-from recsys_lib.files import known_settings
 
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
@@ -154,6 +153,7 @@ class UniformTensor(EncodedTensor):
     """
 
     kind = "uniform"
+    settings = tuple(UniformQuantization.__annotations__)
 
     def __init__(
         self, codes: Array, scale: Array, offset: Array | None, config: UniformQuantization
@@ -177,9 +177,7 @@ class UniformTensor(EncodedTensor):
     @property
     def config(self) -> UniformQuantization:
         """How they were made."""
-        settings = {name: value for name, value in self._header.items() if name != "shape"}
-        known = asdict(UniformQuantization())
-        return UniformQuantization(**known_settings(settings, known, "UniformQuantization"))
+        return UniformQuantization(**{name: self._header[name] for name in self.settings})
 
     @property
     def codes(self) -> NDArray[np.uint8]:
