@@ -33,8 +33,7 @@ def test_properties(relevance, extra):
     for k in range(1, relevance.shape[1] + 1):
         hit, recall = hit_rate_at_k(relevance, k), recall_at_k(relevance, k, count)
         ndcg = ndcg_at_k(relevance, k, count)
-        for values in (hit, recall, ndcg):
-            assert ((values >= 0) & (values <= 1)).all()
+        assert all(((values >= 0) & (values <= 1)).all() for values in (hit, recall, ndcg))
         assert ((ndcg > 0) == (hit > 0)).all()  # a gain needs a hit, a hit gives a gain
         assert (hit >= last[0]).all() and (recall >= last[1]).all()
         last = hit, recall
@@ -43,24 +42,18 @@ def test_properties(relevance, extra):
     assert best[(hits == count)] == pytest.approx(1)
 
 
-@pytest.mark.parametrize("metric", [rmse, mae])
-@pytest.mark.parametrize(
-    ("y_true", "y_pred"),
-    [([1, 2], [1]), ([1, 2], [[1], [2]]), ([], []), ([1, np.nan], [1, 2]), ([1, 2], [np.inf, 2])],
-)
-def test_rating_metrics_refuse(metric, y_true, y_pred):
-    with pytest.raises(ValueError, match="y_"):
-        metric(y_true, y_pred)
+RATINGS = [([1, 2], [1]), ([1, 2], [[1], [2]]), ([], []), ([1, np.nan], [1, 2]), ([1], [np.inf])]
 
 
 @pytest.mark.parametrize(
-    ("relevance", "k", "count", "name"),
+    ("metric", "arguments", "name"),
     [
-        *(([[0, 1]], k, [1], "k") for k in (0, -1, 2.0, True, 3)),
-        ([[0, 2]], 1, [2], "relevance"),
-        *(([[1, 1]], 2, count, "num_relevant") for count in ([0], [1, 1], [1])),
+        *((metric, ratings, "y_") for metric in (rmse, mae) for ratings in RATINGS),
+        *((recall_at_k, ([[0, 1]], k, [1]), "k") for k in (0, -1, 2.0, True, 3)),
+        (recall_at_k, ([[0, 2]], 1, [2]), "relevance"),
+        *((recall_at_k, ([[1, 1]], 2, count), "num_relevant") for count in ([0], [1, 1], [1])),
     ],
 )
-def test_list_metrics_refuse(relevance, k, count, name):
+def test_refuses(metric, arguments, name):
     with pytest.raises((TypeError, ValueError), match=name):
-        recall_at_k(relevance, k, count)
+        metric(*arguments)
