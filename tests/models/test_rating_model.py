@@ -49,7 +49,7 @@ def test_output_is_one_float32_logit_per_pair_in_any_precision(kind, tmp_path):
 
 
 @every_kind
-def test_twin_is_equal_to_the_bit(kind):
+def test_twin_is_equal_to_the_bit_and_inner_products_are_the_scores(kind):
     config = make_config(kind)
     model, twin = build_rating_model(config, keras), build_rating_model(config, tf_keras)
     for ours, theirs in zip(model.get_weights(), twin.get_weights(), strict=True):
@@ -57,6 +57,13 @@ def test_twin_is_equal_to_the_bit(kind):
     twin.set_weights(shaken(model).get_weights())
     np.testing.assert_array_equal(np.asarray(model(PAIRS)), np.asarray(twin(PAIRS)))
     assert list(weights_by_name(model)) == list(weights_by_name(twin))
+    for vectors in map(inner_product_vectors, (model, twin)):
+        assert (vectors is None) == (kind in ("mlp_ranker", "neumf"))
+        if vectors is not None:
+            products = np.einsum("nd,nd->n", vectors[0][PAIRS[0]], vectors[1][PAIRS[1]])
+            np.testing.assert_allclose(products, model(PAIRS), rtol=1e-4, atol=1e-5)
+            assert vectors[0].dtype == vectors[1].dtype == np.float32
+    assert inner_product_vectors(keras.Sequential([keras.layers.Dense(2)])) is None
 
 
 @every_kind
@@ -104,21 +111,6 @@ def test_scores_equal_the_formulas():
                 x = np.hstack([gmf, x])
             expected = (x @ w["score"][0] + w["score"][1])[:, 0]
         np.testing.assert_allclose(model([users, items]), expected, rtol=1e-4, atol=1e-5)
-
-
-@every_kind
-def test_inner_product_vectors(kind):
-    assert inner_product_vectors(keras.Sequential([keras.layers.Dense(2)])) is None
-    users, items = PAIRS
-    for namespace in (keras, tf_keras):
-        model = shaken(build_rating_model(make_config(kind), namespace))
-        vectors = inner_product_vectors(model)
-        if kind in ("mlp_ranker", "neumf"):
-            assert vectors is None
-            continue
-        products = np.einsum("nd,nd->n", vectors[0][users], vectors[1][items])
-        np.testing.assert_allclose(products, model([users, items]), rtol=1e-4, atol=1e-5)
-        assert vectors[0].dtype == vectors[1].dtype == np.float32
 
 
 def test_config_survives_json():
