@@ -81,10 +81,6 @@ def weights_by_name(model):
     return {layer.name: layer.get_weights() for layer in model.layers if layer.get_weights()}
 
 
-def relu(x):
-    return np.maximum(x, 0)
-
-
 def test_scores_equal_the_formulas():
     users, items = PAIRS
     for kind in KINDS:
@@ -100,12 +96,12 @@ def test_scores_equal_the_formulas():
             towers = []
             for side, x in (("user", u), ("item", i)):
                 (w0, b0), (w1, b1) = w[f"{side}_dense_0"], w[f"{side}_dense_1"]
-                towers.append(relu(x @ w0 + b0) @ w1 + b1)
+                towers.append(np.maximum(x @ w0 + b0, 0) @ w1 + b1)
             expected = (towers[0] * towers[1]).sum(1)
         else:
             x = np.hstack([u, i])
             for layer in ("dense_0", "dense_1"):
-                x = relu(x @ w[layer][0] + w[layer][1])
+                x = np.maximum(x @ w[layer][0] + w[layer][1], 0)
             if kind == "neumf":
                 gmf = w["user_gmf_embedding"][0][users] * w["item_gmf_embedding"][0][items]
                 x = np.hstack([gmf, x])
