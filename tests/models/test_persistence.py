@@ -79,15 +79,11 @@ def test_foreign_files(tmp_path):
         load_model(tmp_path / "none")
 
 
-class Mine(Popularity):
-    """A class of a user's own."""
-
-
 def test_another_class(saved):
     with pytest.raises(ValueError, match=r"Popularity .*: expected IALS"):
         IALS.load(saved)
-    namesake = type("EASE", (Popularity,), {"__module__": "mine"})
-    for own in (Mine, namesake):
+    for name in ("Mine", "EASE"):
+        own = type(name, (Popularity,), {"__module__": "mine"})
         own().fit(DATA).save(saved)
         assert type(own.load(saved)) is own
         for load in (load_model, EASE.load, Popularity.load):
@@ -125,11 +121,10 @@ def test_a_failed_save_keeps_the_old_file_and_leaves_nothing(saved):
 
     with pytest.raises(OSError, match="No space left"):
         replace_file(saved, disk_full)
-    for content in ({"x": np.array([{}])}, {"x": np.array(["a"])}, {"~z": np.zeros(40)}):
-        with pytest.raises(TypeError, match="expected numbers"):
-            write_file(saved, "a", {}, content)
-    with pytest.raises(TypeError, match="object"):
-        write_file(saved, "a", {"x": object()}, {})
+    wrong = {"x": np.array([{}])}, {"x": np.array(["a"])}, {"~z": np.zeros(40)}
+    for header, arrays in [({"x": object()}, {}), *(({}, arrays) for arrays in wrong)]:
+        with pytest.raises(TypeError, match=r"expected numbers|object"):
+            write_file(saved, "a", header, arrays)
     with pytest.raises(FileNotFoundError, match="existing folder"):
         MODELS[0].save(saved.parent / "nowhere" / "model")
     assert saved.read_bytes() == before
