@@ -10,16 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from recsys_lib.data import Interactions, Split, sample_negatives
-from recsys_lib.evaluation import (
-    evaluate_cold_items,
-    evaluate_full_ranking,
-    evaluate_leave_one_out,
-    hit_rate_at_k,
-    mae,
-    ndcg_at_k,
-    recall_at_k,
-    rmse,
-)
+from recsys_lib.evaluation import evaluate_cold_items, evaluate_full_ranking, evaluate_leave_one_out
+from recsys_lib.evaluation.metrics import hit_rate_at_k, mae, ndcg_at_k, recall_at_k, rmse
 from recsys_lib.models import Factors, top_k
 
 lists = hnp.arrays(

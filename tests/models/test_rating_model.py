@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from functools import partial
 
 import keras
 import numpy as np
@@ -31,21 +32,18 @@ def shaken(model):
 
 
 @every_kind
-def test_output_is_one_float32_logit_per_pair_in_any_precision(kind, tmp_path):
+def test_output_is_one_float32_logit_per_pair_in_any_precision(kind, tmp_path, request):
     model = shaken(build_rating_model(make_config(kind)))
     assert [(x.name, x.dtype) for x in model.inputs] == [(f"{s}_ids", "int32") for s in SIDES]
     assert tuple(model.output_shape) == (None,) and model.name == kind and not model.losses
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(model(PAIRS), again(PAIRS))
-    before = keras.config.dtype_policy()
+    request.addfinalizer(partial(keras.config.set_dtype_policy, keras.config.dtype_policy()))
     for policy in ("float32", "mixed_bfloat16"):
         keras.config.set_dtype_policy(policy)
-        try:
-            logits = build_rating_model(make_config(kind))(PAIRS)
-            assert logits.dtype == "float32" and tuple(logits.shape) == (77,)
-        finally:
-            keras.config.set_dtype_policy(before)
+        logits = build_rating_model(make_config(kind))(PAIRS)
+        assert logits.dtype == "float32" and tuple(logits.shape) == (77,)
 
 
 @every_kind

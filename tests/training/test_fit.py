@@ -82,9 +82,8 @@ def test_killed_process_resumes_exactly(tmp_path):
     command = [sys.executable, __file__, str(tmp_path / "run")]  # see the last lines of this file
     quiet = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=quiet)
-    for line in process.stdout:  # one line per epoch; the process is somewhere in the sixth
-        if line.startswith("epoch 5"):
-            break
+    # One line per epoch; the process is somewhere in the sixth.
+    assert any(line.startswith("epoch 5") for line in process.stdout)
     process.send_signal(signal.SIGKILL)
     assert process.wait(timeout=60) == -signal.SIGKILL
     killed, whole, rows = toy_model(), toy_model(), toy_data(60_000)
@@ -159,25 +158,21 @@ def test_automatic_names_do_not_matter_to_a_checkpoint_but_calls_do(tmp_path):
     assert train(build(1), epochs=3, **run).epochs == 3
 
 
-@pytest.mark.parametrize(
-    ("more", "best"),
-    [
-        ({"patience": 2, "metric": "ndcg"}, 2),
-        ({"patience": 2, "metric": "loss"}, 1),
-        ({"patience": 2, "metric": "RMSE", "lower_is_better": True}, 1),
-        ({"metric": "val_loss"}, None),
-        ({}, None),
-    ],
-)
-def test_early_stopping_restores_the_best_weights(more, best):
+STOPS = [("ndcg", 2, {"patience": 2}), ("loss", 1, {"patience": 2}), ("val_loss", None, {})]
+STOPS += [("RMSE", 1, {"patience": 2, "lower_is_better": True}), ("validation", None, {})]
+
+
+@pytest.mark.parametrize(("metric", "best", "more"), STOPS)
+def test_early_stopping_restores_the_best_weights(metric, best, more):
     values, kept, model = [0.1, 0.5, 0.4, 0.3, 0.9, 0.8], [], toy_model()
 
     def judge(model):
         kept.append(model.get_weights())
         return values[len(kept) - 1]
 
-    run = train(model, validation=judge, **more)
-    assert run.best_epoch == best and run.metric == more.get("metric", "validation")
+    named = {} if metric == "validation" else {"metric": metric}  # which is the name by default
+    run = train(model, validation=judge, **named, **more)
+    assert (run.best_epoch, run.metric) == (best, metric)
     assert run.epochs == (best + 2 if best else 6) and run.stopped_early == bool(best)
     assert_same_weights(model.get_weights(), kept[best - 1 if best else -1])
 

@@ -79,7 +79,13 @@ def test_mean_rating_is_the_start_of_each_fit(tmp_path):
     assert model.fit(DATA).score([0], [0])[0] == pytest.approx(2.0, abs=1e-5)
 
 
-def test_what_does_not_fit_is_refused(tmp_path):
+def test_refuses(tmp_path):
+    scorer = KerasScorer(build_rating_model(config()))
+    for users in ([-1], [6], [[0]], [0, 1], [0.0], [True], ["0"]):
+        with pytest.raises((TypeError, ValueError), match="_ids"):
+            scorer.score(users, [0])
+    assert scorer.score(np.array([5], np.uint8), [7]).shape == (1,)
+    assert scorer.score([], np.empty(0, int)).shape == (0,)
     model = copy.deepcopy(KerasRecommender(config(), **OPTIONS))
     EASE(1.0).fit(DATA).save(tmp_path / "ease")
     for error, name, call in [
@@ -97,15 +103,6 @@ def test_what_does_not_fit_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no ratings"):
         model.fit(Interactions([5], [7]))
     np.testing.assert_array_equal(model.score([0, 1], [1, 2]), before)  # the last model stays
-
-
-def test_a_scorer_refuses_ids_that_are_none():
-    scorer = KerasScorer(build_rating_model(config()))
-    for users in ([-1], [6], [[0]], [0, 1], [0.0], [True], ["0"]):
-        with pytest.raises((TypeError, ValueError), match="_ids"):
-            scorer.score(users, [0])
-    assert scorer.score(np.array([5], np.uint8), [7]).shape == (1,)
-    assert scorer.score([], np.empty(0, int)).shape == (0,)
 
 
 def fitted(train, config, **options):
