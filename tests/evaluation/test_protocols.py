@@ -138,8 +138,6 @@ SPLIT = make_split([[1, 2, 3]])
 PARTS = SPLIT.train, SPLIT.test
 ZEROS = Table(np.zeros((1, 5)))
 NAN = [Kind([[np.nan, 0, 0, 0, 0]]) for Kind in (Table, FastTable)]
-
-
 COLUMN = SimpleNamespace(score=lambda user_ids, item_ids: np.zeros((len(user_ids), 1)))
 
 

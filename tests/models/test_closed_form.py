@@ -94,6 +94,10 @@ def test_steps_are_those_of_scipy():
         right = matrix[[row]].data @ chosen
         theirs, _ = scipy.sparse.linalg.cg(left, right, start[row], maxiter=2, rtol=0)
         np.testing.assert_allclose(ours[row], theirs, rtol=1e-3, atol=1e-4)
+    for shared in (common, None):  # and many steps are the solution
+        many = improve_rows(matrix, features, ridge, shared, start, steps=12)
+        exact = solve_rows(matrix, features, ridge, shared)
+        np.testing.assert_allclose(many, exact, rtol=0, atol=1e-5)
     one, many = (improve_rows(*systems(200), threads=count) for count in (1, 5))
     np.testing.assert_array_equal(one, many)
 
