@@ -86,17 +86,12 @@ def test_folding_in_a_users_history_never_gives_it_back(model):
 
 
 @every_model
-@pytest.mark.parametrize(
-    ("users", "items", "error", "name"),
-    [
-        *((users, [0], ValueError, "user_ids") for users in ([99], [-1], [[0]], 0)),
-        *((users, [0], TypeError, "user_ids") for users in ([0.0], [True], ["a"])),
-        *(([0], items, ValueError, "item_ids") for items in ([7], [0, 1])),
-    ],
-)
-def test_score_refuses(model, users, items, error, name):
-    with pytest.raises(error, match=name):
-        model.score(users, items)
+def test_score_refuses(model):
+    wrong_users = ([99], [-1], [[0]], 0, [0.0], [True], ["a"])
+    pairs = [((users, [0]), "user_ids") for users in wrong_users]
+    for pair, name in [*pairs, (([0], [7]), "item_ids"), (([0], [0, 1]), "item_ids")]:
+        with pytest.raises((TypeError, ValueError), match=name):
+            model.score(*pair)
 
 
 @pytest.mark.parametrize(
@@ -158,32 +153,22 @@ def test_top_k_equals_a_full_stable_sort(scores, k):
     np.testing.assert_array_equal(top_k(scores, k), expected)
 
 
-def test_scores_for_top_k_stay_and_may_be_empty():
+def test_top_k_takes_empty_scores_and_refuses_nan_and_leaves_what_it_got():
     scores = np.array([[1.0, 3.0, 2.0]])
     top_k(scores, 2)
     assert scores.tolist() == [[1.0, 3.0, 2.0]]
     assert top_k(np.zeros((0, 4)), 2).shape == (0, 2)
     assert top_k(np.zeros((2, 0)), 2).tolist() == [[-1, -1], [-1, -1]]
-
-
-@pytest.mark.parametrize(
-    ("scores", "k", "message"),
-    [
-        ([[1.0, np.nan]], 1, "scores holds 1 NaN"),
-        ([1.0, 2.0], 1, "two dimensions"),
-        *(([[1.0]], k, f"k is {k}") for k in (0, 1.5, True)),
-    ],
-)
-def test_top_k_refuses(scores, k, message):
-    with pytest.raises((TypeError, ValueError), match=message):
-        top_k(scores, k)
+    wrong = [([[1.0]], k, "k is") for k in (0, 1.5, True)]
+    for scores, k, word in [*wrong, ([[1.0, np.nan]], 1, "1 NaN"), ([1.0], 1, "two dimensions")]:
+        with pytest.raises((TypeError, ValueError), match=word):
+            top_k(scores, k)
 
 
 def test_importing_the_models_does_not_import_tensorflow():
     code = (
-        "import sys; from recsys_lib.models import EASE; from recsys_lib.data import Interactions; "
-        "EASE().fit(Interactions([0, 1], [0, 1])).recommend([0]); "
-        "print([m for m in ('tensorflow', 'keras', 'tf_keras') if m in sys.modules])"
+        "import sys; from recsys_lib import data, models; "
+        "models.EASE().fit(data.Interactions([0, 1], [0, 1])).recommend([0]); "
+        "print({'tensorflow', 'keras', 'tf_keras'} & set(sys.modules))"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout.strip() == "[]"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
