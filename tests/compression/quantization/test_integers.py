@@ -21,7 +21,6 @@ from recsys_lib.compression.quantization import (
 )
 from recsys_lib.compression.quantization.fake_quant import (
     Grid,
-    code_range,
     fake_quant,
     fake_quant_codes,
     nudged_grid,
@@ -119,7 +118,7 @@ def test_scales_of_rows_and_columns_and_of_an_empty_range():
     heavy, errors = np.random.default_rng(0).standard_t(2, (5, 400)).astype(np.float32), []
     for search in ("mse", "minmax"):
         scale = symmetric_scales(heavy, 3, "row", search)
-        codes = quantize_to_grid(heavy, Grid(scale, 0, *code_range(3, narrow=True)))
+        codes = quantize_to_grid(heavy, Grid(scale, 0, -3, 3))
         errors.append(np.square(heavy - codes * scale).sum())
     assert errors[0] < 0.9 * errors[1]
     grid = nudged_grid(0.0, 0.0)
@@ -319,8 +318,7 @@ def aware(calibration, model=None, broken=False):
     return quantization_aware(model, IntegerQuantization(), calibration)
 
 
-# (inputs, outputs, relu, seed, a scale for each output)
-LAYERS = [
+LAYERS = [  # (inputs, outputs, relu, seed, a scale for each output)
     *((8, 4, False, 0, True), (32, 64, True, 1, True), (48, 1, False, 2, True)),
     *((33, 17, True, 3, True), (300, 130, False, 4, True), (40, 24, True, 7, False)),
 ]
