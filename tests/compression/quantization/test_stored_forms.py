@@ -26,6 +26,7 @@ from recsys_lib.models import Factors
 
 FORMS = [{}, {"exact_zero": True}, {"symmetric": True}]
 RANDOM = np.random.default_rng(0)
+STORED = quantize(np.ones((3, 4), np.float32), UniformQuantization(4))
 
 # Zero, or of a size that neither scale type loses: |x| from 1e-3 to 1e4.
 numbers = st.floats(-1e4, 1e4, width=32).map(lambda x: x if abs(x) >= 1e-3 else 0.0)
@@ -187,11 +188,8 @@ def test_the_search_is_close_to_the_optimum(bits, symmetric):
 
 def test_percentiles_leave_the_outermost_out():
     row = np.arange(1001, dtype=np.float32)[None]
-    for values, symmetric, share, ends in (
-        (row, False, 99, (10, 990)),
-        (row - 400, True, 100, (-600, 600)),
-    ):
-        found = find_range(values, 8, symmetric=symmetric, search="percentile", percentile=share)
+    for x, symmetric, share, ends in ((row, 0, 99, (10, 990)), (row - 400, 1, 100, (-600, 600))):
+        found = find_range(x, 8, symmetric=bool(symmetric), search="percentile", percentile=share)
         assert np.ravel(found) == pytest.approx(ends)
 
 
@@ -204,9 +202,6 @@ def test_bits_lie_as_numpy_packs_them_and_come_back(bits, codes):
     np.testing.assert_array_equal(packed, np.packbits(each.ravel(), bitorder="little"))
     assert packed.nbytes == -(-len(codes) * bits // 8)
     np.testing.assert_array_equal(unpack_bits(packed, bits, len(codes)), codes)
-
-
-STORED = quantize(np.ones((3, 4), np.float32), UniformQuantization(4))
 
 
 def read(setting="bits", **parts):
