@@ -27,11 +27,7 @@ from recsys_lib.compression.quantization.fake_quant import (
     quantize_to_grid,
     symmetric_scales,
 )
-from recsys_lib.compression.quantization.integer import (
-    REQUANTIZATIONS,
-    IntegerDense,
-    requantize,
-)
+from recsys_lib.compression.quantization.integer import REQUANTIZATIONS, IntegerDense, requantize
 from recsys_lib.data import Interactions
 from recsys_lib.models import IALS, RatingModelConfig, build_rating_model
 from recsys_lib.notebook import quiet

