@@ -24,7 +24,6 @@ from recsys_lib.compression.quantization import (
     entropy_bits,
     quantize,
 )
-from recsys_lib.compression.quantization.entropy import fit_spread
 from recsys_lib.compression.quantization.transform import SteppedTensor
 from recsys_lib.compression.tensors import DenseTensor, read_tensor
 from recsys_lib.data import Interactions
@@ -109,17 +108,6 @@ def test_stored_bytes_with_tables_are_near_the_entropy_and_below_general_coders(
         assert coded.nbytes < 0.95 * general
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("bits", [2, 4])
-def test_codes_of_a_real_model_are_within_a_thousandth_of_their_entropy(published_ials, bits):
-    _, model, _ = published_ials
-    for vectors in (model.user_vectors, model.item_vectors):
-        inner = quantize(vectors, UniformQuantization(bits, scale_search="mse"))
-        for contexts in ("tensor", "column"):
-            coded = EntropyCoding(contexts).encode(inner).arrays()["coded"]
-            assert 8 * coded.nbytes <= 1.001 * entropy_bits(inner.codes, contexts)
-
-
 def test_sizes_as_contexts_come_within_a_few_percent_of_the_law():
     numbers, bits = geometric(2.0 ** RANDOM.uniform(-3, 3, 4000), 2.0 ** RANDOM.uniform(-3, 1, 64))
     by_size, by_column = (
@@ -129,20 +117,12 @@ def test_sizes_as_contexts_come_within_a_few_percent_of_the_law():
     assert by_size < 0.9 * by_column
 
 
-@pytest.mark.parametrize(("octaves", "columns", "expected"), [(0, 4, False), (4, 32, True)])
-def test_row_levels_are_left_out_where_they_do_not_pay(octaves, columns, expected):
-    rows = 2.0 ** RANDOM.uniform(-octaves, octaves, 3000)
-    numbers, _ = geometric(rows, np.full(columns, 0.5))
-    coded = EntropyCoding("size").encode(stepped(numbers))
-    assert ("coded_rows" in coded.arrays()) == expected
-
-
-def test_spread_finds_the_factors_of_rows_and_columns():
-    rows, columns = 2.0 ** RANDOM.uniform(-1, 2, 50), 2.0 ** RANDOM.uniform(-1, 2, 400)
-    by_row, by_column = fit_spread(geometric(rows, columns)[0])
-    assert np.corrcoef(np.log(by_row), np.log(rows))[0, 1] > 0.95
-    assert np.corrcoef(np.log(by_column), np.log(columns))[0, 1] > 0.9
-    assert (fit_spread(np.zeros((3, 2)))[1] > 0).all()
+def test_row_levels_are_left_out_where_they_do_not_pay():
+    for octaves, columns in ((0, 4), (4, 32)):
+        rows = 2.0 ** RANDOM.uniform(-octaves, octaves, 3000)
+        numbers, _ = geometric(rows, np.full(columns, 0.5))
+        coded = EntropyCoding("size").encode(stepped(numbers))
+        assert ("coded_rows" in coded.arrays()) == (octaves > 0)
 
 
 @pytest.mark.parametrize("contexts", ["column", "size"])
@@ -167,6 +147,7 @@ RATED = Interactions(USERS, ITEMS, ratings=TASTE[USERS, ITEMS], **SHAPE)
 FEW = Interactions(USERS[:2000], ITEMS[:2000], num_users=610, num_items=310)
 SEEN = TRAIN.to_csr().toarray() > 0
 EVERYBODY = np.arange(600)
+OTHER = Interactions([0, 1], [0, 1])
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +182,8 @@ def test_scores_are_as_near_as_asked_for_and_more_error_is_fewer_bytes(model, sc
         assert 0.3 * asked < score_error(model, coded) < 1.1 * asked
         sizes.append(coded.nbytes)
     assert sizes == sorted(sizes, reverse=True) and sizes[-1] < 0.6 * sizes[0]
+    early, late = (quantize(model, TransformCoding(0.1, round_up_from=u)) for u in (0.5, 0.7))
+    assert late.nbytes < early.nbytes and late.report.sparsity > early.report.sparsity
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4])
@@ -227,21 +210,12 @@ def test_row_scales_serve_users_with_small_scores(model):
     np.testing.assert_allclose(flat, none, rtol=1e-5)
 
 
-def test_rounding_up_later_makes_zeros_and_fewer_bytes(model):
-    early, late = (quantize(model, TransformCoding(0.1, round_up_from=u)) for u in (0.5, 0.7))
-    assert late.nbytes < early.nbytes
-    assert late.report.sparsity > early.report.sparsity
-
-
 def test_sizes_as_contexts_give_equal_vectors_in_fewer_bytes(model):
     by_column, by_size = (
         quantize(model, TransformCoding(0.2, contexts=one)) for one in ("column", "size")
     )
     for name, tensor in by_size.tensors.items():
-        before, after = (getattr(one.model, name) for one in (by_column, by_size))
-        np.testing.assert_allclose(after, before, rtol=1e-6, atol=0)
-        again = read_tensor(tensor.kind, tensor.header(), tensor.arrays())
-        np.testing.assert_array_equal(again.decode(), after)
+        np.testing.assert_allclose(tensor.decode(), by_column.tensors[name].decode(), rtol=1e-6)
     assert by_size.nbytes < by_column.nbytes
 
 
@@ -258,36 +232,23 @@ def test_users_and_items_without_data_stay_zero_and_users_may_have_met_everythin
         assert np.isfinite(stored.score_all_items(np.arange(train.num_users))).all()
 
 
-def test_ranks_better_than_transform_coding_in_fewer_bytes(model):
+def test_ranks_better_than_transform_coding_because_it_optimises(model):
     coded = quantize(model, TransformCoding(0.3))
     ours = rate_distortion(model, 7e-4, epochs=60)
     assert ours.nbytes < coded.nbytes
     assert agreement(model, ours) > agreement(model, coded) + 0.02
-
-
-def test_a_higher_price_buys_fewer_bytes_and_less_agreement(model):
-    results = [rate_distortion(model, price, epochs=20) for price in (2e-4, 1e-3, 5e-3)]
-    for dear, cheap in pairwise(results):
-        assert cheap.nbytes < 0.85 * dear.nbytes
-        assert agreement(model, cheap) < agreement(model, dear)
-
-
-def test_optimising_is_what_helps_and_not_the_start(model):
     short, long = (rate_distortion(model, 2e-3, epochs=epochs) for epochs in (1, 60))
     assert long.nbytes < short.nbytes
     assert agreement(model, long) > agreement(model, short)
 
 
-def test_what_is_stored_is_what_scores_and_parts_make_it_again(model):
-    before = copy.deepcopy(model)
-    stored = rate_distortion(model)
-    for name, tensor in stored.tensors.items():
-        again = read_tensor(tensor.kind, tensor.header(), tensor.arrays())
-        np.testing.assert_array_equal(again.decode(), tensor.decode())
-        np.testing.assert_array_equal(getattr(stored.model, name), tensor.decode())
-        np.testing.assert_array_equal(getattr(model, name), getattr(before, name))
-    assert stored.nbytes == stored.report.bytes_after
-    assert stored.model.recommend([0], k=3).shape == (1, 3)
+def test_a_higher_price_buys_fewer_bytes_and_less_agreement(model):
+    before = model.item_vectors.copy()
+    results = [rate_distortion(model, price, epochs=20) for price in (2e-4, 1e-3, 5e-3)]
+    for dear, cheap in pairwise(results):
+        assert cheap.nbytes < 0.85 * dear.nbytes
+        assert agreement(model, cheap) < agreement(model, dear)
+    np.testing.assert_array_equal(model.item_vectors, before)
 
 
 def test_a_teacher_is_what_is_imitated(model):
@@ -314,9 +275,6 @@ def changed(model, **weights):
     for name, value in weights.items():
         setattr(other, name, np.full_like(getattr(model, name), value))
     return other
-
-
-OTHER = Interactions([0, 1], [0, 1])
 
 
 @pytest.mark.parametrize(
