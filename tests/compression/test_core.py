@@ -1,10 +1,7 @@
 """The stored forms, the weights by name, and the report that every method shares."""
 
-from __future__ import annotations
-
 import functools
 import importlib
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +20,7 @@ CONFIG = RatingModelConfig("mlp_ranker", 4, 5, embedding_dim=3, hidden_units=(4,
 
 
 @functools.cache
-def fitted(kind: str) -> Any:
+def fitted(kind):
     if kind == "ials":
         return IALS(embedding_dim=3, epochs=2).fit(DATA)
     if kind == "recommender":
@@ -35,7 +32,7 @@ KINDS = ["ials", "recommender", "keras", "tf_keras"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_new_weights_make_a_new_model_and_leave_the_old_one(kind: str) -> None:
+def test_new_weights_make_a_new_model_and_leave_the_old_one(kind):
     model = fitted(kind)
     before = named_weights(model)
     new = with_weights(model, {name: values + 1 for name, values in before.items()})
@@ -46,7 +43,7 @@ def test_new_weights_make_a_new_model_and_leave_the_old_one(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_compressed_model_scores_with_its_decoded_weights(kind: str) -> None:
+def test_a_compressed_model_scores_with_its_decoded_weights(kind):
     model = fitted(kind)
     weights = named_weights(model)
     half = {name: DenseTensor(values, "float16") for name, values in weights.items()}
@@ -63,7 +60,7 @@ def test_a_compressed_model_scores_with_its_decoded_weights(kind: str) -> None:
     assert compressed.report.bytes_before == 4 * sum(w.size for w in weights.values())
 
 
-def nested(kind: str) -> Any:
+def nested(kind):
     """A model whose towers are models or layers with layers in them, named as Keras names them."""
     import keras
 
@@ -82,7 +79,7 @@ def nested(kind: str) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["sequential", "deep", "gru"])
-def test_weights_of_models_in_models_have_names_of_their_own(kind: str) -> None:
+def test_weights_of_models_in_models_have_names_of_their_own(kind):
     model, ids = nested(kind), [np.array([1, 2, 3]), np.array([4, 0, 2])]
     weights = named_weights(model)
     assert len(weights) == len(model.weights)
@@ -97,11 +94,11 @@ def test_weights_of_models_in_models_have_names_of_their_own(kind: str) -> None:
     assert all(np.mean(w == 0) >= 0.3 for w in named_weights(pruned.model).values() if w.ndim > 1)
 
 
-def test_the_names_are_the_same_in_both_kinds_of_keras() -> None:
+def test_the_names_are_the_same_in_both_kinds_of_keras():
     assert list(named_weights(fitted("keras"))) == list(named_weights(fitted("tf_keras")))
 
 
-def test_a_tensor_comes_back_from_its_parts() -> None:
+def test_a_tensor_comes_back_from_its_parts():
     tensor = DenseTensor(np.float32([[1, 2], [3, 4]]), "float16")
     again = read_tensor(tensor.kind, tensor.header(), tensor.arrays())
     np.testing.assert_array_equal(again.decode(), tensor.decode())
@@ -110,14 +107,14 @@ def test_a_tensor_comes_back_from_its_parts() -> None:
         read_tensor("dens", tensor.header(), tensor.arrays())
 
 
-def test_only_a_recommender_scores_all_items() -> None:
+def test_only_a_recommender_scores_all_items():
     stored = [store_weights("nothing", None, fitted(kind), {}) for kind in ("recommender", "keras")]
     assert stored[0].score_all_items([0, 3]).shape == (2, 5)
     with pytest.raises(TypeError, match="expected Recommender"):
         stored[1].score_all_items([0])
 
 
-def test_refuses() -> None:
+def test_refuses():
     import keras
 
     model = fitted("keras")

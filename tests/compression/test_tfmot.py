@@ -1,13 +1,10 @@
 """TFMOT on the twin, Keras 3 all the while; and what we wrote by hand against TFMOT and LiteRT."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import subprocess
 import sys
 import warnings
-from typing import Any
 
 import keras
 import numpy as np
@@ -40,19 +37,19 @@ IDS = np.random.default_rng(0).integers(0, [USERS, ITEMS], (1000, 2)).T
 DATA = Interactions(*IDS, num_users=USERS, num_items=ITEMS)
 PAIRS = DATA.user_ids[:200].astype(np.int32), DATA.item_ids[:200].astype(np.int32)
 KINDS = ("dot_product", "matrix_factorization", "two_tower", "mlp_ranker", "neumf")
-STEPS: dict[str, tuple[Any, Any]] = {
+STEPS = {
     "prune": (prune_with_tfmot, TfmotPruning(0.75, training=TwinTraining(1, 500))),
     "qat": (qat_with_tfmot, TfmotQuantization(training=TwinTraining(1, 500))),
 }
 
 
-def config(kind: str = "mlp_ranker") -> RatingModelConfig:
+def config(kind="mlp_ranker"):
     hidden = (16, 8) if kind in ("two_tower", "mlp_ranker", "neumf") else None
     bias = 3.5 if kind == "matrix_factorization" else 0.0
     return RatingModelConfig(kind, USERS, ITEMS, 8, hidden_units=hidden, global_bias=bias)
 
 
-def model(kind: str = "mlp_ranker") -> Any:
+def model(kind="mlp_ranker"):
     """A model whose biases are not zero either."""
     plain, random = build_rating_model(config(kind)), np.random.default_rng(1)
     plain.set_weights([w + random.normal(0, 0.05, w.shape) for w in plain.get_weights()])
@@ -60,7 +57,7 @@ def model(kind: str = "mlp_ranker") -> Any:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_twin_scores_the_same_and_shares_nothing(kind: str) -> None:
+def test_the_twin_scores_the_same_and_shares_nothing(kind):
     original = model(kind)
     twin = to_twin(original)
     assert type(twin).__module__.startswith("tf_keras")
@@ -72,19 +69,19 @@ def test_the_twin_scores_the_same_and_shares_nothing(kind: str) -> None:
     np.testing.assert_array_equal(np.asarray(original(PAIRS)), expected)
 
 
-def test_training_the_twin_is_training_the_model() -> None:
+def test_training_the_twin_is_training_the_model():
     """The same batches, draws and objective as our own ``fit``, in the other Keras."""
     original, options = model("neumf"), {"epochs": 2, "batch_size": 300, "seed": 3}
     before, twin = named_weights(original), to_twin(original)
-    _fit_twin(twin, DATA, TwinTraining(optimizer="sgd", learning_rate=1.0, **options))  # type: ignore[arg-type]
-    fit(original, DATA, optimizer=keras.optimizers.SGD(1.0), progress=False, **options)  # type: ignore[arg-type]
+    _fit_twin(twin, DATA, TwinTraining(optimizer="sgd", learning_rate=1.0, **options))
+    fit(original, DATA, optimizer=keras.optimizers.SGD(1.0), progress=False, **options)
     for name, values in named_weights(original).items():
         np.testing.assert_allclose(named_weights(twin)[name], values, atol=1e-6)
         assert np.abs(values - before[name]).max() > 1e-3
 
 
 @pytest.mark.parametrize("batch_size", [1000, pytest.param(7, marks=pytest.mark.slow)])
-def test_any_number_of_updates_reaches_the_sparsity(batch_size: int) -> None:
+def test_any_number_of_updates_reaches_the_sparsity(batch_size):
     """TFMOT left to its defaults acts every 100 updates, so that a short run prunes nothing."""
     before, training = os.environ.get("TF_USE_LEGACY_KERAS"), TwinTraining(1, batch_size)
     options = TfmotPruning(0.75, layers=("dense_0", "user_embedding"), training=training)
@@ -103,7 +100,7 @@ def test_any_number_of_updates_reaches_the_sparsity(batch_size: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
-def test_the_original_stays_and_a_recommender_comes_back(step: str) -> None:
+def test_the_original_stays_and_a_recommender_comes_back(step):
     recommender = KerasRecommender(config("two_tower"), epochs=1, progress=False).fit(DATA)
     before = named_weights(recommender)
     run, options = STEPS[step]
@@ -117,9 +114,7 @@ def test_the_original_stays_and_a_recommender_comes_back(step: str) -> None:
 
 
 @pytest.mark.parametrize("bits", [pytest.param(4, marks=pytest.mark.slow), 8])
-def test_rounded_weights_are_what_the_twin_computes_with(
-    bits: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rounded_weights_are_what_the_twin_computes_with(bits, monkeypatch):
     original = model()
     options = TfmotQuantization(bits, training=TwinTraining(epochs=2, batch_size=100))
     twin = quantization_aware_twin(original, DATA, options)
@@ -139,7 +134,7 @@ def test_rounded_weights_are_what_the_twin_computes_with(
 
 
 @pytest.mark.slow
-def test_the_keras_of_tensorflow_stays_keras_3() -> None:
+def test_the_keras_of_tensorflow_stays_keras_3():
     """TFMOT alone turns it into tf_keras for the rest of the process."""
     code = (
         "from recsys_lib.compression.tfmot import _load_tfmot; _load_tfmot(); "
@@ -152,7 +147,7 @@ def test_the_keras_of_tensorflow_stays_keras_3() -> None:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_refuses_before_any_work(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refuses_before_any_work(step, monkeypatch):
     run, options = STEPS[step]
     broken = model()
     broken.get_layer("score").bias.assign([np.nan])
@@ -177,7 +172,7 @@ def test_refuses_before_any_work(step: str, monkeypatch: pytest.MonkeyPatch) -> 
             run(model(), DATA, options)
 
 
-def test_only_rating_models_have_a_twin() -> None:
+def test_only_rating_models_have_a_twin():
     inputs = [keras.Input((), dtype="int32"), keras.Input((), dtype="int32")]
     rows = [keras.layers.Embedding(3, 2)(x) for x in inputs]
     other = keras.Model(inputs, keras.ops.sum(rows[0] * rows[1], axis=-1), name="other")
@@ -188,7 +183,7 @@ def test_only_rating_models_have_a_twin() -> None:
             to_twin(wrong)
 
 
-def test_choices_out_of_range() -> None:
+def test_choices_out_of_range():
     huge = TwinTraining(optimizer="sgd", learning_rate=1e30)
     for error, message, call in (
         (ValueError, "adagard", lambda: _fit_twin(None, DATA, TwinTraining(optimizer="adagard"))),
@@ -208,9 +203,7 @@ def test_choices_out_of_range() -> None:
     ("granularity", "sparsity", "options"),
     [("element", 0.8, {}), ("n_of_m", 0.5, {}), ("n_of_m", 0.25, {"group_size": 8})],
 )
-def test_training_with_tfmot_masks_what_our_masks_do(
-    granularity: str, sparsity: float, options: dict[str, Any]
-) -> None:
+def test_training_with_tfmot_masks_what_our_masks_do(granularity, sparsity, options):
     original = model()
     # Nothing moves but what TFMOT itself does to the weights.
     still = TwinTraining(epochs=1, batch_size=500, optimizer="sgd", learning_rate=0.0)
@@ -223,14 +216,14 @@ def test_training_with_tfmot_masks_what_our_masks_do(
         np.testing.assert_array_equal(pruned[name], weights * mask)
 
 
-def _zeros(model: Any) -> float:
+def _zeros(model):
     """Share of zeros in tables and kernels."""
     values = [w.ravel() for name, w in named_weights(model).items() if not name.endswith("bias")]
     return float(np.mean(np.concatenate(values) == 0))
 
 
 @pytest.mark.slow
-def test_training_for_quantization_unprunes_in_plain_tfmot_but_not_in_ours() -> None:
+def test_training_for_quantization_unprunes_in_plain_tfmot_but_not_in_ours():
     original = model()
     fit(original, DATA, epochs=5, batch_size=500, optimizer="adam", progress=False)
     pruned = prune(original, WeightPruning(0.8)).model
@@ -256,7 +249,7 @@ def test_training_for_quantization_unprunes_in_plain_tfmot_but_not_in_ours() -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["neumf", "two_tower"])
-def test_the_converted_twin_computes_in_integers_what_the_twin_does(kind: str) -> None:
+def test_the_converted_twin_computes_in_integers_what_the_twin_does(kind):
     """LiteRT gets no calibration: the ranges are those of training. Where branches join it rounds
     once more than the twin, so that a score may be a few steps away.
     """

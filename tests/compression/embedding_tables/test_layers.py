@@ -1,10 +1,5 @@
 """Compressed tables inside models: they train, are stored, and leave the original alone."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -15,7 +10,6 @@ from recsys_lib.compression.embedding_tables import (
     MixedDimension,
     QuotientRemainder,
     RowwiseBits,
-    TableScheme,
     compress_embeddings,
     store_embeddings,
 )
@@ -40,13 +34,13 @@ CASES = [("dot_product", s) for s in SCHEMES] + [
 ]
 
 
-def build(kind: str = "dot_product") -> Any:
+def build(kind="dot_product"):
     hidden = (8, 4) if kind in ("two_tower", "mlp_ranker") else None
     return build_rating_model(RatingModelConfig(kind, USERS, ITEMS, 8, hidden_units=hidden))
 
 
 @pytest.mark.parametrize(("kind", "scheme"), CASES, ids=repr)
-def test_compressed_models_train_store_and_score(kind: str, scheme: TableScheme) -> None:
+def test_compressed_models_train_store_and_score(kind, scheme):
     import keras
 
     model = build(kind)
@@ -67,7 +61,7 @@ def test_compressed_models_train_store_and_score(kind: str, scheme: TableScheme)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
-def test_a_start_from_the_table_scores_like_the_encoded_tables(scheme: TableScheme) -> None:
+def test_a_start_from_the_table_scores_like_the_encoded_tables(scheme):
     model = build()
     fit(model, DATA, epochs=3, batch_size=128, progress=False)
     small = compress_embeddings(model, scheme, counts=COUNTS, start="table")
@@ -79,7 +73,7 @@ def test_a_start_from_the_table_scores_like_the_encoded_tables(scheme: TableSche
     np.testing.assert_allclose(np.asarray(after(IDS)), np.asarray(small(IDS)), atol=2e-3)
 
 
-def test_only_the_tables_asked_for_are_replaced() -> None:
+def test_only_the_tables_asked_for_are_replaced():
     model = build("matrix_factorization")
     small = compress_embeddings(model, {"item_embedding": Hashing(5)})
     names = {layer.name for layer in small.layers}
@@ -90,7 +84,7 @@ def test_only_the_tables_asked_for_are_replaced() -> None:
     np.testing.assert_array_equal(*weights)
 
 
-def test_new_weights_and_saving_keep_scores(tmp_path: Path) -> None:
+def test_new_weights_and_saving_keep_scores(tmp_path):
     import keras
 
     schemes = {"user_embedding": MixedDimension(2), "item_embedding": LowRank(2)}
@@ -102,7 +96,7 @@ def test_new_weights_and_saving_keep_scores(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(loaded(IDS)), expected)
 
 
-def test_refuses_and_takes_a_recommender() -> None:
+def test_refuses_and_takes_a_recommender():
     config = RatingModelConfig("dot_product", USERS, ITEMS, 8)
     recommender = KerasRecommender(config, epochs=1, progress=False).fit(DATA)
     assert compress_embeddings(recommender, LowRank(1)).count_params() == 1 * (USERS + ITEMS) + 16
@@ -114,7 +108,7 @@ def test_refuses_and_takes_a_recommender() -> None:
         (ValueError, "counts is None", lambda: put(model, MixedDimension())),
         (ValueError, "no compressed tables", lambda: store_embeddings(model)),
         (ValueError, "dtype is 'int8'", lambda: store_embeddings(model, "int8")),
-        (TypeError, "scheme is of type int", lambda: put(model, {"user_embedding": 3})),  # type: ignore[dict-item]
+        (TypeError, "scheme is of type int", lambda: put(model, {"user_embedding": 3})),
         (TypeError, "IALS", lambda: put(factors, LowRank(1))),
         (TypeError, "IALS", lambda: store_embeddings(factors)),
     ):

@@ -1,9 +1,6 @@
 """Hidden layers: what goes is what matters least, what is left is smaller, dense and the same."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -29,9 +26,7 @@ DATA = Interactions(RANDOM.integers(0, 30, 600), RANDOM.integers(0, 40, 600) // 
 USERS, ITEMS = (RANDOM.integers(0, count, 50).astype(np.int32) for count in (30, 20))
 
 
-def built(
-    kind: str, units: tuple[int, ...] = (8, 6, 4), activation: str = "relu", keras: Any = None
-) -> Any:
+def built(kind, units=(8, 6, 4), activation="relu", keras=None):
     """A model whose biases are not zero either."""
     config = RatingModelConfig(kind, 30, 20, 5, hidden_units=units, activation=activation)
     model = build_rating_model(replace(config, init_std=1.0), keras=keras)
@@ -44,15 +39,15 @@ MODELS = {kind: built(kind) for kind in ("mlp_ranker", "neumf", "two_tower")}
 every_kind = pytest.mark.parametrize("kind", MODELS)
 
 
-def scores(model: Any) -> np.ndarray:
+def scores(model):
     return np.asarray(model([USERS, ITEMS]))
 
 
-def units_of(compressed: Any) -> Any:
+def units_of(compressed):
     return read_config(compressed.model).hidden_units
 
 
-CHOICES: dict[str, dict[str, Any]] = {
+CHOICES = {
     "mlp_ranker": {"dense_0": [0, 7, 3], "dense_2": [1]},
     "neumf": {"dense_1": [5], "dense_2": [0, 1, 2]},
     "two_tower": {f"{side}_dense_2": [1] for side in ("user", "item")}
@@ -62,7 +57,7 @@ UNITS_LEFT = {"mlp_ranker": (5, 6, 3), "neumf": (8, 5, 1), "two_tower": (6, 6, 3
 
 
 @every_kind
-def test_without_dead_neurons_nothing_changes_but_the_shapes(kind: str) -> None:
+def test_without_dead_neurons_nothing_changes_but_the_shapes(kind):
     before = named_weights(MODELS[kind])
     for layer in hidden_layers(read_config(MODELS[kind])):  # nobody reads the neurons
         ids = np.array(CHOICES[kind].get(layer.name, []), int)
@@ -79,7 +74,7 @@ def test_without_dead_neurons_nothing_changes_but_the_shapes(kind: str) -> None:
     assert smaller.report.bytes_before == 4 * dead.count_params()
 
 
-def test_a_twin_and_a_recommender_stay_what_they_are(tmp_path: Any) -> None:
+def test_a_twin_and_a_recommender_stay_what_they_are(tmp_path):
     import tf_keras
 
     choice = CHOICES["neumf"]
@@ -99,7 +94,7 @@ def test_a_twin_and_a_recommender_stay_what_they_are(tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("config", [NeuronPruning(0.5), LayerRemoval(1)], ids=["neurons", "layer"])
 @every_kind
-def test_serving_takes_the_smaller_model(kind: str, config: Any, tmp_path: Any) -> None:
+def test_serving_takes_the_smaller_model(kind, config, tmp_path):
     from recsys_lib.serving import CandidateScorer, export_litert, load_scorer
 
     smaller = prune(MODELS[kind], config, DATA).model
@@ -112,7 +107,7 @@ def test_serving_takes_the_smaller_model(kind: str, config: Any, tmp_path: Any) 
 
 
 @every_kind
-def test_budgets(kind: str) -> None:
+def test_budgets(kind):
     for sparsity in (0.0, 0.3, 0.99):
         by_layer, together = (
             units_of(prune(MODELS[kind], NeuronPruning(sparsity, scope=scope), DATA))
@@ -126,7 +121,7 @@ def test_budgets(kind: str) -> None:
 
 
 @every_kind
-def test_a_fit_to_data_is_closer_to_the_whole_model(kind: str) -> None:
+def test_a_fit_to_data_is_closer_to_the_whole_model(kind):
     model, whole = MODELS[kind], scores(MODELS[kind])
     pairs = [
         [prune(model, NeuronPruning(0.5, refit=refit), DATA) for refit in (False, True)],
@@ -138,7 +133,7 @@ def test_a_fit_to_data_is_closer_to_the_whole_model(kind: str) -> None:
         assert 0 < errors[1] < errors[0]
 
 
-def test_fits_are_the_least_squares_of_numpy() -> None:
+def test_fits_are_the_least_squares_of_numpy():
     """Of the last layer after neurons went, and of the bridge over a layer."""
     model = built("mlp_ranker", (8,))
     users, items, _ = sample_pairs(model, DATA)
@@ -164,13 +159,13 @@ def test_fits_are_the_least_squares_of_numpy() -> None:
         np.testing.assert_allclose(bridge[f"dense_0/{part}"], values, atol=1e-4)
 
 
-def least_squares(inputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def least_squares(inputs, targets):
     design = np.hstack([inputs, np.ones((len(inputs), 1))])
     found = np.linalg.lstsq(design, targets, rcond=None)[0]
     return found[:-1], found[-1]
 
 
-def test_importance_is_what_it_says() -> None:
+def test_importance_is_what_it_says():
     """By hand: one user, one item, two neurons."""
     model = build_rating_model(RatingModelConfig("mlp_ranker", 1, 1, 1, hidden_units=(2,)))
     values = [[[1]], [[2]], [[1, -3], [0.5, -1]], [0.25, 6], [[4], [-2]], [0]]
@@ -185,7 +180,7 @@ def test_importance_is_what_it_says() -> None:
         np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
-def test_taylor_agrees_with_brute_force_ablation() -> None:
+def test_taylor_agrees_with_brute_force_ablation():
     """The outside: remove each neuron in turn, and measure how far the loss of a pair moves."""
     import keras
 
@@ -193,11 +188,11 @@ def test_taylor_agrees_with_brute_force_ablation() -> None:
     tastes = random.normal(size=(60, 4)) @ random.normal(size=(4, 50))
     data = Interactions(*np.nonzero(tastes > 1.5), num_users=60, num_items=50)
     model = build_rating_model(RatingModelConfig("mlp_ranker", 60, 50, 8, hidden_units=(32, 16)))
-    options: dict[str, Any] = {"jit_compile": False, "progress": False, "batch_size": 256}
+    options = {"jit_compile": False, "progress": False, "batch_size": 256}
     fit(model, data, epochs=40, optimizer=keras.optimizers.Adam(0.01), **options)
     users, items, labels = sample_pairs(model, data, num_samples=500)
 
-    def losses(model: Any) -> np.ndarray:
+    def losses(model):
         logits = np.asarray(model([users, items]), np.float64)
         return np.logaddexp(0, logits) - labels * logits
 
@@ -213,7 +208,7 @@ def test_taylor_agrees_with_brute_force_ablation() -> None:
 
 
 @every_kind
-def test_linear_layers_fold_without_any_change(kind: str) -> None:
+def test_linear_layers_fold_without_any_change(kind):
     model = built(kind, activation="linear")
     for position in range(2 if kind == "two_tower" else 3):
         smaller = prune(model, LayerRemoval(position))
@@ -225,7 +220,7 @@ def test_linear_layers_fold_without_any_change(kind: str) -> None:
     assert "removed" in set(frame.stored_as)
 
 
-def test_ablation_finds_the_layer_that_does_nothing() -> None:
+def test_ablation_finds_the_layer_that_does_nothing():
     """Layer 1 passes on what is positive already: it can go, or layer 0 into it; layer 2 not."""
     passes = {"dense_1/kernel": np.eye(6), "dense_1/bias": np.zeros(6)}
     same = with_weights(built("mlp_ranker", (6, 6, 4)), passes)
@@ -236,7 +231,7 @@ def test_ablation_finds_the_layer_that_does_nothing() -> None:
     np.testing.assert_array_equal(scores(same), whole)
 
 
-def test_refuses() -> None:
+def test_refuses():
     import keras
 
     mlp, neumf, towers = MODELS.values()
@@ -245,7 +240,7 @@ def test_refuses() -> None:
     unfitted = KerasRecommender(RatingModelConfig("neumf", 2, 3))
     broken = with_weights(neumf, {})
     broken.get_layer("dense_0").bias.assign(np.full(8, np.nan))
-    config: Any = NeuronPruning
+    config = NeuronPruning
     one_tower, different = {"user_dense_0": [1]}, {"user_dense_2": [1], "item_dense_2": [2]}
     share, few = {"user_dense_0": 0.5}, Interactions([0], [0])
     for error, message, call in (
@@ -274,7 +269,7 @@ def test_refuses() -> None:
         (ValueError, "position is 2", lambda: prune(towers, LayerRemoval(2))),
         (ValueError, "1 hidden layers", lambda: ablate_layers(built("neumf", (3,)), scores)),
         (ValueError, "position is -1", lambda: LayerRemoval(-1)),
-        (TypeError, "position is 'dense_0'", lambda: LayerRemoval("dense_0")),  # type: ignore[arg-type]
+        (TypeError, "position is 'dense_0'", lambda: LayerRemoval("dense_0")),
         (ValueError, "ridge is 0", lambda: LayerRemoval(0, ridge=0.0)),
     ):
         with pytest.raises(error, match=message):

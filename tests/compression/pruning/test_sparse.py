@@ -1,9 +1,6 @@
 """Sparse storage: round trips, bytes counted by hand, and where each layout pays."""
 
-from __future__ import annotations
-
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -26,12 +23,12 @@ LAYER = np.ones((3, 2), np.float32), np.ones(2, np.float32)
 NUMBERS = st.sampled_from([0, 0, 0, 1.5, -2, 1e-30])
 
 
-def sparse_matrix(shape: tuple[int, ...], sparsity: float) -> np.ndarray:
+def sparse_matrix(shape, sparsity):
     values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     return values * magnitude_mask(values, sparsity)
 
 
-def array_bytes(tensor: Any) -> int:
+def array_bytes(tensor):
     return sum(array.nbytes for array in tensor.arrays().values())
 
 
@@ -40,7 +37,7 @@ def array_bytes(tensor: Any) -> int:
     values=arrays(np.float32, array_shapes(min_dims=0, max_dims=3, max_side=9), elements=NUMBERS),
     layout=st.sampled_from(["csr", "bitmap", "dense", "smallest"]),
 )
-def test_what_is_stored_comes_back(values: np.ndarray, layout: str) -> None:
+def test_what_is_stored_comes_back(values, layout):
     tensor = store_sparse(values, layout)
     np.testing.assert_array_equal(tensor.decode(), values)
     assert tensor.decode().shape == tensor.shape == values.shape
@@ -49,7 +46,7 @@ def test_what_is_stored_comes_back(values: np.ndarray, layout: str) -> None:
     assert again.nbytes == tensor.nbytes
 
 
-def test_csr_is_that_of_scipy() -> None:
+def test_csr_is_that_of_scipy():
     values = sparse_matrix((50, 300), 0.9)
     stored, theirs = CSRTensor(values).arrays(), scipy.sparse.csr_matrix(values)
     np.testing.assert_array_equal(stored["values"], theirs.data)
@@ -60,7 +57,7 @@ def test_csr_is_that_of_scipy() -> None:
 @pytest.mark.parametrize(
     ("columns", "size"), [(1, 1), (256, 1), (257, 2), (65_536, 2), (65_537, 4)]
 )
-def test_indices_take_the_smallest_type_that_holds_them(columns: int, size: int) -> None:
+def test_indices_take_the_smallest_type_that_holds_them(columns, size):
     values = np.zeros((3, columns), np.float32)
     values[0, -1] = values[2, -1] = 1.0
     tensor = CSRTensor(values)
@@ -68,7 +65,7 @@ def test_indices_take_the_smallest_type_that_holds_them(columns: int, size: int)
     np.testing.assert_array_equal(tensor.decode(), values)
 
 
-def test_bytes_by_hand() -> None:
+def test_bytes_by_hand():
     values = sparse_matrix((100, 64), 0.9)  # 640 numbers remain
     assert array_bytes(CSRTensor(values)) == 100 + 640 * 5
     assert array_bytes(BitmapTensor(values)) == 6400 // 8 + 640 * 4
@@ -79,14 +76,14 @@ def test_bytes_by_hand() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(200, 64), (64, 32), (30, 1000)])
-def test_break_even(kind: Any, shape: tuple[int, int]) -> None:
+def test_break_even(kind, shape):
     limit = break_even_sparsity(shape, kind.kind)
     above, below = sparse_matrix(shape, limit + 0.01), sparse_matrix(shape, limit - 0.01)
     assert array_bytes(kind(above)) < 4 * math.prod(shape) < array_bytes(kind(below))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_parts_that_do_not_fit(kind: Any) -> None:
+def test_parts_that_do_not_fit(kind):
     header, parts = (tensor := kind(sparse_matrix((6, 8), 0.5))).header(), tensor.arrays()
     wrong = [(header, parts | {"values": parts["values"][:n]}) for n in (1, -1)]
     for some, others in [*wrong, ({"shape": [7, 8]}, parts)]:
@@ -99,7 +96,7 @@ def test_parts_that_do_not_fit(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("sparse_from", [0.0, 0.8, 1.0])
-def test_a_sparse_mlp_gives_what_keras_gives(sparse_from: float) -> None:
+def test_a_sparse_mlp_gives_what_keras_gives(sparse_from):
     import keras
 
     keras.utils.set_random_seed(0)
@@ -131,6 +128,6 @@ def test_a_sparse_mlp_gives_what_keras_gives(sparse_from: float) -> None:
         (r"inputs has shape \(3,\)", lambda: SparseMLP([LAYER])(np.ones(3))),
     ],
 )
-def test_refuses(message: str, call: Any) -> None:
+def test_refuses(message, call):
     with pytest.raises(ValueError, match=message):
         call()

@@ -1,14 +1,10 @@
 """Schedules as TFMOT has them, and masks that hold in training and leave nothing behind."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import json
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -30,18 +26,18 @@ IDS = np.random.default_rng(0).integers(0, [30, 20], (400, 2)).T
 DATA = Interactions(*IDS, num_users=30, num_items=20)
 CONFIG = RatingModelConfig("mlp_ranker", 30, 20, embedding_dim=8, hidden_units=(16, 8))
 KERNEL = "dense_0/kernel"
-QUICK: dict[str, Any] = {"batch_size": 64, "progress": False}
+QUICK = {"batch_size": 64, "progress": False}
 
 
-def ranker() -> Any:
+def ranker():
     return build_rating_model(CONFIG)
 
 
-def zeros_of(model: Any) -> dict[str, np.ndarray]:
+def zeros_of(model):
     return {name: values == 0 for name, values in named_weights(model).items() if values.ndim > 1}
 
 
-def optimizer(name: str) -> Any:
+def optimizer(name):
     from keras import optimizers as o
 
     return {
@@ -59,7 +55,7 @@ def optimizer(name: str) -> Any:
     }[name]
 
 
-def slow(*cases: Any) -> list[Any]:
+def slow(*cases):
     return [pytest.param(*case, marks=pytest.mark.slow) for case in cases]
 
 
@@ -67,7 +63,7 @@ RARE = ["sgd", "adam", "adagrad", "rmsprop", "lion", "ftrl", "accumulated", "cli
 
 
 @pytest.mark.parametrize("name", ["momentum", "adamw", "ema", *slow(*([name] for name in RARE))])
-def test_masks_hold_through_any_optimizer(name: str) -> None:
+def test_masks_hold_through_any_optimizer(name):
     model = ranker()
     before = named_weights(model)
     options = {"optimizer": optimizer(name), "epochs": 3, **QUICK}
@@ -82,11 +78,11 @@ def test_masks_hold_through_any_optimizer(name: str) -> None:
 
 
 @pytest.mark.parametrize("jit_compile", [False, *slow([True])])
-def test_sparsity_follows_the_schedule_in_each_epoch(jit_compile: bool) -> None:
-    seen: list[float] = []
+def test_sparsity_follows_the_schedule_in_each_epoch(jit_compile):
+    seen = []
     schedule = PolynomialSchedule(end_step=3, begin_step=1, initial_sparsity=0.25)
 
-    def validation(model: Any) -> float:
+    def validation(model):
         seen.append(zeros_of(model)[KERNEL].mean())
         return 0.0
 
@@ -104,7 +100,7 @@ def test_sparsity_follows_the_schedule_in_each_epoch(jit_compile: bool) -> None:
 STEPS = 7  # updates an epoch: 400 interactions in batches of 64
 
 
-def test_a_draw_at_the_end_of_each_epoch_is_the_schedule_of_epochs() -> None:
+def test_a_draw_at_the_end_of_each_epoch_is_the_schedule_of_epochs():
     """Two implementations of the same thing: between the calls of the graph, and inside it."""
     between, inside = (
         fit_pruned(ranker(), DATA, WeightPruning(0.9), epochs=3, jit_compile=False, **how, **QUICK)
@@ -123,15 +119,13 @@ BUDGETS = [("global", "adam"), *slow(*(("layer", n) for n in ("accumulated", "em
 
 
 @pytest.mark.parametrize(("budget", "name"), BUDGETS)
-def test_masks_are_drawn_in_the_midst_of_epochs(
-    budget: str, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_masks_are_drawn_in_the_midst_of_epochs(budget, name, monkeypatch):
     schedule = PolynomialSchedule(16, initial_sparsity=0.2)
-    drawn: list[float] = []
-    weights_then: list[np.ndarray] = []
+    drawn = []
+    weights_then = []
     draw = WeightPruning.masks
 
-    def noted(self: WeightPruning, weights: Any, now: Any) -> Any:
+    def noted(self, weights, now):
         drawn.append(now[KERNEL])
         weights_then.append(weights[KERNEL])
         return draw(self, weights, now)
@@ -154,14 +148,14 @@ def test_masks_are_drawn_in_the_midst_of_epochs(
     assert all(variable.constraint is None for variable in pruned.model.weights)
 
 
-def test_divergence_is_reported_as_without_draws() -> None:
+def test_divergence_is_reported_as_without_draws():
     huge = optimizer("sgd").__class__(1e30)
     options = {"schedule": PolynomialSchedule(4), "frequency": 1, "optimizer": huge, **QUICK}
     with pytest.raises(FloatingPointError, match="became"):
         fit_pruned(ranker(), DATA, WeightPruning(0.5), epochs=2, **options)
 
 
-def test_the_given_model_stays_and_the_result_is_free_of_constraints(tmp_path: Path) -> None:
+def test_the_given_model_stays_and_the_result_is_free_of_constraints(tmp_path):
     import keras
 
     model = ranker()
@@ -185,7 +179,7 @@ def test_the_given_model_stays_and_the_result_is_free_of_constraints(tmp_path: P
         np.testing.assert_allclose(values, named_weights(same.model)[name], atol=1e-6)
 
 
-def test_a_constraint_that_was_there_still_acts() -> None:
+def test_a_constraint_that_was_there_still_acts():
     import keras
 
     inputs = [keras.Input((), dtype="int32"), keras.Input((), dtype="int32")]
@@ -200,7 +194,7 @@ def test_a_constraint_that_was_there_still_acts() -> None:
     assert (kernel == 0).sum() >= 8
 
 
-def test_a_recommender_comes_back_as_one_with_its_own_options() -> None:
+def test_a_recommender_comes_back_as_one_with_its_own_options():
     model = KerasRecommender(CONFIG, epochs=2, objective="bpr", **QUICK).fit(DATA)
     before = named_weights(model)
     pruned = fit_pruned(model, DATA, WeightPruning(0.75, "n_of_m"))
@@ -214,7 +208,7 @@ def test_a_recommender_comes_back_as_one_with_its_own_options() -> None:
     assert pruned.nbytes < pruned.report.bytes_before / 2
     for name, values in before.items():
         np.testing.assert_array_equal(values, named_weights(model)[name])
-    ended: list[int] = []
+    ended = []
     options = {"epochs": 1, "on_epoch_end": lambda epoch, logs: ended.append(epoch)}
     short = fit_pruned(model, DATA, WeightPruning(0.8), **options)
     assert len(short.history.loss) == 1 and ended == [1]
@@ -234,7 +228,7 @@ def test_a_recommender_comes_back_as_one_with_its_own_options() -> None:
         ({"objective": "hinge"}, "objective is 'hinge'"),
     ],
 )
-def test_refuses_options_and_leaves_the_model(options: dict[str, Any], message: str) -> None:
+def test_refuses_options_and_leaves_the_model(options, message):
     model = ranker()
     before = model.get_weights()
     with pytest.raises(ValueError, match=message):
@@ -243,7 +237,7 @@ def test_refuses_options_and_leaves_the_model(options: dict[str, Any], message: 
         np.testing.assert_array_equal(old, new)
 
 
-def test_refuses_models_and_schedules() -> None:
+def test_refuses_models_and_schedules():
     import tf_keras
 
     twin, frozen, schedule = (
@@ -283,7 +277,7 @@ print("VALUES" + json.dumps(results))
 
 
 @pytest.mark.slow
-def test_values_are_those_of_tfmot() -> None:
+def test_values_are_those_of_tfmot():
     steps = list(range(2, 14))  # from the first step: before it TFMOT prunes nothing either
     jobs, ours = [], []
     cases = ((0.0, 0.9, 0, 10, 3), (0.5, 0.8, 2, 6, 3), (0.2, 0.95, 1, 12, 1), (0.0, 0.5, 0, 1, 2))
@@ -311,9 +305,7 @@ SHARE = st.floats(0, 0.999)
 
 
 @given(SHARE, SHARE, st.integers(0, 20), st.integers(1, 20), st.floats(0.25, 6))
-def test_sparsity_never_falls_and_ends_where_it_should(
-    final: float, initial: float, begin: int, length: int, power: float
-) -> None:
+def test_sparsity_never_falls_and_ends_where_it_should(final, initial, begin, length, power):
     schedule = PolynomialSchedule(begin + length, begin, initial, power)
     course = [schedule(step, final) for step in range(begin + length + 3)]
     assert all(low <= high + 1e-12 for low, high in itertools.pairwise(course))

@@ -1,11 +1,8 @@
 """Weights: masks by magnitude as TFMOT has them, and models that are pruned by them."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
-from typing import Any
 
 import numpy as np
 import pytest
@@ -43,19 +40,19 @@ print("MASKS" + json.dumps([mask(*job) for job in json.load(sys.stdin)]))
 """
 
 
-def tfmot_masks(jobs: list[Any]) -> list[np.ndarray]:
+def tfmot_masks(jobs):
     listed = [(weights.tolist(), *rest) for weights, *rest in jobs]
     command = [sys.executable, "-c", TFMOT]
     printed = subprocess.check_output(command, input=json.dumps(listed), text=True)
     return [np.array(mask, bool) for mask in json.loads(printed.split("MASKS")[1])]
 
 
-def matrix(shape: tuple[int, int], seed: int = 0) -> np.ndarray:
+def matrix(shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 @pytest.mark.slow
-def test_masks_are_those_of_tfmot() -> None:
+def test_masks_are_those_of_tfmot():
     jobs, ours = [], []
     for seed, shape in enumerate(SHAPES):
         weights = matrix(shape, seed)
@@ -83,7 +80,7 @@ def test_masks_are_those_of_tfmot() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 10, 33, 65536])
-def test_exactly_as_many_are_kept_as_documented_and_of_equal_ones_the_first(size: int) -> None:
+def test_exactly_as_many_are_kept_as_documented_and_of_equal_ones_the_first(size):
     for values in (matrix((1, size))[0], np.ones(size, np.float32)):
         for sparsity in SPARSITIES:
             assert magnitude_mask(values, sparsity).sum() == (kept := num_kept(size, sparsity))
@@ -98,16 +95,14 @@ VALUES = st.sampled_from([0, 0.5, -0.5, 1, -2, 3])
 
 @settings(max_examples=150, deadline=None)
 @given(arrays(np.float32, (7, 6), elements=VALUES), SHARE, SHARE, st.sampled_from(GRANULARITIES))
-def test_masks_are_nested(weights: np.ndarray, a: float, b: float, granularity: str) -> None:
+def test_masks_are_nested(weights, a, b, granularity):
     less, more = (magnitude_mask(weights, s, granularity) for s in sorted((a, b)))
     assert not (more & ~less).any()
 
 
 @settings(max_examples=80, deadline=None)
 @given(arrays(np.float32, (9, 5), elements=st.floats(-8, 8, width=32)), SHARE)
-def test_nothing_that_is_removed_is_larger_than_what_is_kept(
-    weights: np.ndarray, sparsity: float
-) -> None:
+def test_nothing_that_is_removed_is_larger_than_what_is_kept(weights, sparsity):
     mask = magnitude_mask(weights, sparsity)
     if not mask.all():
         assert np.abs(weights[~mask]).max() <= np.abs(weights[mask]).min()
@@ -117,7 +112,7 @@ def test_nothing_that_is_removed_is_larger_than_what_is_kept(
     )
 
 
-def test_blocks_at_the_border_are_measured_by_what_is_there() -> None:
+def test_blocks_at_the_border_are_measured_by_what_is_there():
     weights = np.full((5, 3), 0.5, np.float32)
     weights[4, 2] = 0.75  # a block of one
     mask = magnitude_mask(weights, 0.75, "block", block_size=(2, 2))
@@ -126,7 +121,7 @@ def test_blocks_at_the_border_are_measured_by_what_is_there() -> None:
     assert mask[:2, :2].all()
 
 
-def test_rows_and_blocks_go_as_a_whole() -> None:
+def test_rows_and_blocks_go_as_a_whole():
     weights = matrix((12, 8))
     rows = magnitude_mask(weights, 0.5, "row")
     assert set(rows.sum(axis=1)) == {0, 8}
@@ -142,12 +137,12 @@ CONFIG = RatingModelConfig("mlp_ranker", 200, 150, embedding_dim=16, hidden_unit
 DATA = Interactions(np.arange(200), np.arange(200) % 150, num_users=200, num_items=150)
 
 
-def ranker() -> object:
+def ranker():
     return build_rating_model(CONFIG)
 
 
 @pytest.mark.parametrize("kind", ["keras", "tf_keras", "ials", "recommender"])
-def test_each_kind_of_model_is_pruned_into_a_new_one(kind: str) -> None:
+def test_each_kind_of_model_is_pruned_into_a_new_one(kind):
     if kind == "ials":
         model = IALS(embedding_dim=16, epochs=1).fit(DATA)
     elif kind == "recommender":
@@ -168,7 +163,7 @@ def test_each_kind_of_model_is_pruned_into_a_new_one(kind: str) -> None:
     assert pruned.score([3], [4]).shape == (1,)
 
 
-def test_a_budget_for_each_weight() -> None:
+def test_a_budget_for_each_weight():
     sparsity = {"dense_0/kernel": 0.5, "item_embedding/embeddings": 0.9}
     report = prune(ranker(), WeightPruning(sparsity)).report
     found = {tensor.name: tensor.sparsity for tensor in report.tensors if tensor.sparsity > 0}
@@ -176,7 +171,7 @@ def test_a_budget_for_each_weight() -> None:
     assert found == pytest.approx(sparsity | biases, abs=1e-3)
 
 
-def test_a_global_budget_is_kept_in_all_and_differs_by_layer() -> None:
+def test_a_global_budget_is_kept_in_all_and_differs_by_layer():
     model = ranker()
     names = ("dense_0/kernel", "item_embedding/embeddings")
     pruned = prune(model, WeightPruning(0.9, budget="global", names=names))
@@ -190,7 +185,7 @@ def test_a_global_budget_is_kept_in_all_and_differs_by_layer() -> None:
     )
 
 
-def test_refuses() -> None:
+def test_refuses():
     import keras
 
     four, cube = np.ones(4), np.ones((2, 2, 2))
@@ -198,7 +193,7 @@ def test_refuses() -> None:
     broken.get_layer("dense_0").kernel.assign(np.full((32, 32), np.nan))
     unbuilt = keras.Sequential([keras.layers.Dense(2)])
     whole, mask = WeightPruning(), magnitude_mask
-    config: Any = WeightPruning
+    config = WeightPruning
     by_name = {"dense_0/kernel": 0.5}
     for error, message, call in (
         (ValueError, "sparsity is 1.0", lambda: mask(four, 1.0)),
@@ -225,7 +220,7 @@ def test_refuses() -> None:
         (ValueError, "sparsity names 'x'", lambda: prune(ranker(), config({"x": 0.5}))),
         (ValueError, "expected at least one", lambda: prune(ranker(), config({}))),
         (ValueError, "bias has", lambda: prune(ranker(), config({"dense_0/bias": 0.5}, "row"))),
-        (TypeError, "config is of type float", lambda: prune(ranker(), 0.5)),  # type: ignore[arg-type]
+        (TypeError, "config is of type float", lambda: prune(ranker(), 0.5)),
         (ValueError, "not built", lambda: prune(unbuilt, whole)),
         (RuntimeError, "fit", lambda: prune(IALS(), whole)),
         (ValueError, "dense_0/kernel holds 1024 NaN", lambda: prune(broken, whole)),
