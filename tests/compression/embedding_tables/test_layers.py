@@ -73,7 +73,9 @@ def test_a_start_from_the_table_scores_like_the_encoded_tables(scheme):
     np.testing.assert_allclose(np.asarray(after(IDS)), np.asarray(small(IDS)), atol=2e-3)
 
 
-def test_only_the_tables_asked_for_are_replaced():
+def test_only_the_tables_asked_for_are_replaced_and_saving_keeps_scores(tmp_path):
+    import keras
+
     model = build("matrix_factorization")
     small = compress_embeddings(model, {"item_embedding": Hashing(5)})
     names = {layer.name for layer in small.layers}
@@ -82,11 +84,6 @@ def test_only_the_tables_asked_for_are_replaced():
     assert {"item_embedding_hashing", "user_embedding", "item_bias"} <= names
     weights = [m.get_layer("user_embedding").get_weights()[0] for m in (small, model)]
     np.testing.assert_array_equal(*weights)
-
-
-def test_new_weights_and_saving_keep_scores(tmp_path):
-    import keras
-
     schemes = {"user_embedding": MixedDimension(2), "item_embedding": LowRank(2)}
     small = compress_embeddings(build(), schemes, counts=COUNTS)
     expected = np.asarray(small(IDS))

@@ -27,8 +27,8 @@ SCHEMES = [
 every_scheme = pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
 
 
-def table(rows=ROWS, dim=DIM, seed=0):
-    return np.random.default_rng(seed).normal(size=(rows, dim)).astype(np.float32)
+def table(rows=ROWS, dim=DIM):
+    return np.random.default_rng(0).normal(size=(rows, dim)).astype(np.float32)
 
 
 def rows_of(scheme, parts, num_rows=ROWS):
@@ -63,7 +63,7 @@ def test_rows_are_the_same_in_keras_in_numpy_and_from_the_stored_form(scheme, st
 
 
 @every_scheme
-def test_a_start_has_the_spread_asked_for_and_follows_its_seed(scheme):
+def test_a_start_has_the_spread_asked_for_and_is_a_table_that_can_be_met(scheme):
     drawn = [
         rows_of(scheme, scheme.start(2000, 16, std=0.2, seed=s, counts=np.ones(2000)), 2000)
         for s in (0, 0, 1)
@@ -71,32 +71,21 @@ def test_a_start_has_the_spread_asked_for_and_follows_its_seed(scheme):
     assert 0.12 < drawn[0].std() < 0.3
     np.testing.assert_array_equal(drawn[0], drawn[1])
     assert (drawn[0] != drawn[2]).any()
-
-
-@pytest.mark.parametrize("scheme", SCHEMES[:-1], ids=repr)
-def test_a_table_that_the_scheme_can_make_is_met_exactly(scheme):
     made = rows_of(scheme, scheme.start(ROWS, DIM, std=1.0, seed=5, counts=COUNTS))
     again = rows_of(scheme, scheme.approximate(made, COUNTS))
-    loose = 0.05 if isinstance(scheme, QuotientRemainder) else 1e-6
+    loose = 0.05 if isinstance(scheme, (QuotientRemainder, RowwiseBits)) else 1e-6
     assert ((again - made) ** 2).sum() <= loose * (made**2).sum()
 
 
-@pytest.mark.parametrize(
-    ("scheme", "expected"),
-    [
+def test_bytes_are_those_of_the_parts_and_ids_are_told_apart():
+    for scheme, expected in (
         (Hashing(100), 100 * 16 * 2),
         (QuotientRemainder(32), (32 + 32) * 16 * 2),
         (LowRank(2), (1000 * 2 + 2 * 16) * 2),
         (RowwiseBits(4), 1000 * (8 + 4)),
-    ],
-    ids=repr,
-)
-def test_bytes_are_those_of_the_parts(scheme, expected):
-    arrays = scheme.store(scheme.start(1000, 16), 1000).arrays()
-    assert sum(array.nbytes for array in arrays.values()) == expected
-
-
-def test_quotient_and_remainder_tell_ids_apart():
+    ):
+        arrays = scheme.store(scheme.start(1000, 16), 1000).arrays()
+        assert sum(array.nbytes for array in arrays.values()) == expected
     for scheme, least, most in ((QuotientRemainder(6), ROWS, ROWS), (Hashing(12), 2, 12)):
         drawn = rows_of(scheme, scheme.start(ROWS, DIM))
         assert least <= len(np.unique(drawn, axis=0)) <= most
@@ -105,13 +94,10 @@ def test_quotient_and_remainder_tell_ids_apart():
 @pytest.mark.parametrize(("num_rows", "buckets"), [(1000, 50), (3706, 926)])
 def test_over_many_draws_ids_collide_no_more_than_by_chance(num_rows, buckets):
     """What Carter and Wegman promise: of one pair, on average over draws. One draw can be bad."""
-    sizes = [
-        np.bincount(Hashing(buckets, seed).bucket(np, np.arange(num_rows)), minlength=buckets)
-        for seed in range(200)
-    ]
-    assert {len(size) for size in sizes} == {buckets}
-    pairs = np.mean([(size * (size - 1) / 2).sum() for size in sizes])
-    by_chance = num_rows * (num_rows - 1) / 2 / buckets
+    drawn = [Hashing(buckets, seed).bucket(np, np.arange(num_rows)) for seed in range(200)]
+    sizes = np.array([np.bincount(ids, minlength=buckets) for ids in drawn])
+    assert sizes.shape == (200, buckets)
+    pairs, by_chance = (sizes * (sizes - 1)).sum(1).mean(), num_rows * (num_rows - 1) / buckets
     assert 0.9 * by_chance < pairs < 1.1 * by_chance
 
 
