@@ -75,14 +75,12 @@ def test_break_even(kind, shape):
 @pytest.mark.parametrize("kind", KINDS)
 def test_parts_that_do_not_fit(kind):
     header, parts = (tensor := kind(sparse_matrix((6, 8), 0.5))).header(), tensor.arrays()
-    wrong = [(header, parts | {"values": parts["values"][:n]}) for n in (1, -1)]
-    for some, others in [*wrong, ({"shape": [7, 8]}, parts)]:
-        with pytest.raises(ValueError, match="do not fit shape"):
-            kind.from_parts(some, others).decode()
+    wrong = [({}, {"values": parts["values"][:n]}) for n in (1, -1)] + [({"shape": [7, 8]}, {})]
     if kind is CSRTensor:
-        with pytest.raises(ValueError, match="columns holds"):
-            far = {"columns": parts["columns"] + np.uint8(8)}
-            kind.from_parts(header, parts | far).decode()
+        wrong.append(({}, {"columns": parts["columns"] + np.uint8(8)}))
+    for some, others in wrong:
+        with pytest.raises(ValueError, match="do not fit shape|columns holds"):
+            kind.from_parts(header | some, parts | others).decode()
 
 
 @pytest.mark.parametrize("sparse_from", [0.0, 0.8, 1.0])
@@ -102,9 +100,8 @@ def test_a_sparse_mlp_gives_what_keras_gives(sparse_from):
     np.testing.assert_array_equal(inputs, before)
 
 
-@pytest.mark.parametrize(
-    ("message", "call"),
-    [
+def test_refuses():
+    for message, call in (
         ("layout is 'coo'", lambda: store_sparse(np.ones(3), "coo")),
         ("values holds 1 NaN", lambda: store_sparse(np.array([1, np.nan]))),
         (r"values has shape \(0,\)", lambda: store_sparse(np.zeros(0))),
@@ -116,8 +113,6 @@ def test_a_sparse_mlp_gives_what_keras_gives(sparse_from):
         ("sparse_from is 1.5", lambda: SparseMLP([LAYER], sparse_from=1.5)),
         ("kernel holds 6 NaN", lambda: SparseMLP([(np.full((3, 2), np.nan), LAYER[1])])),
         (r"inputs has shape \(3,\)", lambda: SparseMLP([LAYER])(np.ones(3))),
-    ],
-)
-def test_refuses(message, call):
-    with pytest.raises(ValueError, match=message):
-        call()
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
