@@ -22,10 +22,8 @@ RANDOM = np.random.default_rng(0)
 PAIRS = np.unique(RANDOM.integers(0, [USERS, ITEMS], (400, 2)), axis=0)
 DATA = Interactions(PAIRS[:, 0], PAIRS[:, 1], num_users=USERS, num_items=ITEMS)
 IDS = [DATA.user_ids.astype(np.int32), DATA.item_ids.astype(np.int32)]
-COUNTS = {
-    "user_embedding": np.bincount(PAIRS[:, 0], minlength=USERS),
-    "item_embedding": np.bincount(PAIRS[:, 1], minlength=ITEMS),
-}
+TABLES = ("user_embedding", "item_embedding")
+COUNTS = {name: np.bincount(ids) for name, ids in zip(TABLES, PAIRS.T, strict=True)}
 SCHEMES = [Hashing(10), QuotientRemainder(6), LowRank(2), MixedDimension(2, 0.5), RowwiseBits(3)]
 CASES = [("dot_product", s) for s in SCHEMES] + [
     ("matrix_factorization", Hashing(10)),

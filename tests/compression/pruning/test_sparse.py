@@ -9,13 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from recsys_lib.compression.pruning import (
-    SparseMLP,
-    break_even_sparsity,
-    magnitude_mask,
-    store_sparse,
-)
-from recsys_lib.compression.pruning.sparse import BitmapTensor, CSRTensor
+from recsys_lib.compression.pruning import break_even_sparsity, magnitude_mask, store_sparse
+from recsys_lib.compression.pruning.sparse import BitmapTensor, CSRTensor, SparseMLP
 from recsys_lib.compression.tensors import read_tensor
 
 KINDS = [CSRTensor, BitmapTensor]
@@ -79,7 +74,7 @@ def test_parts_that_do_not_fit(kind):
     if kind is CSRTensor:
         wrong.append(({}, {"columns": parts["columns"] + np.uint8(8)}))
     for some, others in wrong:
-        with pytest.raises(ValueError, match="do not fit shape|columns holds"):
+        with pytest.raises(ValueError, match=r"do not fit shape|columns holds"):
             kind.from_parts(header | some, parts | others).decode()
 
 

@@ -7,14 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from recsys_lib.compression import named_weights, with_weights
-from recsys_lib.compression.pruning import (
-    DimensionReduction,
-    RowRemoval,
-    prune,
-    rotate_to_principal_axes,
-)
+from recsys_lib.compression.pruning import DimensionReduction, RowRemoval, prune
 from recsys_lib.compression.pruning.rating_models import read_config
-from recsys_lib.compression.pruning.tables import RowMap
+from recsys_lib.compression.pruning.tables import RowMap, rotate_to_principal_axes
 from recsys_lib.compression.tensors import read_tensor
 from recsys_lib.data import Interactions
 from recsys_lib.models import ALS, IALS, Popularity, RatingModelConfig, build_rating_model
