@@ -1,10 +1,5 @@
 """Compressed tables inside models: they train, are stored, and leave the original alone."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -15,7 +10,6 @@ from recsys_lib.compression.embedding_tables import (
     MixedDimension,
     QuotientRemainder,
     RowwiseBits,
-    TableScheme,
     compress_embeddings,
     store_embeddings,
 )
@@ -28,10 +22,8 @@ RANDOM = np.random.default_rng(0)
 PAIRS = np.unique(RANDOM.integers(0, [USERS, ITEMS], (400, 2)), axis=0)
 DATA = Interactions(PAIRS[:, 0], PAIRS[:, 1], num_users=USERS, num_items=ITEMS)
 IDS = [DATA.user_ids.astype(np.int32), DATA.item_ids.astype(np.int32)]
-COUNTS = {
-    "user_embedding": np.bincount(PAIRS[:, 0], minlength=USERS),
-    "item_embedding": np.bincount(PAIRS[:, 1], minlength=ITEMS),
-}
+TABLES = ("user_embedding", "item_embedding")
+COUNTS = {name: np.bincount(ids) for name, ids in zip(TABLES, PAIRS.T, strict=True)}
 SCHEMES = [Hashing(10), QuotientRemainder(6), LowRank(2), MixedDimension(2, 0.5), RowwiseBits(3)]
 CASES = [("dot_product", s) for s in SCHEMES] + [
     ("matrix_factorization", Hashing(10)),
@@ -40,13 +32,13 @@ CASES = [("dot_product", s) for s in SCHEMES] + [
 ]
 
 
-def build(kind: str = "dot_product") -> Any:
+def build(kind="dot_product"):
     hidden = (8, 4) if kind in ("two_tower", "mlp_ranker") else None
     return build_rating_model(RatingModelConfig(kind, USERS, ITEMS, 8, hidden_units=hidden))
 
 
 @pytest.mark.parametrize(("kind", "scheme"), CASES, ids=repr)
-def test_compressed_models_train_store_and_score(kind: str, scheme: TableScheme) -> None:
+def test_compressed_models_train_store_and_score(kind, scheme):
     import keras
 
     model = build(kind)
@@ -62,12 +54,11 @@ def test_compressed_models_train_store_and_score(kind: str, scheme: TableScheme)
     np.testing.assert_allclose(stored.score(*IDS), np.asarray(small(IDS)), rtol=1e-4, atol=1e-5)
     assert stored.nbytes == stored.report.bytes_after
     assert stored.report.bytes_before == sum(w.size * 4 for w in before.values())
-    for name, values in named_weights(model).items():  # the original has not moved
-        np.testing.assert_array_equal(values, before[name])
+    np.testing.assert_equal(named_weights(model), before)  # the original has not moved
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
-def test_a_start_from_the_table_scores_like_the_encoded_tables(scheme: TableScheme) -> None:
+def test_a_start_from_the_table_scores_like_the_encoded_tables(scheme):
     model = build()
     fit(model, DATA, epochs=3, batch_size=128, progress=False)
     small = compress_embeddings(model, scheme, counts=COUNTS, start="table")
@@ -79,7 +70,9 @@ def test_a_start_from_the_table_scores_like_the_encoded_tables(scheme: TableSche
     np.testing.assert_allclose(np.asarray(after(IDS)), np.asarray(small(IDS)), atol=2e-3)
 
 
-def test_only_the_tables_asked_for_are_replaced() -> None:
+def test_only_the_tables_asked_for_are_replaced_and_saving_keeps_scores(tmp_path):
+    import keras
+
     model = build("matrix_factorization")
     small = compress_embeddings(model, {"item_embedding": Hashing(5)})
     names = {layer.name for layer in small.layers}
@@ -88,11 +81,6 @@ def test_only_the_tables_asked_for_are_replaced() -> None:
     assert {"item_embedding_hashing", "user_embedding", "item_bias"} <= names
     weights = [m.get_layer("user_embedding").get_weights()[0] for m in (small, model)]
     np.testing.assert_array_equal(*weights)
-
-
-def test_new_weights_and_saving_keep_scores(tmp_path: Path) -> None:
-    import keras
-
     schemes = {"user_embedding": MixedDimension(2), "item_embedding": LowRank(2)}
     small = compress_embeddings(build(), schemes, counts=COUNTS)
     expected = np.asarray(small(IDS))
@@ -102,7 +90,7 @@ def test_new_weights_and_saving_keep_scores(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(loaded(IDS)), expected)
 
 
-def test_refuses_and_takes_a_recommender() -> None:
+def test_refuses_and_takes_a_recommender():
     config = RatingModelConfig("dot_product", USERS, ITEMS, 8)
     recommender = KerasRecommender(config, epochs=1, progress=False).fit(DATA)
     assert compress_embeddings(recommender, LowRank(1)).count_params() == 1 * (USERS + ITEMS) + 16
@@ -114,7 +102,7 @@ def test_refuses_and_takes_a_recommender() -> None:
         (ValueError, "counts is None", lambda: put(model, MixedDimension())),
         (ValueError, "no compressed tables", lambda: store_embeddings(model)),
         (ValueError, "dtype is 'int8'", lambda: store_embeddings(model, "int8")),
-        (TypeError, "scheme is of type int", lambda: put(model, {"user_embedding": 3})),  # type: ignore[dict-item]
+        (TypeError, "scheme is of type int", lambda: put(model, {"user_embedding": 3})),
         (TypeError, "IALS", lambda: put(factors, LowRank(1))),
         (TypeError, "IALS", lambda: store_embeddings(factors)),
     ):

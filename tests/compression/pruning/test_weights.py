@@ -1,11 +1,8 @@
 """Weights: masks by magnitude as TFMOT has them, and models that are pruned by them."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,10 +17,10 @@ from recsys_lib.data import Interactions
 from recsys_lib.models import IALS, RatingModelConfig, build_rating_model
 from recsys_lib.training import KerasRecommender
 
+SHARE, FLOATS = st.floats(0, 0.999), st.floats(-8, 8, width=32)
 SPARSITIES = [0.0, 0.1, 0.25, 0.3333, 0.5, 0.55, 0.7, 0.75, 0.8, 0.9, 0.95, 0.99, 0.999]
 TIES, UNEVEN = np.float32([[3, 1, 1, 1], [2, 1, 1, 1]]), np.full((5, 8), 0.1, np.float32)
 UNEVEN[3] = 1.0
-SHAPES = [(16, 16), (64, 32), (12, 8), (128, 20)]
 
 # Runs in a process of its own: importing TFMOT switches tf.keras to Keras 2 for the whole process.
 TFMOT = """
@@ -43,21 +40,14 @@ print("MASKS" + json.dumps([mask(*job) for job in json.load(sys.stdin)]))
 """
 
 
-def tfmot_masks(jobs: list[Any]) -> list[np.ndarray]:
-    listed = [(weights.tolist(), *rest) for weights, *rest in jobs]
-    command = [sys.executable, "-c", TFMOT]
-    printed = subprocess.check_output(command, input=json.dumps(listed), text=True)
-    return [np.array(mask, bool) for mask in json.loads(printed.split("MASKS")[1])]
-
-
-def matrix(shape: tuple[int, int], seed: int = 0) -> np.ndarray:
+def matrix(shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 @pytest.mark.slow
-def test_masks_are_those_of_tfmot() -> None:
+def test_masks_are_those_of_tfmot():
     jobs, ours = [], []
-    for seed, shape in enumerate(SHAPES):
+    for seed, shape in enumerate([(16, 16), (64, 32), (12, 8), (128, 20)]):
         weights = matrix(shape, seed)
         for sparsity in SPARSITIES:
             jobs.append((weights, sparsity))
@@ -71,8 +61,11 @@ def test_masks_are_those_of_tfmot() -> None:
             for weights in (matrix(shape), np.round(matrix(shape))):  # rounded: with many ties
                 jobs.append((weights, None, (1, 1), "AVG", (zeros, group)))
                 ours.append(magnitude_mask(weights, zeros / group, "n_of_m", group_size=group))
-    *masks, tied, padded = tfmot_masks([*jobs, (TIES, 0.5), (UNEVEN, 0.5, (4, 4), "MAX")])
-    for job, theirs, mine in zip(jobs, masks, ours, strict=True):
+    jobs += [(TIES, 0.5), (UNEVEN, 0.5, (4, 4), "MAX")]
+    listed = json.dumps([(weights.tolist(), *rest) for weights, *rest in jobs])
+    printed = subprocess.check_output([sys.executable, "-c", TFMOT], input=listed, text=True)
+    *masks, tied, padded = (np.array(m, bool) for m in json.loads(printed.split("MASKS")[1]))
+    for job, theirs, mine in zip(jobs[:-2], masks, ours, strict=True):
         np.testing.assert_array_equal(mine, theirs, err_msg=str(job)[-120:])
     # Where it differs: asked for 4 it keeps all that are equal to the fourth;
     assert tied.sum() == 8 and magnitude_mask(TIES, 0.5).sum() == 4
@@ -83,7 +76,7 @@ def test_masks_are_those_of_tfmot() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 10, 33, 65536])
-def test_exactly_as_many_are_kept_as_documented_and_of_equal_ones_the_first(size: int) -> None:
+def test_exactly_as_many_are_kept_as_documented_and_of_equal_ones_the_first(size):
     for values in (matrix((1, size))[0], np.ones(size, np.float32)):
         for sparsity in SPARSITIES:
             assert magnitude_mask(values, sparsity).sum() == (kept := num_kept(size, sparsity))
@@ -92,41 +85,24 @@ def test_exactly_as_many_are_kept_as_documented_and_of_equal_ones_the_first(size
     assert pattern.ravel().tolist() == [True, True, False, False] * 2
 
 
-SHARE = st.floats(0, 0.999)
-VALUES = st.sampled_from([0, 0.5, -0.5, 1, -2, 3])
-
-
 @settings(max_examples=150, deadline=None)
-@given(arrays(np.float32, (7, 6), elements=VALUES), SHARE, SHARE, st.sampled_from(GRANULARITIES))
-def test_masks_are_nested(weights: np.ndarray, a: float, b: float, granularity: str) -> None:
-    less, more = (magnitude_mask(weights, s, granularity) for s in sorted((a, b)))
+@given(
+    arrays(np.float32, (7, 6), elements=st.sampled_from([0, 0.5, -0.5, -2]) | FLOATS),
+    st.tuples(SHARE, SHARE).map(sorted),
+    st.sampled_from(GRANULARITIES),
+)
+def test_masks_are_nested_and_the_smallest_go(weights, shares, granularity):
+    less, more = (magnitude_mask(weights, share, granularity) for share in shares)
     assert not (more & ~less).any()
-
-
-@settings(max_examples=80, deadline=None)
-@given(arrays(np.float32, (9, 5), elements=st.floats(-8, 8, width=32)), SHARE)
-def test_nothing_that_is_removed_is_larger_than_what_is_kept(
-    weights: np.ndarray, sparsity: float
-) -> None:
-    mask = magnitude_mask(weights, sparsity)
+    mask, other = magnitude_mask(weights, shares[1]), weights != 0
     if not mask.all():
         assert np.abs(weights[~mask]).max() <= np.abs(weights[mask]).min()
     # Pruning again what was pruned removes nothing more.
-    np.testing.assert_array_equal(
-        magnitude_mask(weights * mask, sparsity) & (weights != 0), mask & (weights != 0)
-    )
+    again = magnitude_mask(weights * mask, shares[1])
+    np.testing.assert_array_equal(again & other, mask & other)
 
 
-def test_blocks_at_the_border_are_measured_by_what_is_there() -> None:
-    weights = np.full((5, 3), 0.5, np.float32)
-    weights[4, 2] = 0.75  # a block of one
-    mask = magnitude_mask(weights, 0.75, "block", block_size=(2, 2))
-    assert mask[4, 2]
-    assert mask.sum() == 1 + 4  # of 3 x 2 blocks, 1.5 rounds to 2: the small one, then the first
-    assert mask[:2, :2].all()
-
-
-def test_rows_and_blocks_go_as_a_whole() -> None:
+def test_rows_and_blocks_go_as_a_whole():
     weights = matrix((12, 8))
     rows = magnitude_mask(weights, 0.5, "row")
     assert set(rows.sum(axis=1)) == {0, 8}
@@ -136,18 +112,22 @@ def test_rows_and_blocks_go_as_a_whole() -> None:
     assert (blocks == 16).sum() == 3
     three = magnitude_mask(matrix((6, 8)).reshape(6, 4, 2), 0.5, "row")
     assert three.all(axis=(1, 2)).sum() == 3
+    border = np.full((5, 3), 0.5, np.float32)  # its blocks are measured by what is there
+    border[4, 2] = 0.75  # a block of one
+    mask = magnitude_mask(border, 0.75, "block", block_size=(2, 2))
+    assert mask.sum() == 1 + 4  # of 3 x 2 blocks, 1.5 rounds to 2: the small one, then the first
+    assert mask[4, 2] and mask[:2, :2].all()
 
 
 CONFIG = RatingModelConfig("mlp_ranker", 200, 150, embedding_dim=16, hidden_units=(32, 16))
 DATA = Interactions(np.arange(200), np.arange(200) % 150, num_users=200, num_items=150)
 
 
-def ranker() -> object:
-    return build_rating_model(CONFIG)
+RANKER = build_rating_model(CONFIG)
 
 
 @pytest.mark.parametrize("kind", ["keras", "tf_keras", "ials", "recommender"])
-def test_each_kind_of_model_is_pruned_into_a_new_one(kind: str) -> None:
+def test_each_kind_of_model_is_pruned_into_a_new_one(kind):
     if kind == "ials":
         model = IALS(embedding_dim=16, epochs=1).fit(DATA)
     elif kind == "recommender":
@@ -168,67 +148,54 @@ def test_each_kind_of_model_is_pruned_into_a_new_one(kind: str) -> None:
     assert pruned.score([3], [4]).shape == (1,)
 
 
-def test_a_budget_for_each_weight() -> None:
+def test_a_budget_for_each_weight_or_a_global_one_that_differs_by_layer():
     sparsity = {"dense_0/kernel": 0.5, "item_embedding/embeddings": 0.9}
-    report = prune(ranker(), WeightPruning(sparsity)).report
+    report = prune(RANKER, WeightPruning(sparsity)).report
     found = {tensor.name: tensor.sparsity for tensor in report.tensors if tensor.sparsity > 0}
     biases = {name: 1.0 for name in found if name.endswith("bias")}  # zeros from the start
     assert found == pytest.approx(sparsity | biases, abs=1e-3)
-
-
-def test_a_global_budget_is_kept_in_all_and_differs_by_layer() -> None:
-    model = ranker()
     names = ("dense_0/kernel", "item_embedding/embeddings")
-    pruned = prune(model, WeightPruning(0.9, budget="global", names=names))
+    pruned = prune(RANKER, WeightPruning(0.9, budget="global", names=names))
     weights = named_weights(pruned.model)
     zeros = sum(int((weights[name] == 0).sum()) for name in names)
     assert zeros == pytest.approx(0.9 * sum(weights[name].size for name in names), abs=1)
     shares = [float((weights[name] == 0).mean()) for name in names]
     assert abs(shares[0] - shares[1]) > 0.1
-    np.testing.assert_array_equal(
-        weights["user_embedding/embeddings"], named_weights(model)["user_embedding/embeddings"]
-    )
+    users = (found["user_embedding/embeddings"] for found in (weights, named_weights(RANKER)))
+    np.testing.assert_array_equal(*users)
 
 
-def test_refuses() -> None:
-    import keras
-
-    four, cube = np.ones(4), np.ones((2, 2, 2))
-    broken = with_weights(ranker(), {})
+def test_refuses():
+    four, cube, mask, config = np.ones(4), np.ones((2, 2, 2)), magnitude_mask, WeightPruning
+    model, by_name = RANKER, {"dense_0/kernel": 0.5}
+    broken = with_weights(model, {})
     broken.get_layer("dense_0").kernel.assign(np.full((32, 32), np.nan))
-    unbuilt = keras.Sequential([keras.layers.Dense(2)])
-    whole, mask = WeightPruning(), magnitude_mask
-    config: Any = WeightPruning
-    by_name = {"dense_0/kernel": 0.5}
-    for error, message, call in (
-        (ValueError, "sparsity is 1.0", lambda: mask(four, 1.0)),
-        (ValueError, "sparsity is nan", lambda: mask(four, float("nan"))),
-        (ValueError, "weights holds 4 NaN", lambda: mask(four * np.nan, 0.5)),
-        (ValueError, r"weights has shape \(0, 4\)", lambda: mask(np.ones((0, 4)), 0.5)),
-        (ValueError, "expected a matrix for 'row'", lambda: mask(four, 0.5, "row")),
-        (ValueError, "expected a matrix", lambda: mask(cube, 0.5, "block")),
-        (ValueError, "expected a matrix", lambda: mask(four, 0.5, "n_of_m")),
-        (ValueError, "granularity is '2:4'", lambda: mask(four, 0.5, "2:4")),
-        (ValueError, "block_size is 0", lambda: mask(four, 0.5, block_size=(0, 4))),
-        (ValueError, "block_size has shape", lambda: config(block_size=4)),
-        (ValueError, "pooling is 'sum'", lambda: mask(four, 0.5, pooling="sum")),
-        (ValueError, "group_size is 1", lambda: mask(four, 0.5, group_size=1)),
-        (TypeError, "weights is of type int64", lambda: mask([[1, 2]], 0.5)),
-        (ValueError, r"sparsity\['a'\] is -0.5", lambda: config({"a": -0.5})),
-        (ValueError, "budget is 'total'", lambda: config(budget="total")),
-        (ValueError, "sparsity is given by name", lambda: config(by_name, budget="global")),
-        (ValueError, "sparsity is given by name", lambda: config(by_name, names=("a",))),
-        (ValueError, "expected 'element'", lambda: config(0.5, "row", budget="global")),
-        (TypeError, "names is 'dense", lambda: config(names="dense_0/kernel")),
-        (ValueError, "layout is 'coo'", lambda: config(layout="coo")),
-        (ValueError, "names names 'x'", lambda: prune(ranker(), config(names=("x",)))),
-        (ValueError, "sparsity names 'x'", lambda: prune(ranker(), config({"x": 0.5}))),
-        (ValueError, "expected at least one", lambda: prune(ranker(), config({}))),
-        (ValueError, "bias has", lambda: prune(ranker(), config({"dense_0/bias": 0.5}, "row"))),
-        (TypeError, "config is of type float", lambda: prune(ranker(), 0.5)),  # type: ignore[arg-type]
-        (ValueError, "not built", lambda: prune(unbuilt, whole)),
-        (RuntimeError, "fit", lambda: prune(IALS(), whole)),
-        (ValueError, "dense_0/kernel holds 1024 NaN", lambda: prune(broken, whole)),
+    for message, call in (
+        ("sparsity is 1.0", lambda: mask(four, 1.0)),
+        ("sparsity is nan", lambda: mask(four, float("nan"))),
+        ("weights holds 4 NaN", lambda: mask(four * np.nan, 0.5)),
+        (r"weights has shape \(0, 4\)", lambda: mask(np.ones((0, 4)), 0.5)),
+        ("expected a matrix for 'row'", lambda: mask(four, 0.5, "row")),
+        ("expected a matrix", lambda: mask(cube, 0.5, "block")),
+        ("expected a matrix", lambda: mask(four, 0.5, "n_of_m")),
+        ("granularity is '2:4'", lambda: mask(four, 0.5, "2:4")),
+        ("block_size is 0", lambda: mask(four, 0.5, block_size=(0, 4))),
+        ("block_size has shape", lambda: config(block_size=4)),
+        ("pooling is 'sum'", lambda: mask(four, 0.5, pooling="sum")),
+        ("group_size is 1", lambda: mask(four, 0.5, group_size=1)),
+        ("weights is of type int64", lambda: mask([[1, 2]], 0.5)),
+        (r"sparsity\['a'\] is -0.5", lambda: config({"a": -0.5})),
+        ("sparsity is given by name", lambda: config(by_name, budget="global")),
+        ("sparsity is given by name", lambda: config(by_name, names=("a",))),
+        ("expected 'element'", lambda: config(0.5, "row", budget="global")),
+        ("names is 'dense", lambda: config(names="dense_0/kernel")),
+        *((f"{n} is 'x'", lambda n=n: config(**{n: "x"})) for n in ("budget", "layout")),
+        ("names names 'x'", lambda: prune(model, config(names=("x",)))),
+        ("sparsity names 'x'", lambda: prune(model, config({"x": 0.5}))),
+        ("expected at least one", lambda: prune(model, config({}))),
+        ("bias has", lambda: prune(model, config({"dense_0/bias": 0.5}, "row"))),
+        ("config is of type float", lambda: prune(model, 0.5)),
+        ("dense_0/kernel holds 1024 NaN", lambda: prune(broken, config())),
     ):
-        with pytest.raises(error, match=message):
+        with pytest.raises((TypeError, ValueError), match=message):
             call()
