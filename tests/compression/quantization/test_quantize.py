@@ -221,7 +221,7 @@ def test_the_allocation_is_that_of_dynamic_programming(count, width, seed, share
     best = np.r_[0, np.full(room, np.inf)]  # least cost at every size
     for losses, steps in zip(cost, size, strict=True):
         choices = zip(losses, steps, strict=True)
-        best = np.min([np.r_[[np.inf] * s, best][: room + 1] + x for x, s in choices], axis=0)
+        best = np.min([np.r_[np.full(s, np.inf), best][: room + 1] + x for x, s in choices], axis=0)
     found = allocate_bits(curve(cost, size, fixed=100, reference=0.0), room + 100)
     largest = np.abs(cost).max()
     assert found.predicted_loss == pytest.approx(best.min(), rel=1e-9, abs=1e-9 * largest)
