@@ -100,8 +100,7 @@ def test_any_number_of_updates_reaches_the_sparsity(batch_size):
 @pytest.mark.parametrize("step", STEPS)
 def test_the_original_stays_and_a_recommender_comes_back(step):
     recommender = KerasRecommender(config("two_tower"), epochs=1, progress=False).fit(DATA)
-    before = named_weights(recommender)
-    run, options = STEPS[step]
+    (run, options), before = STEPS[step], named_weights(recommender)
     result = run(recommender, DATA, options)
     np.testing.assert_equal(named_weights(recommender), before)
     assert isinstance(result.model, KerasRecommender)
@@ -124,8 +123,7 @@ def test_rounded_weights_are_what_the_twin_computes_with(bits, monkeypatch):
     for name, values in named_weights(compressed.model).items():
         np.testing.assert_allclose(values, rounded[name], rtol=1e-6, atol=1e-9)
         if not name.endswith("bias"):
-            assert compressed.tensors[name].kind == "uniform"
-            assert len(np.unique(values)) < 2**bits
+            assert compressed.tensors[name].kind == "uniform" and len(np.unique(values)) < 2**bits
     codes = sum(values.size for values in named_weights(original).values()) * bits / 8
     assert codes < compressed.nbytes < codes + 200 * len(compressed.tensors)
 
@@ -165,9 +163,7 @@ def test_refuses_before_any_work(step, monkeypatch):
 
 
 def test_refuses_other_models_and_choices_out_of_range():
-    inputs = [keras.Input((), dtype="int32") for _ in range(2)]
-    rows = [keras.layers.Embedding(3, 2)(x) for x in inputs]
-    other = keras.Model(inputs, keras.ops.sum(rows[0] * rows[1], axis=-1), name="other")
+    other = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)], name="other")
     changed, huge = model(), TwinTraining(optimizer="sgd", learning_rate=1e30)
     changed.get_layer("dense_1").activation = keras.activations.tanh
     for message, call in (
@@ -191,8 +187,7 @@ def test_refuses_other_models_and_choices_out_of_range():
     [("element", 0.8, {}), ("n_of_m", 0.5, {}), ("n_of_m", 0.25, {"group_size": 8})],
 )
 def test_training_with_tfmot_masks_what_our_masks_do(granularity, sparsity, options):
-    original = model()
-    # Nothing moves but what TFMOT itself does to the weights.
+    original = model()  # nothing moves but what TFMOT itself does to the weights
     still = TwinTraining(epochs=1, batch_size=500, optimizer="sgd", learning_rate=0.0)
     layers = ("user_embedding", "item_embedding", "dense_0")
     config = TfmotPruning(sparsity, granularity, layers=layers, training=still, **options)

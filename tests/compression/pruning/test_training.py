@@ -124,8 +124,7 @@ def test_masks_are_drawn_in_the_midst_of_epochs(budget, name, monkeypatch):
         assert not ((later != 0) & (earlier == 0)).any()
     zeros = np.concatenate([zeros_of(pruned.model)[name].ravel() for name in pruned.masks])
     assert zeros.mean() == pytest.approx(0.8, abs=0.01)
-    # 7, 14 and 21 updates: after the draws at 4, 12 and 16.
-    expected = [schedule(step, 0.8) for step in (4, 12, 16)]
+    expected = [schedule(step, 0.8) for step in (4, 12, 16)]  # the last before 7, 14 and 21
     assert pruned.sparsities == pytest.approx(expected, abs=0.01)
     assert all(variable.constraint is None for variable in pruned.model.weights)
 
@@ -143,11 +142,9 @@ def test_the_given_model_stays_and_the_result_is_free_of_constraints(tmp_path):
     loaded = keras.models.load_model(tmp_path / "pruned.keras")
     pairs = [np.arange(20), np.arange(20)]
     np.testing.assert_array_equal(loaded(pairs), pruned.model(pairs))
-    # Trained further, it is an ordinary model again.
-    fit(pruned.model, DATA, epochs=1, **QUICK)
+    fit(pruned.model, DATA, epochs=1, **QUICK)  # trained further, it is an ordinary model again
     assert zeros_of(pruned.model)[KERNEL].mean() < 0.1
-    # With no sparsity it is plain training.
-    same = fit_pruned(model, DATA, WeightPruning(0.0), epochs=1, **QUICK)
+    same = fit_pruned(model, DATA, WeightPruning(0.0), epochs=1, **QUICK)  # is plain training
     fit(model, DATA, epochs=1, **QUICK)
     for name, values in named_weights(model).items():
         np.testing.assert_allclose(values, named_weights(same.model)[name], atol=1e-6)
@@ -244,8 +241,7 @@ def test_values_are_those_of_tfmot():
     for (initial, final, begin, end, power), (other, _) in zip(cases, schedules, strict=True):
         schedule = PolynomialSchedule(end, begin, initial, power)
         assert [schedule(step, final) for step in steps] == pytest.approx(other, abs=1e-6)
-    # The steps at which fit_pruned(frequency=4) draws masks, above.
-    drawn = [step for step, due in enumerate(now) if due]
+    drawn = [step for step, due in enumerate(now) if due]  # as fit_pruned(frequency=4), above
     assert drawn == [0, 4, 8, 12, 16]
     expected = [PolynomialSchedule(16, initial_sparsity=0.2)(step, 0.8) for step in drawn]
     assert expected == pytest.approx([sparsities[step] for step in drawn], abs=1e-6)
