@@ -165,12 +165,12 @@ class ExportedScorer(PairScorer):
 
     def _score_pairs(self, user_ids: Ids, item_ids: Ids) -> NDArray[np.float32]:
         users, items = user_ids.astype(np.int32), item_ids.astype(np.int32)
-        parts = [np.empty(0, np.float32)]
+        parts: list[NDArray[np.float32]] = []
         with self._lock:
             for at in range(0, len(users), _PAIRS_PER_CALL):
                 part = slice(at, at + _PAIRS_PER_CALL)
                 parts.append(self._run(users[part], items[part]))
-        return parts[1] if len(parts) == 2 else np.concatenate(parts)
+        return np.concatenate(parts) if parts else np.empty(0, np.float32)
 
 
 def _open_litert(path: Path, content: bytes, num_threads: int) -> ExportedScorer:
