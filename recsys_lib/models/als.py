@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 SOLVERS = ("conjugate_gradient", "cholesky")
-_TIMES_DENSITY, _OF_NOISE = 8.0, 0.4
+_TIMES_DENSITY, _OF_NOISE = 12.0, 0.4
 _SETTINGS = ("embedding_dim", "epochs", "l2", "init_std", "seed", "solver")
 
 
@@ -73,22 +73,22 @@ class IALS(_AlternatingLeastSquares):
     What "auto" means, with n the pairs that met, a mean user's ``n_u`` of them and a mean item's
     ``n_i`` (users and items that have some)::
 
-        unobserved_weight = min(1, 8 n / (users * items))
+        unobserved_weight = min(1, 12 n / (users * items))
         l2 = 0.4 (√n_u + √n_i)
              / √((n_u + unobserved_weight * num_items) (n_i + unobserved_weight * num_users))
 
-    Reason of the first: all pairs that did not meet together weigh 8 times what those that met
+    Reason of the first: all pairs that did not meet together weigh 12 times what those that met
     do. Published weights fall with density likewise: .3, .1 and .02 at 4.4, .36 and .14 %. Of the
     second: the two penalties shrink each singular value of the scores by the root of their product
     (Srebro et al. 2004), and √n_u + √n_i is where the singular values of a random matrix as sparse
     as this one end, so that noise is shrunk away and the rest is kept. For MovieLens 1M with weight
     .3 it gives .007, the published value.
 
-    Where it errs: 8 and .4 were chosen on held-out training data of seven data sets (films, a shop,
-    news, music, papers; density .09 to 6 %, 8 to 160 items a user), on which this is within 2 % of
-    the best of 28 settings on five and 8 % on two (610 users with 9,742 films; papers). It is 30 %
-    below the best where people's taste is known by very few items and shows only faintly (MovieLens
-    1M cut down to 8 films a user, where it is 8 % above popularity); more l2 helps there.
+    Where it errs: 12 and .4 were chosen on held-out training data of seven data sets (films, a
+    shop, news, music, papers; density .09 to 6 %, 8 to 160 items a user). They are within 7 % of
+    the best of 28 settings on each, and so are neighbours such as 8 and .4, chosen without one of
+    them. Where people are known by very few items and taste shows faintly (MovieLens 1M cut down to
+    8 films a user) they are 30 % below the best and barely above popularity: more l2 helps there.
     :func:`recsys_lib.training.tune` finds what the rule misses.
 
     Args:

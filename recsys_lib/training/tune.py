@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -144,7 +145,10 @@ def tune(
 
         def one(trial: Any) -> float:
             settings = {key: _suggest(trial, key, values) for key, values in space.items()}
-            return judge(_with_settings(model, settings).fit(train), train, held)
+            with warnings.catch_warnings():  # a poor trial is no news
+                warnings.simplefilter("ignore", UserWarning)
+                fitted = _with_settings(model, settings).fit(train)
+            return judge(fitted, train, held)
 
         _run(study, one, trials, budget_s, started, progress)
         done = [t for t in study.trials if t.state.name == "COMPLETE"]
