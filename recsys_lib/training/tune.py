@@ -89,8 +89,8 @@ def tune(
         space: for each setting ``(low, high)``, a number between them, on a logarithmic scale where
             low is above 0, and whole where both are int; or a list of choices. For IALS, EASE and
             KerasRecommender there is one (``SPACES`` in this file), for others it has to be given.
-        budget_s: seconds after which no further trial starts; default 300 without ``trials``. The
-            last trial and the fit at the end come on top.
+        budget_s: seconds after which no further trial starts, but for the first; default 300
+            without ``trials``. The last trial and the fit at the end come on top.
         trials: number of trials at most, those of a resumed search counted.
         most_users: how many users are held out at most.
         seed: of the held-out part and the proposals.
@@ -250,8 +250,9 @@ def _run(
     with tqdm(
         total=trials, initial=len(done), disable=not progress, desc="tuning", unit="trial"
     ) as bar:
-        while (trials is None or len(done) < trials) and (
-            budget_s is None or time.perf_counter() - started < budget_s
+        while not done or (
+            (trials is None or len(done) < trials)
+            and (budget_s is None or time.perf_counter() - started < budget_s)
         ):
             trial = study.ask()
             try:
