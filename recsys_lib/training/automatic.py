@@ -56,7 +56,7 @@ def automatic(model: Any, interactions: Interactions, given: dict[str, Any]) -> 
     if held is None:
         del options["patience"]
         return Automatic(interactions, options | {"epochs": 20}, None)
-    if options["objective"] == "squared_error":
+    if options["objective"] == "squared_error" or "metric" in given:
         return Automatic(train, options | {"validation": held}, None)
     judged = {"metric": "ndcg", "lower_is_better": False}
     options |= judged | {"validation": _judged_by(train, held)}
