@@ -59,7 +59,7 @@ def check_number(
     kind = "an integer" if integer else "a finite number"
     if isinstance(value, bool) or not isinstance(value, kinds):
         raise TypeError(f"{name} is {value!r}: expected {kind}")
-    if not np.isfinite(value) or not low <= value <= high or (value == low and not include_low):
+    if not low <= value <= high or abs(value) == np.inf or (value == low and not include_low):
         bound = f"from {low:g} to {high:g}" if high < np.inf else f"of at least {low:g}"
         bound = bound if include_low else f"above {low:g}" + f" up to {high:g}" * (high < np.inf)
         raise ValueError(f"{name} is {value}: expected {kind} {bound}")
