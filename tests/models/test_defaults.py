@@ -28,9 +28,9 @@ def groups(seed=0, num_users=400, num_items=200, each=8, num_groups=10):
     return Interactions(users, items, num_users=num_users, num_items=num_items)
 
 
-@pytest.mark.parametrize(("each", "num_groups"), [(8, 10), (40, 10), (3, 400)])
+@pytest.mark.parametrize(("each", "num_groups"), [(8, 10), (40, 10), (3, 90)])
 def test_ials_takes_weight_and_penalty_from_the_data(each, num_groups):
-    data = groups(each=each, num_items=60 * num_groups, num_groups=num_groups)
+    data = groups(0, 900, 60 * num_groups, each, num_groups)
     matrix = data.to_csr("binary")
     num_users, num_items = matrix.shape
     items = np.unique(matrix.indices).size
