@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import asdict, fields, replace
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -129,6 +130,11 @@ class KerasRecommender(Recommender):
         model = cls(RatingModelConfig(**settings), **options)
         model._not_saved = list(config["not_saved"])
         fitted_config = replace(model.config, global_bias=config["global_bias"])
+        sizes = (model.config.num_users, model.config.embedding_dim, model.config.num_items)
+        widths = sizes[1], *settings["hidden_units"]
+        products = [a * b for a, b in (*pairwise(sizes), *pairwise(widths))]
+        if max(products) > sum(array.size for array in arrays.values()):  # before it is built
+            raise ValueError(f"config has sizes {sizes}, {widths}: expected those of the weights")
         keras_model = build_rating_model(fitted_config)
         weights = [f"weight.{number}" for number in range(len(arrays))]
         keras_model.set_weights([check_weights(name, arrays[name]) for name in weights])
