@@ -196,7 +196,7 @@ def convert_to_onnx(function: Any, signature: Sequence[Any]) -> Any:
             "Sub", [one, erf], name=name, outputs=node.output, dtypes=[dtype], shapes=[shape]
         )
 
-    own = {"Erfc": (erfc, [])}
+    own: dict[str, Any] = {"Erfc": (erfc, [])}
     return tf2onnx.convert.from_function(
         function, input_signature=signature, opset=_ONNX_OPSET, custom_op_handlers=own
     )[0]
