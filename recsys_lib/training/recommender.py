@@ -35,7 +35,8 @@ class KerasRecommender(Recommender):
     ``save`` writes configuration, weights and those options that are plain numbers, texts or
     None; the model is rebuilt from them on ``load``, and no code is run. An optimizer instance, a
     validation, a checkpoint path and the like are not saved: a loaded model that had them scores,
-    but does not train again. A fitted model that is pickled or copied is taken through the same.
+    but does not train again. A fitted model that is pickled or copied is taken through the same;
+    one with quantized layers is a TypeError (``recsys_lib.serving.export_litert`` writes such).
 
     Args:
         config: of the model.
@@ -109,6 +110,11 @@ class KerasRecommender(Recommender):
         return _restored, (type(self), self._counts(), self.history, *self._state())
 
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        for layer in self.keras_model.layers:  # loading builds them anew, from the configuration
+            kind = f"{type(layer).__module__}.{type(layer).__name__}"
+            if getattr(layer, "quantization_mode", None) or "recsys_lib.compression" in kind:
+                what = f"layer {layer.name!r} is a quantized {type(layer).__name__}"
+                raise TypeError(f"{what}: expected the layers of build_rating_model, or an export")
         plain = {k: v for k, v in self.options.items() if isinstance(v, int | float | str | None)}
         config = {
             "config": asdict(self.config),
