@@ -24,6 +24,7 @@ from recsys_lib.models import (
     ALS,
     EASE,
     IALS,
+    MF,
     Factors,
     Popularity,
     RatingModelConfig,
@@ -67,6 +68,7 @@ TOWERS = {"hidden_units": (6, 5)}
 FACTORS = {
     "IALS": lambda: IALS(4, epochs=3).fit(DATA),
     "ALS": lambda: ALS(4, epochs=3).fit(DATA),
+    "MF": lambda: MF(4, epochs=3, learning_rate=0.05).fit(DATA),
     "biases": lambda: tables(1, global_mean=3.5),
     "mean": lambda: tables(2, biases=False, global_mean=-2.0),
     "fold-in and mean": lambda: tables(3, biases=False, global_mean=1.5, fold_in=FoldIn(0.1, 0.2)),

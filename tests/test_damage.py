@@ -30,7 +30,16 @@ from recsys_lib.compression.quantization import (
 )
 from recsys_lib.data import Interactions, Split
 from recsys_lib.files import read_file, write_file
-from recsys_lib.models import ALS, EASE, IALS, Factors, Popularity, RatingModelConfig, load_model
+from recsys_lib.models import (
+    ALS,
+    EASE,
+    IALS,
+    MF,
+    Factors,
+    Popularity,
+    RatingModelConfig,
+    load_model,
+)
 from recsys_lib.recipe import Quantize, search_recipe
 from recsys_lib.recipe.search import _known_trials
 from recsys_lib.serving import TopKIndex, export_litert, export_onnx, load_scorer
@@ -91,11 +100,11 @@ def split():
 
 def write_checkpoint(path):
     fit(keras_recommender().keras_model, DATA, epochs=1, progress=False, checkpoint=path)
-    RUN.update(read_file(path)[1]["settings"])
+    RUN["fit"] = read_file(path)[1]["settings"]
 
 
 def checkpoint_answer(path):
-    state = load_checkpoint(path, RUN)
+    state = load_checkpoint(path, RUN["fit"])
     return b"".join(a.tobytes() for a in (*state.model, *state.optimizer)), state.history
 
 
@@ -112,6 +121,7 @@ KINDS = {
     "EASE": saved(lambda: EASE(1.0).fit(DATA)),
     "IALS": saved(ials),
     "ALS": saved(lambda: ALS(4, epochs=2).fit(DATA)),
+    "MF": saved(lambda: MF(4, epochs=2).fit(DATA)),
     "Factors": (BIASED.save, lambda path: Factors.load(path).score_all_items([0]).tobytes()),
     "KerasRecommender": saved(keras_recommender),
     "compressed": (
@@ -211,7 +221,7 @@ def test_files_of_another_kind_are_refused(kind, whole, tmp_path):
         *swapped,
         *(kind.replace("scorer", "encoder"), kind.replace("encoder", "scorer")),
     }:
-        if other != kind and not ({kind, other} <= {*list(KINDS)[:6]}):
+        if other != kind and not ({kind, other} <= {*list(KINDS)[:7]}):
             assert not check(tmp_path / kind, whole(other)[1], KINDS[kind][1])
     for foreign in (b"", b"hello", b"\0" * 5000, b"{" * 5000, b"[" * 200_000, b"PK\3\4" * 50):
         assert not check(tmp_path / kind, foreign, KINDS[kind][1])
@@ -247,7 +257,7 @@ def lies(content):
     yield b'{"__metadata__":{"recsys_lib":' + deep, data
 
 
-@pytest.mark.parametrize("kind", list(KINDS)[:10])
+@pytest.mark.parametrize("kind", list(KINDS)[:11])
 def test_headers_that_lie_under_a_right_checksum(kind, whole, tmp_path):
     _, content, expected = whole(kind)
     for header, data in lies(content):
