@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
@@ -141,31 +142,52 @@ def ratings(frame: pd.DataFrame, column: str) -> NDArray[Any]:
 
 
 def times(
-    frame: pd.DataFrame, column: str, unit: str | None, coarsest: str | None
+    frame: pd.DataFrame, column: str, unit: str | None, form: str | None, coarsest: str | None
 ) -> tuple[NDArray[Any], str | None]:
     """Return times as integers, or as the numbers that they are, and their unit.
 
     Dates become integers of ``unit``; without one, of the coarsest unit that keeps them all
     exactly. Those without a zone are UTC.
     """
-    import pandas as pd
-
     check_choice("time_unit", unit or "unknown", (*UNITS, "unknown"))
     label, values = f"time={column!r}", frame[column]
-    found = _numbers(values, label, "a time")
+    found = _numbers(values, label, "a time") if form is None else None
     if found is not None:
         return exact_numbers(label, found), unit
-    values = values.astype(object) if values.dtype == "category" else values
-    dates = pd.to_datetime(values, errors="coerce", utc=True)
-    if dates.isna().any():  # dates with and without a time of day in one column
-        dates = pd.to_datetime(values, errors="coerce", utc=True, format="ISO8601")
-    _refuse_first(values, dates.isna().to_numpy(), label, "a date")
+    dates = _dates(values, label, form)
     units = UNITS[UNITS.index(coarsest) :] if coarsest in UNITS else UNITS
     for choice in [unit] if unit in UNITS else units:
         kept = dates.dt.as_unit(choice)
         if (kept == dates).all():
             return kept.astype("int64").to_numpy(), choice
     raise ValueError(f"time_unit is {unit!r}: {label} has finer times; expected a finer unit")
+
+
+def _dates(values: pd.Series, label: str, form: str | None) -> pd.Series:
+    """Return dates in UTC: of ISO 8601 or of one other form, which must be clear if not given."""
+    import pandas as pd
+
+    if form is None and values.dtype.kind == "M":
+        return pd.to_datetime(values, utc=True)
+    written = values.astype(object).map(str)  # a date that is none of text is ISO 8601 by that
+    guess = pd.tseries.api.guess_datetime_format
+    expected = f"a date of the form {form!r}" if form else "a date of one form (see time_format)"
+    _refuse_first(values, ~written.str.contains(r"\d").to_numpy(bool), label, expected)  # "now"
+    guesses = [guess(written.iloc[0], dayfirst) or "" for dayfirst in (False, True)]
+    clear = [x for x in guesses if x and not re.match("%Y.%d", x)]  # a year stands before months
+    forms = [form] if form else ["ISO8601", *clear]
+    read: list[pd.Series] = []
+    for each in forms:
+        dates = pd.to_datetime(written, errors="coerce", utc=True, format=each)
+        if not dates.isna().any():
+            if form or each == "ISO8601":
+                return dates
+            read.append(dates)
+    if not read:
+        _refuse_first(values, dates.isna().to_numpy(), label, expected)
+    unclear = (read[0] != read[-1]).to_numpy()
+    _refuse_first(values, unclear, label, "it to be clear what is day and month: say time_format")
+    return read[0]
 
 
 def exact_numbers(label: str, values: NDArray[Any]) -> NDArray[Any]:
