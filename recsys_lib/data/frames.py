@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 import warnings
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
@@ -62,8 +63,15 @@ def dense_ids(
             f"{argument}={column!r} holds ids that cannot be sorted ({error}): expected one type"
         ) from error
     values = np.asarray(values)
-    if values.dtype == object and len(set(map(str, values))) < len(values):
-        raise TypeError(f"{argument}={column!r} holds one id as number and text: expected one type")
+    if values.dtype.kind == "f":
+        if not (np.abs(values) < 2.0 ** (np.finfo(values.dtype).nmant + 1)).all():
+            raise TypeError(f"{argument}={column!r} is {values.dtype}, which rounds: expected int64")
+        values = values.astype(np.float64)
+    if values.dtype == object:
+        kinds = {isinstance(value, bool | np.bool_) for value in frame[column]}
+        if len(kinds) > 1:
+            raise TypeError(f"{argument}={column!r} holds True or False among others: expected one")
+    _refuse_alike(values, argument, column)
     if known is None:
         return codes.astype(np.int64), values
     index = pd.Index(known, tupleize_cols=False)
@@ -75,7 +83,22 @@ def dense_ids(
     places[places < 0] = len(known) + np.arange(len(new))
     if new.dtype != known.dtype and len(new):
         known, new = known.astype(object), new.astype(object)
-    return places[codes].astype(np.int64), np.concatenate([known, new]) if len(new) else known
+    if len(new):
+        known = np.concatenate([known, new])
+        _refuse_alike(known, argument, column)
+    return places[codes].astype(np.int64), known
+
+
+def _refuse_alike(ids: NDArray[Any], argument: str, column: str) -> None:
+    """Raise if two ids are one: a number and its text, a text and its bytes, or accents apart."""
+    seen: dict[str, Any] = {}
+    for id_ in ids if ids.dtype == object else ():
+        plain = id_.decode(errors="replace") if isinstance(id_, bytes) else id_
+        whole = isinstance(plain, float) and plain.is_integer()
+        other = seen.setdefault(unicodedata.normalize("NFC", str(int(plain) if whole else plain)), id_)
+        if other is not id_:
+            what = f"one id as {ascii(other)} and as {ascii(id_)}"
+            raise TypeError(f"{argument}={column!r} holds {what}: expected one form")
 
 
 def map_rows(
