@@ -65,12 +65,14 @@ def dense_ids(
     values = np.asarray(values)
     if values.dtype.kind == "f":
         if not (np.abs(values) < 2.0 ** (np.finfo(values.dtype).nmant + 1)).all():
-            raise TypeError(f"{argument}={column!r} is {values.dtype}, which rounds: expected int64")
+            what = f"{argument}={column!r} is {values.dtype}"
+            raise TypeError(f"{what}, which rounds such ids: expected integers or text")
         values = values.astype(np.float64)
-    if values.dtype == object:
-        kinds = {isinstance(value, bool | np.bool_) for value in frame[column]}
-        if len(kinds) > 1:
-            raise TypeError(f"{argument}={column!r} holds True or False among others: expected one")
+    objects = frame[column] if values.dtype == object else ()
+    if len({isinstance(value, bool | np.bool_) for value in objects}) > 1:
+        raise TypeError(
+            f"{argument}={column!r} holds True or False among others: expected one type"
+        )
     _refuse_alike(values, argument, column)
     if known is None:
         return codes.astype(np.int64), values
@@ -94,10 +96,10 @@ def _refuse_alike(ids: NDArray[Any], argument: str, column: str) -> None:
     seen: dict[str, Any] = {}
     for id_ in ids if ids.dtype == object else ():
         plain = id_.decode(errors="replace") if isinstance(id_, bytes) else id_
-        whole = isinstance(plain, float) and plain.is_integer()
-        other = seen.setdefault(unicodedata.normalize("NFC", str(int(plain) if whole else plain)), id_)
+        plain = int(plain) if isinstance(plain, float) and plain.is_integer() else plain
+        other = seen.setdefault(unicodedata.normalize("NFC", str(plain)), id_)
         if other is not id_:
-            what = f"one id as {ascii(other)} and as {ascii(id_)}"
+            what = f"one id as {other!a} and as {id_!a}"
             raise TypeError(f"{argument}={column!r} holds {what}: expected one form")
 
 
@@ -196,7 +198,8 @@ def _dates(values: pd.Series, label: str, form: str | None) -> pd.Series:
     guess = pd.tseries.api.guess_datetime_format
     expected = f"a date of the form {form!r}" if form else "a date of one form (see time_format)"
     _refuse_first(values, ~written.str.contains(r"\d").to_numpy(bool), label, expected)  # "now"
-    guesses = [guess(written.iloc[0], dayfirst) or "" for dayfirst in (False, True)]
+    with warnings.catch_warnings(action="ignore"):  # where the day is past 12
+        guesses = [guess(written.iloc[0], dayfirst) or "" for dayfirst in (False, True)]
     clear = [x for x in guesses if x and not re.match("%Y.%d", x)]  # a year stands before months
     forms = [form] if form else ["ISO8601", *clear]
     read: list[pd.Series] = []

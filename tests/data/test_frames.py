@@ -164,7 +164,7 @@ def test_day_and_month_are_never_guessed(days, form):
     if any(day.day > 12 for day in days) or all(day.day == day.month for day in days):
         assert read(*rows).timestamps.tolist() == right
     else:
-        with pytest.raises(ValueError, match="time='t': row .* time_format"):
+        with pytest.raises(ValueError, match=r"time='t': row .* time_format"):
             read(*rows)
 
 
