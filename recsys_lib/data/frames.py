@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 import warnings
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
@@ -43,89 +42,6 @@ def read_frame(frame: Any, columns: Mapping[str, str | None]) -> pd.DataFrame:
     if len(frame) == 0:
         raise ValueError("frame is empty: expected at least one row")
     return frame
-
-
-def dense_ids(
-    frame: pd.DataFrame, column: str, argument: str, known: NDArray[Any] | None
-) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    """Return ids and what they stand for: the known values, then others in sorted order."""
-    import pandas as pd
-
-    missing = int(frame[column].isna().sum())
-    if missing:
-        raise ValueError(
-            f"{argument}={column!r}: {missing} of {len(frame)} rows have no id: "
-            f"expected none (drop them first: frame.dropna(subset=[{column!r}]))"
-        )
-    try:
-        codes, values = pd.factorize(frame[column].to_numpy(), sort=True)
-    except TypeError as error:
-        raise TypeError(
-            f"{argument}={column!r} holds ids that cannot be sorted ({error}): expected one type"
-        ) from error
-    values = np.asarray(values)
-    if values.dtype.kind == "f":
-        if not (np.abs(values) < 2.0 ** (np.finfo(values.dtype).nmant + 1)).all():
-            what = f"{argument}={column!r} is {values.dtype}"
-            raise TypeError(f"{what}, which rounds such ids: expected integers or text")
-        values = values.astype(np.float64)
-    objects = frame[column] if values.dtype == object else ()
-    if len({isinstance(value, bool | np.bool_) for value in objects}) > 1:
-        raise TypeError(
-            f"{argument}={column!r} holds True or False among others: expected one type"
-        )
-    _refuse_alike(values, argument, column)
-    if known is None:
-        return codes.astype(np.int64), values
-    index = pd.Index(known, tupleize_cols=False)
-    places = index.get_indexer(pd.Index(values, tupleize_cols=False))
-    new = values[places < 0]
-    kinds = [pd.api.types.infer_dtype(ids) for ids in (values, known)]
-    if len(new) == len(values) and kinds[0] != kinds[1]:
-        raise TypeError(f"{argument}={column!r} is {kinds[0]}: the vocabulary is {kinds[1]}")
-    places[places < 0] = len(known) + np.arange(len(new))
-    if new.dtype != known.dtype and len(new):
-        known, new = known.astype(object), new.astype(object)
-    if len(new):
-        known = np.concatenate([known, new])
-        _refuse_alike(known, argument, column)
-    return places[codes].astype(np.int64), known
-
-
-def _refuse_alike(ids: NDArray[Any], argument: str, column: str) -> None:
-    """Raise if two ids are one: a number and its text, a text and its bytes, or accents apart."""
-    seen: dict[str, Any] = {}
-    for id_ in ids if ids.dtype == object else ():
-        plain = id_.decode(errors="replace") if isinstance(id_, bytes) else id_
-        plain = int(plain) if isinstance(plain, float) and plain.is_integer() else plain
-        other = seen.setdefault(unicodedata.normalize("NFC", str(plain)), id_)
-        if other is not id_:
-            what = f"one id as {other!a} and as {id_!a}"
-            raise TypeError(f"{argument}={column!r} holds {what}: expected one form")
-
-
-def map_rows(
-    frame: pd.DataFrame, columns: Mapping[str, str], known: Mapping[str, Any], unknown: str
-) -> tuple[pd.DataFrame, dict[str, tuple[NDArray[np.int64], NDArray[Any]]]]:
-    """Return the rows that are kept, and ids and vocabulary of "user" and of "item".
-
-    Args:
-        frame: the rows.
-        columns: of "user" and "item".
-        known: their vocabularies, or nothing.
-        unknown: "error", "drop" or "new", for ids that are not in them.
-    """
-    found = {name: dense_ids(frame, columns[name], name, known.get(name)) for name in columns}
-    if not known or unknown == "new":
-        return frame, found
-    reasons = {n: found[n][0] >= len(known[n]) for n in columns}
-    for name, mask in reasons.items() if unknown == "error" else ():
-        label = f"{name}={columns[name]!r}"
-        _refuse_first(frame[columns[name]], mask, label, "an id of vocabulary (see unknown)")
-    kept = kept_rows({f"with an unknown {name}": mask for name, mask in reasons.items()}, 4)
-    if not kept.any():
-        raise ValueError("unknown is 'drop', and no row has a user and an item of vocabulary")
-    return frame[kept], {name: (found[name][0][kept], known[name]) for name in columns}
 
 
 def kept_rows(reasons: Mapping[str, Any], stacklevel: int) -> NDArray[np.bool_]:
@@ -235,7 +151,7 @@ def _dates(values: pd.Series, label: str, form: str | None) -> pd.Series:
     written = values.astype(object).map(str)  # a date that is none of text is ISO 8601 by that
     guess = pd.tseries.api.guess_datetime_format
     expected = f"a date of the form {form!r}" if form else "a date of one form (see time_format)"
-    _refuse_first(values, ~written.str.contains(r"\d").to_numpy(bool), label, expected)  # "now"
+    refuse_first(values, ~written.str.contains(r"\d").to_numpy(bool), label, expected)  # "now"
     with warnings.catch_warnings(action="ignore"):  # where the day is past 12
         guesses = [guess(written.iloc[0], dayfirst) or "" for dayfirst in (False, True)]
     clear = [x for x in guesses if x and not re.match("%Y.%d", x)]  # a year stands before months
@@ -248,9 +164,9 @@ def _dates(values: pd.Series, label: str, form: str | None) -> pd.Series:
                 return dates
             read.append(dates)
     if not read:
-        _refuse_first(values, dates.isna().to_numpy(), label, expected)
+        refuse_first(values, dates.isna().to_numpy(), label, expected)
     unclear = (read[0] != read[-1]).to_numpy()
-    _refuse_first(values, unclear, label, "it to be clear what is day and month: say time_format")
+    refuse_first(values, unclear, label, "it to be clear what is day and month: say time_format")
     return read[0]
 
 
@@ -297,7 +213,7 @@ def unit_of(label: str, values: NDArray[Any]) -> str:
 
 def _numbers(values: pd.Series, label: str, expected: str) -> NDArray[Any] | None:
     """Return a column of numbers, in whatever form, exactly; None if nothing in it is one."""
-    _refuse_first(values, values.isna().to_numpy(), label, expected)
+    refuse_first(values, values.isna().to_numpy(), label, expected)
     array = values.to_numpy() if values.dtype.kind not in "bcmM" else np.empty(0, bool)
     if array.dtype.kind in "iuf":
         return array
@@ -306,9 +222,9 @@ def _numbers(values: pd.Series, label: str, expected: str) -> NDArray[Any] | Non
     if not parsed:
         return None
     is_number = np.array([value is not None for value in found])
-    _refuse_first(values, ~is_number, label, "a number, as in other rows")
+    refuse_first(values, ~is_number, label, "a number, as in other rows")
     large = [not (value.is_finite() and -(2**63) <= value < 2**63) for value in parsed]
-    _refuse_first(values, np.array(large), label, "a finite number below 2 ** 63")
+    refuse_first(values, np.array(large), label, "a finite number below 2 ** 63")
     if all(value == value.to_integral_value() for value in parsed):
         return np.array([int(value) for value in parsed], np.int64)
     floats = np.array(parsed, np.float64)
@@ -329,7 +245,7 @@ def _decimal(value: Any) -> Decimal | None:
         return None
 
 
-def _refuse_first(values: pd.Series, bad: NDArray[np.bool_], label: str, expected: str) -> None:
+def refuse_first(values: pd.Series, bad: NDArray[np.bool_], label: str, expected: str) -> None:
     """Raise with the first bad row."""
     if bad.any():
         row = int(np.flatnonzero(bad)[0])

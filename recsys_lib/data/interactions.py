@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import check_choice, check_number, check_range
 from recsys_lib.data import frames, splits
+from recsys_lib.data.ids import map_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -207,7 +208,7 @@ class Interactions:
         frame = frames.read_frame(frame, ids | others)
         before = vocabulary
         known = {} if before is None else {side: before.original_ids(side) for side in ids}
-        frame, mapped = frames.map_rows(frame, ids, known, unknown)
+        frame, mapped = map_rows(frame, ids, known, unknown)
         (user_ids, users), (item_ids, items) = mapped["user"], mapped["item"]
         times = None
         if time is not None:
