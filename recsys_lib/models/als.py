@@ -10,7 +10,7 @@ from recsys_lib.checks import Floats, check_choice, check_number
 from recsys_lib.data import Interactions
 from recsys_lib.models.factors import Factors, FoldIn, epochs_with_progress
 from recsys_lib.models.least_squares import improve_rows, solve_rows
-from recsys_lib.models.sanity import warn_if_below_popularity
+from recsys_lib.models.sanity import FEWEST_USERS, warn_if_below_popularity
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -170,7 +170,7 @@ class IALS(_AlternatingLeastSquares):
             users = self._solve(by_user, items, users)
             items = self._solve(by_item, users, items)
         self.user_vectors, self.item_vectors = users, items
-        if self.check:
+        if self.check and interactions.num_users >= FEWEST_USERS:
             warn_if_below_popularity(by_user, by_item, users, items, self._solve, self.seed)
 
     def _weights(self, by_user: csr_matrix, by_item: csr_matrix) -> FoldIn:
