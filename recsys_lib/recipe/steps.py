@@ -210,9 +210,10 @@ class Quantize:
             return f"Quantize rate-distortion {config.rate_weight:g}{taught}"
         if isinstance(config, TransformCoding):
             return f"Quantize {kind} {config.relative_error:g}"
-        if isinstance(config, ProductQuantization | ResidualQuantization):
-            codes = getattr(config, "num_subspaces", None) or config.num_stages
-            return f"Quantize {kind} {codes} x {config.bits} bits"
+        if isinstance(config, ProductQuantization):
+            return f"Quantize {kind} {config.num_subspaces} x {config.bits} bits"
+        if isinstance(config, ResidualQuantization):
+            return f"Quantize {kind} {config.num_stages} x {config.bits} bits"
         if hasattr(config, "rank"):
             return f"Quantize low rank {config.rank}"
         return f"Quantize {kind} {config.bits} bits" if hasattr(config, "bits") else "Quantize"
