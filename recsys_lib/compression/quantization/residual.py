@@ -21,6 +21,7 @@ from recsys_lib.compression.quantization.uniform import (
 from recsys_lib.compression.tensors import EncodedTensor
 
 _ROWS_PER_BLOCK = 4096
+_ROWS_PER_CODEWORD = 256  # to learn from, as in faiss
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class ResidualQuantization:
             ((4, 2), True)
         """
         table = check_weights("values", values, ndim=2)
-        left, books = table, []
+        left, books = self._sample(table), []
         for stage in range(self.num_stages):
             seed = self.seed + stage
             book, near = kmeans(left, 1 << self.bits, seed=seed, iterations=self.iterations)
@@ -98,6 +99,13 @@ class ResidualQuantization:
         wide = codebooks.astype(np.float32)
         codes = [_beam_search(table[n : n + _ROWS_PER_BLOCK], wide, self.beam) for n in blocks]
         return ResidualTensor(np.concatenate(codes), codebooks, self.bits)
+
+    def _sample(self, table: Floats) -> Floats:
+        """Return rows enough to learn the codebooks from."""
+        most = _ROWS_PER_CODEWORD << self.bits
+        if len(table) <= most:
+            return table
+        return table[np.random.default_rng(self.seed).choice(len(table), most, replace=False)]
 
 
 class ResidualTensor(EncodedTensor):
@@ -138,17 +146,19 @@ class ResidualTensor(EncodedTensor):
 
 def _beam_search(rows: Floats, books: Floats, beam: int) -> NDArray[np.int64]:
     """Return the codes (n, m) of the best sum for each row (n, d) among those that are kept."""
+    n, d = rows.shape
     left = rows[:, None]  # (n, b, d), what b sums leave
-    codes = np.zeros((len(rows), 1, 0), np.int64)
+    squares = (left**2).sum(axis=2)  # (n, b)
+    codes = np.zeros((n, 1, 0), np.int64)
     for book in books:
         # |x - c|² for each of b residuals and k codewords, (n, b * k)
-        squares = (left**2).sum(axis=2)[:, :, None] - 2 * left @ book.T + (book**2).sum(axis=1)
-        flat = squares.reshape(len(rows), -1)
+        products = (left.reshape(-1, d) @ book.T).reshape(n, -1, len(book))
+        flat = (squares[:, :, None] - 2 * products + (book**2).sum(axis=1)).reshape(n, -1)
         keep = min(beam, flat.shape[1])
         best = np.argpartition(flat, keep - 1, axis=1)[:, :keep]
         old, new = np.divmod(best, len(book))
+        squares = np.take_along_axis(flat, best, axis=1)
         left = np.take_along_axis(left, old[:, :, None], axis=1) - book[new]
         codes = np.take_along_axis(codes, old[:, :, None], axis=1)
         codes = np.concatenate([codes, new[:, :, None]], axis=2)
-    winner = (left**2).sum(axis=2).argmin(axis=1)
-    return codes[np.arange(len(rows)), winner]
+    return codes[np.arange(n), squares.argmin(axis=1)]
