@@ -7,6 +7,7 @@ from recsys_lib.models.als import ALS, IALS
 from recsys_lib.models.base import Recommender, load_model
 from recsys_lib.models.closed_form import EASE, Popularity
 from recsys_lib.models.factors import Factors, as_factors, inner_product_vectors
+from recsys_lib.models.mf import MF
 from recsys_lib.models.rating_model import RatingModelConfig, build_rating_model
 from recsys_lib.models.topk import top_k
 
@@ -14,6 +15,7 @@ __all__ = [
     "ALS",
     "EASE",
     "IALS",
+    "MF",
     "Factors",
     "Popularity",
     "RatingModelConfig",

@@ -25,6 +25,7 @@ _TINY = 1e-32  # products below the range of float32 may be lost, up to 1e-37 ea
 
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
+_NO_IDS = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,14 +98,15 @@ class TopKIndex:
         self._rows = np.ascontiguousarray(vectors[self._row_ids])
         longest = float(lengths.max(initial=0.0))
         self._multiply = partial(_search_float, self._rows, self._row_ids, longest)
-        self._scan: Callable[..., None] | None = None
+        self._scan: Callable[..., bool] | None = None
         self.scanned_bytes = self._rows.nbytes
         if precision == "int8":
-            from recsys_lib.serving.scan import encode_items, scan
+            from recsys_lib.serving.item_codes import encode_items
+            from recsys_lib.serving.scan import scan
 
             codes = encode_items(self._rows)
             self._scan = partial(scan, *codes, self._rows, self._row_ids)
-            self.scanned_bytes = codes.blocks.nbytes + codes.bounds.nbytes
+            self.scanned_bytes = sum(part.nbytes for part in codes)
 
     def __repr__(self) -> str:
         return f"TopKIndex({self.num_items:,} items, d = {self.embedding_dim}, {self.precision})"
@@ -127,30 +129,36 @@ class TopKIndex:
             ValueError: k below 1, a wrong dimension, NaN, infinity or values of 1e16 and more, an
                 unknown item id, or as many lists in exclude as there are not users.
         """
+        # A scan leaves cold caches behind, in which each call of NumPy costs microseconds: what is
+        # done for one user is little, and the scan itself looks for NaN.
         k = check_k(k)
-        vectors = np.asarray(user_vectors)
-        queries = _as_vectors("user_vectors", vectors[None] if vectors.ndim == 1 else vectors)
+        queries = np.asarray(user_vectors)
+        queries = queries[None] if queries.ndim == 1 else queries
+        find = self._multiply if self._scan is None or k > _LARGEST_SCAN_K else self._scan
+        ready = queries.dtype == np.float32 and queries.ndim == 2 and queries.flags.c_contiguous
+        if find is self._multiply or not ready:
+            queries = _as_vectors("user_vectors", queries)
         if queries.shape[1] != self.embedding_dim:
             came, expected = queries.shape[1], self.embedding_dim
             raise ValueError(f"user_vectors has dimension {came}: expected {expected}")
-        excluded, starts = _join_excluded(exclude, len(queries), self.num_items)
-        ids = np.empty((len(queries), k), np.int64)
-        scores = np.empty((len(queries), k), np.float32)
-        rescored = np.empty(len(queries), np.int64)
-        find = self._multiply if self._scan is None or k > _LARGEST_SCAN_K else self._scan
-
-        def take(first: int, last: int) -> None:
-            part, own = slice(first, last), starts[first : last + 1]
-            find(queries[part], excluded, own, scores[part], ids[part], rescored[part])
-
-        threads = min(self.num_threads, len(queries)) if find is self._scan else 1
+        b = len(queries)
+        excluded, starts = _join_excluded(exclude, b, self.num_items)
+        ids, scores = np.empty((b, k), np.int64), np.empty((b, k), np.float32)
+        arrays = queries, scores, ids, np.empty(b, np.int64)
+        threads = min(self.num_threads, b) if find is self._scan else 1
         if threads < 2:
-            take(0, len(queries))
+            done = [find(excluded, starts, *arrays)]
         else:
-            cuts = np.linspace(0, len(queries), threads + 1).astype(int).tolist()
+            cuts = [b * t // threads for t in range(threads + 1)]
+
+            def take(first: int, last: int) -> bool:
+                return find(excluded, starts[first : last + 1], *(a[first:last] for a in arrays))
+
             with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(take, cuts[:-1], cuts[1:]))
-        return SearchResult(ids, scores, rescored)
+                done = list(pool.map(take, cuts[:-1], cuts[1:]))
+        if not all(done):
+            _as_vectors("user_vectors", queries)  # says which value it is
+        return SearchResult(ids, scores, arrays[3])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the vectors and settings to one file: whole, or not at all.
@@ -212,19 +220,19 @@ def _join_excluded(
 ) -> tuple[Ids, Ids]:
     """Return the ids of all lists, sorted within each, and where the list of each user starts."""
     if exclude is None:
-        return np.empty(0, np.int64), np.zeros(num_users + 1, np.int64)
+        return _NO_IDS, np.zeros(num_users + 1, np.int64)
     check_type("exclude", exclude, (Sized,), ", one list of ids a user")
     if len(exclude) != num_users:
         raise ValueError(f"exclude has {len(exclude)} lists: expected {num_users}, one a user")
     lists = [np.sort(check_ids(f"exclude[{u}]", x, num_items)) for u, x in enumerate(exclude)]
     starts = np.cumsum([0, *map(len, lists)])
-    return np.concatenate([np.empty(0, np.int64), *lists]), starts
+    return np.concatenate([_NO_IDS, *lists]), starts
 
 
 def _search_float(
-    rows: Floats, row_ids: Ids, longest: float, queries: Floats, excluded: Ids, starts: Ids,
+    rows: Floats, row_ids: Ids, longest: float, excluded: Ids, starts: Ids, queries: Floats,
     scores: Floats, ids: Ids, rescored: Ids,
-) -> None:  # fmt: skip
+) -> bool:  # fmt: skip
     """Fill (b, k) ``scores`` and ``ids``, -inf and -1 where none is left; count ``rescored``.
 
     The float32 product may be off by ``(d + 2) * 2**-23 * |x| |q|``, in an order of summing that
@@ -234,7 +242,7 @@ def _search_float(
     num_users, num_rows, k = len(queries), len(rows), min(ids.shape[1], len(rows))
     scores[:], ids[:], rescored[:] = -np.inf, -1, 0
     if num_rows == 0:
-        return
+        return True
     place_of = np.argsort(row_ids) if len(excluded) else row_ids
     lengths = np.sqrt(np.einsum("bd,bd->b", queries, queries, dtype=np.float64))
     slack = (rows.shape[1] + 2) * 2.0**-22 * longest * lengths + _TINY
@@ -252,6 +260,7 @@ def _search_float(
             ids[user, : len(best)] = row_ids[keep[best]]
             scores[user, : len(best)] = exact[best]
             rescored[user] = len(keep)
+    return True
 
 
 def _lower_bound(scores: Floats, k: int) -> np.float32:
