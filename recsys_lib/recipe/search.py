@@ -118,9 +118,9 @@ def default_recipes(embedding_dim: int) -> dict[str, list[Recipe]]:
     """
     code = EntropyCode(EntropyCoding())
     widths = sorted({max(2, round(embedding_dim * share / 8)) for share in range(2, 8)})[::-1]
-    pieces = [n for n in range(embedding_dim // 2, 1, -1) if embedding_dim % n == 0]
+    pieces = [n for n in range(embedding_dim // 2, 1, -1) if embedding_dim % n == 0][:3]
     eight, four = (Quantize(UniformQuantization(bits, scale_search="mse")) for bits in (8, 4))
-    stages = sorted({max(1, embedding_dim // part) for part in (2, 4, 8)})[::-1]
+    stages = sorted({max(1, embedding_dim // part) for part in (4, 8)})[::-1]
     families: dict[str, list[Recipe]] = {
         "rounding": [
             [Quantize(UniformQuantization(bits, scale_search="mse")), code]

@@ -65,7 +65,7 @@ class RateDistortion:
         max_steps: steps of 300 users, at most; on many users fewer epochs then suffice.
         items_per_step: items that a step looks at, drawn anew for each, so that its time does not
             grow with the catalogue. All, where there are not more.
-        max_seconds: time, at most; None for no such end. Rates fall with the time used, if it is
+        max_seconds: time, at most, to the end of an epoch; None for no such end. Rates fall with the time used, if it is
             the first to run out, so the result is that of a shorter training and not of one that
             was broken off; but it then depends on the machine.
         learning_rate: of Adam, in steps of the item table, four times as large for users; falls to
@@ -238,15 +238,18 @@ def _optimise(
     epochs = min(config.epochs, -(-config.max_steps // len(batches)))
     total, step = epochs * len(batches), 0
     seconds, begun = config.max_seconds or np.inf, time.perf_counter()
+
+    def share_done() -> float:
+        return max(step / total, (time.perf_counter() - begun) / seconds)
+
     for _ in epochs_with_progress(epochs, "rate-distortion", config.progress):
+        if share_done() >= 1:
+            break
         user_price = config.rate_weight * _bits_per_step(users, by_row=False)
         item_price = config.rate_weight * _bits_per_step(items, by_row=True)
         for number in rng.permutation(len(batches)):
             batch, (move_student, move_users) = batches[number], moves[number]
-            done = max(step / total, (time.perf_counter() - begun) / seconds)
-            if done >= 1:
-                break
-            late = max(2 * done - 1, 0.0)  # 0 in the first half, then up to 1
+            late = min(max(2 * share_done() - 1, 0.0), 1.0)  # 0 in the first half, then up to 1
             rate, step = config.learning_rate * (1 + np.cos(np.pi * late)) / 2, step + 1
             chosen = _draw(rng, len(items), config.items_per_step)
             some = items[chosen]
