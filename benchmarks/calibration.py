@@ -96,7 +96,7 @@ def main() -> None:
 
     for name in DATA:
         split = load(name)
-        model = IALS(DIM, seed=0, **teacher_settings(name, split.train)).fit(split.train)
+        model = IALS(DIM, seed=0, **teacher_settings(name)[1]).fit(split.train)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             store(calibrate(Bench(split, model), name), RESULTS, name)

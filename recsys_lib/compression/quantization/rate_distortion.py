@@ -65,9 +65,9 @@ class RateDistortion:
         max_steps: steps of 300 users, at most; on many users fewer epochs then suffice.
         items_per_step: items that a step looks at, drawn anew for each, so that its time does not
             grow with the catalogue. All, where there are not more.
-        max_seconds: time, at most, to the end of an epoch; None for no such end. Rates fall with the time used, if it is
-            the first to run out, so the result is that of a shorter training and not of one that
-            was broken off; but it then depends on the machine.
+        max_seconds: time, at most, to the end of an epoch; None for no such end. Rates fall with
+            the time used, if it is the first to run out, so the result is that of a shorter
+            training and not of one that was broken off; but it then depends on the machine.
         learning_rate: of Adam, in steps of the item table, four times as large for users; falls to
             0 in the second half.
         seed: of the order of users.
