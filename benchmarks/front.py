@@ -62,8 +62,9 @@ from recsys_lib.models import IALS
 from recsys_lib.models.factors import Factors
 from recsys_lib.recipe import EntropyCode, Quantize, ReduceDimensions, hold_out_users
 from recsys_lib.recipe.compress import relative_change
+from recsys_lib.recipe.families import default_recipes
 from recsys_lib.recipe.measure import least_change, time_all
-from recsys_lib.recipe.search import Trial, bisect_families, choose, default_recipes
+from recsys_lib.recipe.search import Trial, bisect_families, choose
 from recsys_lib.recipe.steps import start
 from recsys_lib.serving import compare_latency
 

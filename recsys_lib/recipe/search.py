@@ -14,21 +14,14 @@ import numpy as np
 
 from recsys_lib.checks import check_choice, check_k, check_number, check_sparsity
 from recsys_lib.compression import named_weights
-from recsys_lib.compression.quantization import (
-    EntropyCoding,
-    ProductQuantization,
-    ResidualQuantization,
-    SignQuantization,
-    TransformCoding,
-    UniformQuantization,
-)
 from recsys_lib.data import Split
 from recsys_lib.evaluation import RankingResult
 from recsys_lib.files import read_file, write_file
 from recsys_lib.models.factors import Factors, as_factors
 from recsys_lib.recipe.compress import CompressionResult, compress, prepare, relative_change
+from recsys_lib.recipe.families import default_recipes
 from recsys_lib.recipe.measure import Timer, hold_out_users, least_change, measure, time_all
-from recsys_lib.recipe.steps import EntropyCode, Quantize, Recipe, ReduceDimensions, Step, start
+from recsys_lib.recipe.steps import Recipe, Step, start
 from recsys_lib.training.checkpoint import fingerprint
 
 if TYPE_CHECKING:
@@ -106,39 +99,6 @@ class RecipeSearch:
         return pd.DataFrame(rows)
 
 
-def default_recipes(embedding_dim: int) -> dict[str, list[Recipe]]:
-    """Return families of recipes for a model of so many dimensions, each from mild to harsh.
-
-    None is there because it did well on one data set. Each begins with what does no harm on any
-    (8 bits, all dimensions), so that a search on few users has something careful to fall back to.
-
-    Example:
-        >>> list(default_recipes(64))[:3]
-        ['rounding', 'fewer dimensions, 8 bits', 'fewer dimensions, 4 bits']
-    """
-    code = EntropyCode(EntropyCoding())
-    widths = sorted({max(2, round(embedding_dim * share / 8)) for share in range(2, 8)})[::-1]
-    pieces = [n for n in range(embedding_dim // 2, 1, -1) if embedding_dim % n == 0][:3]
-    eight, four = (Quantize(UniformQuantization(bits, scale_search="mse")) for bits in (8, 4))
-    stages = sorted({max(1, embedding_dim // part) for part in (4, 8)})[::-1]
-    families: dict[str, list[Recipe]] = {
-        "rounding": [
-            [Quantize(UniformQuantization(bits, scale_search="mse")), code]
-            for bits in range(8, 1, -1)
-        ],
-        "fewer dimensions, 8 bits": [[ReduceDimensions(w), eight, code] for w in widths],
-        "fewer dimensions, 4 bits": [[ReduceDimensions(w), four, code] for w in widths],
-        "one bit": [[Quantize({"user_vectors": four.config, "item_vectors": SignQuantization()})]],
-        "product quantization": [[Quantize(ProductQuantization(n, bits=4)), code] for n in pieces],
-        "residual quantization": [[Quantize(ResidualQuantization(n)), code] for n in stages],
-        "transform coding": [
-            [Quantize(TransformCoding(round(0.02 * 1.15**n, 4), contexts="size"))]
-            for n in range(28)
-        ],
-    }
-    return {name: recipes for name, recipes in families.items() if recipes}
-
-
 def search_recipe(
     model: Any,
     data: Split,
@@ -196,8 +156,10 @@ def search_recipe(
             checkpoint of another search.
 
     Example:
+        >>> from recsys_lib.compression.quantization import UniformQuantization
         >>> from recsys_lib.data.synthetic import SyntheticConfig, make_synthetic
         >>> from recsys_lib.models import IALS
+        >>> from recsys_lib.recipe.steps import Quantize
         >>> data = make_synthetic(SyntheticConfig("video", num_users=200, num_items=100))
         >>> split = Split(*data.split_leave_one_out())
         >>> model = IALS(embedding_dim=16).fit(split.train)

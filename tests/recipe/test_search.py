@@ -14,8 +14,8 @@ from recsys_lib.evaluation import RankingResult, evaluate_full_ranking
 from recsys_lib.models import IALS
 from recsys_lib.recipe import Quantize, ReduceDimensions, compress, hold_out_users, search_recipe
 from recsys_lib.recipe import search as search_module
+from recsys_lib.recipe.families import default_recipes
 from recsys_lib.recipe.measure import least_change, resampled_means
-from recsys_lib.recipe.search import default_recipes
 from recsys_lib.serving import compare_latency
 
 BITS = {"rounding": [[Quantize(UniformQuantization(bits))] for bits in (8, 6, 4, 3, 2)]}
@@ -83,12 +83,17 @@ def test_more_confidence_is_more_careful_and_few_users_are_told():
     half, sure = (search(confidence=level, max_quality_loss=0.1) for level in (0.5, 0.99))
     assert half.best.file_bytes < sure.best.file_bytes
     assert all(one.change_low < one.change for one in sure.trials if one.change)
+    tries = search(recipes={f"{n}": [recipe] for n, recipe in enumerate(BITS["rounding"])}).trials
+    # A loss that is not significant, and a budget below what these users can tell apart.
+    doubtful = next(t for t in tries if 0 < -t.change < 0.9 * (t.change - t.change_low))
+    budget = (doubtful.change - doubtful.change_low - doubtful.change) / 2
+    families = {"mild": [[Quantize(UniformQuantization(8, scale_dtype="float32"))]],
+                "doubtful": [list(doubtful.recipe)]}  # fmt: skip
     with pytest.warns(UserWarning, match="100 validation users .* the choice is more careful"):
-        search(recipes={"bits": [[Quantize(UniformQuantization(b))] for b in (8, 4)]},
-               max_quality_loss=0.02)  # fmt: skip
-    rough = {"bits": [[Quantize(UniformQuantization(4))]]}
-    with pytest.warns(UserWarning, match="max_quality_loss 2.0%: nothing is certain"):
-        assert search(recipes=rough, max_quality_loss=0.02, confidence=0.999).best is None
+        assert search(recipes=families, max_quality_loss=budget).best.family == "mild"
+    with pytest.warns(UserWarning, match="max_quality_loss .* nothing is certain"):
+        alone = search(recipes={"doubtful": families["doubtful"]}, max_quality_loss=budget)
+    assert alone.best is None
 
 
 def test_default_recipes_begin_with_what_does_no_harm():
