@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys_lib.compression import with_weights
+from recsys_lib.compression.pruning import rotate_to_user_axes
 from recsys_lib.compression.quantization import (
     CodebookQuantization,
     EntropyCoding,
@@ -198,6 +199,22 @@ def test_a_rotation_codes_about_as_well_and_keeps_what_histories_fold_in_to(mode
     )
     kept, stretched = (np.square(scores - before).mean() for scores in after)
     assert kept < 0.5 * stretched
+
+
+def test_a_scale_an_item_gives_back_what_rounding_took_from_its_length(model):
+    plain, scaled = (
+        quantize(model, TransformCoding(0.4, axes="rotation", scale_items=scale))
+        for scale in (False, True)
+    )
+    true = rotate_to_user_axes(model.user_vectors, model.item_vectors)[1]
+    there = np.abs(plain.model.item_vectors).max(axis=1) > 0
+    share = [
+        (true * one.model.item_vectors).sum(axis=1)[there] / (true**2).sum(axis=1)[there]
+        for one in (plain, scaled)
+    ]
+    assert np.median(share[0]) < 0.97
+    assert np.quantile(np.abs(share[1] - 1), 0.9) < 0.02 and share[1].max() < 1.02
+    assert 0 < scaled.nbytes - plain.nbytes < len(true) + 100
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4])
