@@ -273,6 +273,33 @@ def test_ranks_better_than_transform_coding_because_it_optimises(model):
     assert agreement(model, long) > agreement(model, short)
 
 
+def same_tables(one, other):
+    return all((tensor.decode() == other.tensors[n].decode()).all()
+               for n, tensor in one.tensors.items())  # fmt: skip
+
+
+def test_steps_items_and_seconds_are_bounded(model):
+    whole = rate_distortion(model, 1e-3, epochs=40)
+    assert same_tables(
+        rate_distortion(model, epochs=1), rate_distortion(model, max_steps=2, epochs=60)
+    )
+    assert same_tables(whole, rate_distortion(model, 1e-3, epochs=40, max_seconds=1e6))
+    at_once = rate_distortion(model, 1e-3, epochs=10**6, max_steps=10**9, max_seconds=1e-9)
+    assert not same_tables(at_once, whole) and at_once.nbytes > whole.nbytes
+    some = rate_distortion(model, 1e-3, epochs=40, items_per_step=100)
+    assert not same_tables(some, whole) and some.nbytes == pytest.approx(whole.nbytes, rel=0.1)
+    assert agreement(model, some) > agreement(model, whole) - 0.05
+    assert agreement(model, some) > agreement(model, at_once)
+
+
+def test_a_teacher_too_large_to_keep_is_asked_again_and_teaches_the_same(model, monkeypatch):
+    teacher = EASE(l2=20.0).fit(TRAIN)
+    kept = rate_distortion(model, teacher=teacher)
+    monkeypatch.setattr("recsys_lib.compression.quantization.rate_distortion._SCORES_KEPT", 0)
+    asked = rate_distortion(model, teacher=teacher)
+    np.testing.assert_allclose(asked.model.item_vectors, kept.model.item_vectors, atol=1e-4)
+
+
 def test_a_higher_price_buys_fewer_bytes_and_less_agreement(model):
     before = model.item_vectors.copy()
     results = [rate_distortion(model, price, epochs=20) for price in (2e-4, 1e-3, 5e-3)]
