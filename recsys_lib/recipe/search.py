@@ -266,7 +266,8 @@ def _known_trials(path: Path, mark: str) -> dict[str, list[Any]]:
         if settings["search"] != mark:
             raise ValueError(f"{path} is a checkpoint of another model, other data or settings")
         return {
-            recipe: [float(c), int(b), float(t)] for recipe, (c, b, t) in settings["trials"].items()
+            recipe: [float(c), float(low), int(b), float(t)]
+            for recipe, (c, low, b, t) in settings["trials"].items()
         }
 
 
