@@ -102,7 +102,7 @@ class ReduceDimensions:
 
     Args:
         embedding_dim: dimensions that stay.
-        axes: "principal" or "given".
+        axes: "principal", "rotation" (for account "items") or "given".
 
     Raises:
         TypeError, ValueError: an argument of a wrong type or out of range.

@@ -186,6 +186,20 @@ def test_scores_are_as_near_as_asked_for_and_more_error_is_fewer_bytes(model, sc
     assert late.nbytes < early.nbytes and late.report.sparsity > early.report.sparsity
 
 
+def test_a_rotation_codes_about_as_well_and_keeps_what_histories_fold_in_to(model):
+    principal, rotated = (
+        quantize(model, TransformCoding(0.02, axes=axes)) for axes in ("principal", "rotation")
+    )
+    assert score_error(model, rotated) < 1.1 * 0.02
+    assert rotated.nbytes < 1.1 * principal.nbytes
+    before, *after = (
+        one.with_folded_users(TRAIN).score_all_items(EVERYBODY)
+        for one in (model, rotated.model, principal.model)
+    )
+    kept, stretched = (np.square(scores - before).mean() for scores in after)
+    assert kept < 0.5 * stretched
+
+
 @pytest.mark.parametrize("bits", [2, 3, 4])
 def test_less_error_than_row_wise_rounding_in_fewer_bytes(model, bits):
     plain = quantize(model, UniformQuantization(bits, granularity="row"))
@@ -285,6 +299,7 @@ def changed(model, **weights):
          TypeError, "expected signed numbers"),
         (lambda m: stepped(np.full((2, 2), -2001)), ValueError, "whole reaches 2001"),
         (lambda m: TransformCoding(round_up_from=0.4), ValueError, "round_up_from is"),
+        (lambda m: TransformCoding(axes="given"), ValueError, "axes is"),
         (lambda m: quantize(Popularity().fit(TRAIN), TransformCoding()), TypeError, "Popularity"),
         (lambda m: quantize(m, TransformCoding(1e-5)), ValueError, "allow a larger error"),
         (lambda m: quantize(changed(m, user_vectors=0), TransformCoding()), ValueError,
