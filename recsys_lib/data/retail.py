@@ -131,8 +131,8 @@ def split_next_basket(lines: pd.DataFrame, test_fraction: float = 0.2) -> Split:
 
     Returns:
         Users are customers; ratings are quantities. The test part holds the first basket after the
-        cut of each customer who bought before it, with what was bought before as well as what is
-        new to the customer; products that nobody had bought by then are in the catalogue.
+        cut of each customer who bought before it: what is new to the customer and, as the split has
+        ``repeats=True``, what was bought before; products that nobody had bought by then are in the catalogue.
 
     Raises:
         ValueError: no customer bought before and after the cut.
@@ -144,7 +144,7 @@ def split_next_basket(lines: pd.DataFrame, test_fraction: float = 0.2) -> Split:
     np.minimum.at(first, later.user_ids, later.timestamps)
     chosen = later.timestamps == first[later.user_ids]
     chosen &= np.isin(later.user_ids, train.user_ids)
-    return Split(train, later.take(chosen), name=train.name)
+    return Split(train, later.take(chosen), name=train.name, repeats=True)
 
 
 def split_basket_completion(
