@@ -20,7 +20,7 @@ from recsys_lib.compression.quantization import (
     UniformQuantization,
 )
 from recsys_lib.data import Split
-from recsys_lib.files import read_file, write_file
+from recsys_lib.files import read_file, reading, write_file
 from recsys_lib.models.factors import Factors, as_factors
 from recsys_lib.recipe.compress import CompressionResult, compress, prepare, relative_change
 from recsys_lib.recipe.measure import Timer, hold_out_users, measure, time_all
@@ -229,9 +229,12 @@ def _known_trials(path: Path, mark: str) -> dict[str, list[Any]]:
     if not path.exists():
         return {}
     _, settings, _ = read_file(path, [_KIND])
-    if settings["search"] != mark:
-        raise ValueError(f"checkpoint {path} is of another model, other data or settings")
-    return settings["trials"]
+    with reading(path, _KIND):
+        if settings["search"] != mark:
+            raise ValueError(f"{path} is a checkpoint of another model, other data or settings")
+        return {
+            recipe: [float(c), int(b), float(t)] for recipe, (c, b, t) in settings["trials"].items()
+        }
 
 
 class _Judge:
