@@ -54,6 +54,9 @@ def fit(
     drawn inside the graph. What is minimised stands in
     :func:`recsys_lib.training.loop.compile_epoch`.
 
+    The defaults suit about a million interactions; fewer need smaller batches or more epochs, to
+    make as many updates. A KerasRecommender without ``epochs`` chooses for the data it is given.
+
     Args:
         model: a Keras 3 model that maps ``[user_ids, item_ids]``, each (n,) int32, to (n,) logits
             (or ratings). One with a ``train_step`` or ``compute_loss`` of its own is refused; of

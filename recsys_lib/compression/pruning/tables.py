@@ -48,6 +48,11 @@ class DimensionReduction(Pruning):
     - The second pair of tables of neumf is an inner product weighted by the last layer: these
       weights go into the tables, and become 1.
 
+    In principal axes the tables of a factor model are *nested*, as Matryoshka embeddings are: the
+    first n numbers of every row are a model by themselves, for each n. Others train for that; here
+    no training can do better for the squared error of the scores, since each prefix is the best
+    of its rank (Eckart & Young). Training may still do better for a ranking.
+
     An IALS can still ``fold_in``: it solves in the new axes. "principal" stretches them as well, so
     that the penalty on the length of a vector means something different there: on Last.fm a history
     folded in after it ranks 6 % lower even when nothing is cut. For files of items only take
@@ -62,6 +67,9 @@ class DimensionReduction(Pruning):
     Raises:
         TypeError: an argument of a wrong type.
         ValueError: an argument out of range.
+
+    Source:
+        Nesting: Kusupati et al., *Matryoshka Representation Learning*, NeurIPS 2022.
 
     Example:
         >>> from recsys_lib.compression.pruning import prune
