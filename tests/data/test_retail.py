@@ -158,9 +158,7 @@ def test_basket_completion(lines):
         split_basket_completion(lines, 0.5, hidden=0)
     both = later.train.to_csr().multiply(later.test.to_csr())
     assert both.nnz == 0
-    draws = {
-        tuple(split_basket_completion(lines, 0.5, seed=n)[1].test.item_ids) for n in range(20)
-    }
+    draws = {tuple(split_basket_completion(lines, 0.5, seed=n)[1].test.item_ids) for n in range(20)}
     assert len(draws) > 1
 
 
