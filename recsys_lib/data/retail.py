@@ -132,7 +132,8 @@ def split_next_basket(lines: pd.DataFrame, test_fraction: float = 0.2) -> Split:
     Returns:
         Users are customers; ratings are quantities. The test part holds the first basket after the
         cut of each customer who bought before it: what is new to the customer and, as the split has
-        ``repeats=True``, what was bought before; products that nobody had bought by then are in the catalogue.
+        ``repeats=True``, what was bought before. Products that nobody had bought by then are in the
+        catalogue as well.
 
     Raises:
         ValueError: no customer bought before and after the cut.
