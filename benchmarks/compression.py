@@ -68,7 +68,7 @@ def train(folder: Path) -> None:
     config = RatingModelConfig("neumf", *counts, 16, hidden_units=(64, 32, 16), init_std=0.05)
     options = {"batch_size": 8192, "progress": False}
     model = KerasRecommender(config, epochs=6, optimizer=keras.optimizers.Adam(0.005), **options)
-    tables = IALS(embedding_dim=192)
+    tables = IALS(embedding_dim=192, l2=0.007, unobserved_weight=0.3)
     tables.fit(split.train).save(folder / "tables.npz")
     model.fit(split.train).save(folder / "base.npz")
 

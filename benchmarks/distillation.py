@@ -148,7 +148,7 @@ def movielens(seed: int) -> list[dict[str, Any]]:
     split = load_split("ncf-ml-1m")
     train = split.train
     counts = train.num_users, train.num_items
-    teacher = IALS(192, seed=seed, progress=False).fit(train)
+    teacher = IALS(192, seed=seed, progress=False, l2=0.007, unobserved_weight=0.3).fit(train)
     scores = TeacherScores(teacher, *counts)
     rows: list[dict[str, Any]] = []
     ranks = {}
@@ -175,7 +175,7 @@ def movielens(seed: int) -> list[dict[str, Any]]:
         return shared | own | {"optimizer": cosine(0.03, train, 8192, 30)}
 
     note("teacher", teacher)
-    note("iALS 16", IALS(16, seed=seed, progress=False).fit(train))
+    note("iALS 16", IALS(16, seed=seed, progress=False, l2=0.007, unobserved_weight=0.3).fit(train))
     note("labels, pairwise", KerasRecommender(config(0.1), **options("bpr", 0.01)).fit(train))
     sampled = options("sampled_softmax", 0.005, 16)
     note("labels, sampled softmax", KerasRecommender(config(0.1), **sampled).fit(train))

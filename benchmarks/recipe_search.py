@@ -70,7 +70,7 @@ families: dict[str, Any] = {
 def measure(name: str, seed: int, trained_alone: bool) -> Iterator[dict[str, Any]]:
     """Fit, search and report; one row for each file."""
     split = load_split(name)
-    model = IALS(embedding_dim=192, seed=seed).fit(split.train)
+    model = IALS(embedding_dim=192, seed=seed, l2=0.007, unobserved_weight=0.3).fit(split.train)
     path = RESULTS.with_suffix(f".{name}-{seed}.tmp")
     whole = save_compressed(path, model)
     path.unlink()

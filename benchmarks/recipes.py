@@ -224,7 +224,9 @@ def main() -> None:
     if options.model is not None and options.model.exists():
         model: Any = load_model(options.model)
     else:
-        model = IALS(embedding_dim=192, seed=options.seed).fit(split.train)
+        model = IALS(embedding_dim=192, seed=options.seed, l2=0.007, unobserved_weight=0.3).fit(
+            split.train
+        )
         if options.model is not None:
             model.save(options.model)
     found_rows = (

@@ -58,7 +58,7 @@ def real_vectors() -> Table | None:
     except DataError as error:
         say(f"real vectors left out: {error}")
         return None
-    model = IALS(embedding_dim=DIM).fit(train)
+    model = IALS(embedding_dim=DIM, l2=0.007, unobserved_weight=0.3).fit(train)
     users = np.random.default_rng(0).choice(model.num_users, NUM_USERS, replace=False)
     return model.item_vectors, model.user_vectors[users]
 

@@ -159,14 +159,18 @@ def dimensions(split: Split, seed: int, _: list[float], results: Results) -> Non
     def note(way: str, width: int, model: Any) -> None:
         results.add(way, str(width), 12, evaluate_leave_one_out(model, split))
 
-    large = IALS(192, epochs=12, seed=seed).fit(split.train)
+    large = IALS(192, epochs=12, seed=seed, l2=0.007, unobserved_weight=0.3).fit(split.train)
     note("trained at this size", 192, large)
     for width in DIMS:
         for axes in ("principal", "given"):
             cut = prune(large, DimensionReduction(width, axes)).model
             note(f"cut, {axes} axes", width, cut)
         if results.missing("trained at this size", str(width)):
-            note("trained at this size", width, IALS(width, epochs=12, seed=seed).fit(split.train))
+            note(
+                "trained at this size",
+                width,
+                IALS(width, epochs=12, seed=seed, l2=0.007, unobserved_weight=0.3).fit(split.train),
+            )
 
 
 PARTS: dict[str, Callable[[Split, int, list[float], Results], None]] = {

@@ -107,7 +107,9 @@ def implicit_als(split: Split, dim: int) -> Factors:
 def least_squares(split: Split, rounds: int) -> None:
     """Print the table of iALS."""
     solvers: dict[str, Callable[[int], Factors]] = {
-        "recsys_lib, conjugate gradients": lambda dim: IALS(dim).fit(split.train)
+        "recsys_lib, conjugate gradients": lambda dim: IALS(
+            dim, l2=0.007, unobserved_weight=0.3
+        ).fit(split.train)
     }
     if importlib.util.find_spec("implicit") is not None:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # what implicit asks for

@@ -6,9 +6,13 @@ returns something, that is what to go on with: one array type, one kind of numbe
 
 from __future__ import annotations
 
+import importlib
 import os
+import re
 import sys
 from collections.abc import Collection, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +20,11 @@ from numpy.typing import ArrayLike, NDArray
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]
+# Folder, files of limit and use, and what of the use is cache that can be freed: versions 2 and 1.
+_CONTROL_GROUPS = (
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "inactive_file"),
+)
 
 
 def check_number(
@@ -221,6 +230,53 @@ def check_process() -> None:
     """Raise RuntimeError in the forked child of a process that has used TensorFlow: it hangs."""
     if _forked:
         raise RuntimeError("TensorFlow hangs after a fork: expected multiprocessing with 'spawn'")
+
+
+def available_bytes() -> int | None:
+    """Return the memory that this process can still take, None where the system does not tell.
+
+    The least of what the machine has free, or can free at once, and what a control group (a
+    container, a batch job) leaves.
+
+    Example:
+        >>> (available_bytes() or 1) > 0
+        True
+    """
+
+    def read(path: str) -> str:
+        try:
+            return Path(path).read_text(encoding="ascii")
+        except OSError:  # another system, or no such control group
+            return ""
+
+    found = re.findall(r"MemAvailable:\s*(\d+) kB", read("/proc/meminfo"))
+    left = [1024 * int(kilobytes) for kilobytes in found]
+    if not left:
+        with suppress(ImportError):
+            left.append(int(importlib.import_module("psutil").virtual_memory().available))
+    names = getattr(os, "sysconf_names", {})
+    if not left and {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= names.keys():
+        left.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for folder, limit, used, cache in _CONTROL_GROUPS:
+        numbers = read(f"{folder}/{limit}").strip(), read(f"{folder}/{used}").strip()
+        if all(number.isdigit() for number in numbers):  # not "max"
+            freed = re.findall(rf"^{cache} (\d+)", read(f"{folder}/memory.stat"), re.MULTILINE)
+            left.append(int(numbers[0]) - int(numbers[1]) + sum(map(int, freed)))
+    return max(0, min(left)) if left else None
+
+
+def check_memory(what: str, needed_bytes: int, instead: str) -> None:
+    """Raise MemoryError, before anything is allocated, where that many bytes are not to be had.
+
+    Example:
+        >>> check_memory("a matrix", 10**18, "a smaller one")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        MemoryError: a matrix takes 1,000,000,000.00 GB of memory and ... expected a smaller one
+    """
+    left = available_bytes()
+    if left is not None and needed_bytes > left:
+        sizes = f"{needed_bytes / 1e9:,.2f} GB of memory and {left / 1e9:,.2f} GB are available"
+        raise MemoryError(f"{what} takes {sizes}: expected {instead}")
 
 
 def check_counts(name: str, data: Any, expected: tuple[int, int]) -> None:

@@ -99,5 +99,7 @@ def published_ials(real_data):
     from recsys_lib.models import IALS
 
     split, start = real_data("ncf-ml-1m"), time.process_time()
-    model = IALS(embedding_dim=192, solver="cholesky").fit(split.train)
+    model = IALS(embedding_dim=192, solver="cholesky", l2=0.007, unobserved_weight=0.3).fit(
+        split.train
+    )
     return split, model, time.process_time() - start

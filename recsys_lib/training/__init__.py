@@ -4,5 +4,6 @@ from recsys_lib.training.fit import fit
 from recsys_lib.training.forward import KerasScorer
 from recsys_lib.training.history import History
 from recsys_lib.training.recommender import KerasRecommender
+from recsys_lib.training.tune import SPACES, Tuning, tune
 
-__all__ = ["History", "KerasRecommender", "KerasScorer", "fit"]
+__all__ = ["SPACES", "History", "KerasRecommender", "KerasScorer", "Tuning", "fit", "tune"]

@@ -152,7 +152,7 @@ OTHER = Interactions([0, 1], [0, 1])
 
 @pytest.fixture(scope="module")
 def model():
-    return IALS(embedding_dim=24, epochs=4).fit(TRAIN)
+    return IALS(24, epochs=4, l2=0.007, unobserved_weight=0.3).fit(TRAIN)
 
 
 def rate_distortion(model, *options, train=TRAIN, teacher=None, epochs=2, **more):
