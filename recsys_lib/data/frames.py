@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 UNITS = ("s", "ms", "us", "ns")
 # Numbers tell their unit if, read in it, they all lie between May 1995 and October 2096.
+_WHOLE = re.compile(r"^(\d+)\.0$")
 _CLEAR = [limit * 1000**power for power in range(4) for limit in (8e8, 4e9)]
 
 
@@ -114,6 +116,43 @@ def kept_rows(reasons: Mapping[str, Any], stacklevel: int) -> NDArray[np.bool_]:
         text = f"{dropped.sum():,} of {len(dropped):,} rows are dropped: {', '.join(counts)}"
         warnings.warn(text, UserWarning, stacklevel)
     return ~dropped
+
+
+def plain_texts(values: pd.Series) -> pd.Series:
+    """Return numbers and texts as texts, missing ones as empty: 85048.0, 85048 and " 85048"."""
+    import pandas as pd
+
+    codes, found = pd.factorize(values, use_na_sentinel=False)
+    plain = ["" if pd.isna(v) else _WHOLE.sub(r"\1", str(v).strip()) for v in found]
+    return pd.Series(np.array(plain, object)[codes], values.index)
+
+
+def first_reasons(reasons: Mapping[str, Any]) -> tuple[NDArray[np.bool_], pd.Series]:
+    """Return which rows have no reason to be dropped, and a report that adds up to all rows.
+
+    Args:
+        reasons: in words, each with a mask of the rows that it holds for. A row for which several
+            hold is counted under the first.
+
+    Returns:
+        The mask of rows that stay, and the number of rows by reason, with "kept" at the end.
+
+    Raises:
+        ValueError: no row is left.
+
+    Example:
+        >>> first_reasons({"no user": [True, False], "no item": [True, False]})[1].to_dict()
+        {'no user': 1, 'no item': 0, 'kept': 1}
+    """
+    import pandas as pd
+
+    masks = np.array([np.asarray(mask, bool) for mask in reasons.values()])
+    first = np.where(masks.any(axis=0), masks.argmax(axis=0), len(masks))
+    counts = np.bincount(first, minlength=len(masks) + 1)
+    report = pd.Series(counts, [*reasons, "kept"], name="rows")
+    if not report["kept"]:
+        raise ValueError(f"no row is left: {report[report > 0].to_dict()}")
+    return first == len(masks), report
 
 
 def texts(

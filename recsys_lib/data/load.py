@@ -35,6 +35,11 @@ _LOGS: dict[str, Callable[[Path], Interactions]] = {
     "online-retail": readers.read_online_retail,
     "lastfm-hetrec2011-2k": readers.read_lastfm,
 }
+_FRAMES: dict[str, Callable[[Path], pd.DataFrame]] = {
+    "online-retail": readers.read_retail_frame,
+    "lastfm-hetrec2011-2k": readers.read_lastfm_tags,
+    "ml-latest-small": movielens.read_ml_tags,
+}
 _SPLITS: dict[str, Callable[[Path], Split]] = {
     "ncf-ml-1m": movielens.read_ncf_ml_1m,
     "adressa-macr": readers.read_adressa_macr,
@@ -125,33 +130,37 @@ def load_split(
 
 
 def load_frame(
-    name: Literal["online-retail"] = "online-retail",
+    name: str = "online-retail",
     *,
     data_home: Folder = None,
     fallback: Fallback = None,
     seed: int = 0,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Return the raw rows as a data frame: price, country and baskets of Online Retail.
+    """Return raw rows as a data frame: what :func:`load_dataset` has no room for.
 
     Args:
-        name: "online-retail".
+        name: "online-retail" (all invoice lines, with price, country and basket),
+            "lastfm-hetrec2011-2k" or "ml-latest-small" (who gave which tag to what, and when).
         data_home: see :func:`load_dataset`.
         fallback: see :func:`load_dataset`.
         seed: of generated data.
         progress: show a bar while downloading.
 
     Returns:
-        See :func:`recsys_lib.data.readers.read_retail_frame`.
+        Invoice lines: see :func:`recsys_lib.data.readers.read_retail_frame`. Tags: columns
+        ``user``, ``item`` (original ids, as in the vocabularies of ``load_dataset``), ``tag``
+        (text), ``time``; only of items that the data set has.
 
     Raises:
         ValueError: the name is another one.
         DownloadError: the files are not there and cannot be fetched.
     """
-    info = DATASETS[check_choice("name", name, ["online-retail"])]
-    make_up = functools.partial(_stand_in_frame, seed)
-    read = readers.read_retail_frame
-    return _load(info, list(info.files), read, make_up, data_home, fallback, progress)
+    info = DATASETS[check_choice("name", name, list(_FRAMES))]
+    make_up: Callable[[], pd.DataFrame] = functools.partial(_stand_in_tags, info, seed)
+    if name == "online-retail":
+        make_up = functools.partial(_stand_in_frame, seed)
+    return _load(info, list(info.files), _FRAMES[name], make_up, data_home, fallback, progress)
 
 
 def _load(
@@ -244,7 +253,7 @@ def _stand_in_frame(seed: int) -> pd.DataFrame:
     visits = np.stack([data.timestamps, data.user_ids], axis=1)
     baskets = np.unique(visits, axis=0, return_inverse=True)[1].reshape(-1)
     names = np.array([name.upper() for name in data.item_names], object)
-    return pd.DataFrame(
+    frame = pd.DataFrame(
         {
             "InvoiceNo": (536_365 + baskets).astype(str),
             "StockCode": (20_000 + data.item_ids).astype(str),
@@ -256,3 +265,24 @@ def _stand_in_frame(seed: int) -> pd.DataFrame:
             "Country": countries[data.user_ids],
         }
     )
+    frame.attrs["is_synthetic"] = True
+    return frame
+
+
+def _stand_in_tags(info: DatasetInfo, seed: int) -> pd.DataFrame:
+    """Let generated users tag what they met with the words of its text."""
+    import pandas as pd
+
+    data = _generated(info, seed)
+    assert data.item_names is not None and data.item_texts is not None
+    pairs = zip(data.item_names, data.item_texts, strict=True)
+    words = [text.removeprefix(name).split() for name, text in pairs]
+    rows = {
+        "user": 1 + data.user_ids,
+        "item": 1 + data.item_ids,
+        "tag": [words[item] for item in data.item_ids],
+        "time": pd.to_datetime(data.timestamps, unit="s"),
+    }
+    frame = pd.DataFrame(rows).explode("tag").dropna(subset="tag").reset_index(drop=True)
+    frame.attrs["is_synthetic"] = True
+    return frame

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 from recsys_lib.data.files import open_text, path_of, read_columns, read_numbers
 from recsys_lib.data.interactions import Interactions
 from recsys_lib.data.splits import Split
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # The columns of ml-100k's u.item, in their order; and what ml-latest-small and the generator write.
 _FLAGS = (
@@ -111,6 +115,17 @@ def read_ml_latest_small(folder: Path) -> Interactions:
         item_texts=tuple(text.strip() for text in texts),
         name="ml-latest-small",
     )
+
+
+def read_ml_tags(folder: Path) -> pd.DataFrame:
+    """Read who gave which film which tag, and when."""
+    import pandas as pd
+
+    path = path_of(folder, "tags.csv")
+    columns = read_columns(path, ("userId", "movieId", "tag", "timestamp"))
+    user, item, _, time = (np.array(values) for values in columns)
+    rows = {"user": user.astype(np.int64), "item": item.astype(np.int64), "tag": columns[2]}
+    return pd.DataFrame(rows | {"time": pd.to_datetime(time.astype(np.int64), unit="s")})
 
 
 def item_genres(interactions: Interactions) -> NDArray[np.float32]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from recsys_lib.data.catalogue import DATASETS
 from recsys_lib.data.files import CorruptFileError, open_text, path_of, read_columns, read_numbers
-from recsys_lib.data.frames import kept_rows, read_frame
+from recsys_lib.data.frames import kept_rows, plain_texts, read_frame
 from recsys_lib.data.interactions import Interactions
 from recsys_lib.data.splits import Split
 
@@ -22,8 +21,7 @@ RETAIL_COLUMNS = (
     "InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID",
     "Country",
 )  # fmt: skip
-_PRODUCT_CODE = r"\d{5}[A-Z]*"
-_WHOLE = re.compile(r"^(\d+)\.0$")
+PRODUCT_CODE = r"\d{5}[A-Z]*"
 
 
 def read_adressa_macr(folder: Path) -> Split:
@@ -83,11 +81,34 @@ def read_lastfm(folder: Path) -> Interactions:
     )
 
 
-def _lastfm_tags(folder: Path, vocabulary: NDArray[np.int64], most: int = 5) -> list[list[str]]:
-    """List each artist's tags, the most frequent first."""
+def _lastfm_values(folder: Path) -> dict[int, str]:
     path = path_of(folder, "tags.dat")
     tag_ids, values = read_columns(path, ("tagID", "tagValue"), delimiter="\t", quoted=False)
-    value_of = dict(zip(map(int, tag_ids), values, strict=True))
+    return dict(zip(map(int, tag_ids), values, strict=True))
+
+
+def read_lastfm_tags(folder: Path) -> pd.DataFrame:
+    """Read who gave which artist which tag, and when; tags of artists without listeners go."""
+    import pandas as pd
+
+    table = read_numbers(path_of(folder, "user_taggedartists.dat"), header=True)
+    artists = read_columns(
+        path_of(folder, "artists.dat"),
+        ("id", "name", "url", "pictureURL"),
+        delimiter="\t",
+        quoted=False,
+    )[0]
+    user, item, tag, day, month, year = table[np.isin(table[:, 1], np.array(artists, int))].T
+    frame = pd.DataFrame(
+        {"user": user, "item": item, "tag": pd.Series(tag).map(_lastfm_values(folder))}
+    )
+    frame["time"] = pd.to_datetime(pd.DataFrame({"year": year, "month": month, "day": day}))
+    return frame.dropna(subset="tag").reset_index(drop=True)
+
+
+def _lastfm_tags(folder: Path, vocabulary: NDArray[np.int64], most: int = 5) -> list[list[str]]:
+    """List each artist's tags, the most frequent first."""
+    value_of = _lastfm_values(folder)
     table = read_numbers(path_of(folder, "user_taggedartists.dat"), header=True)
     # Some tagged artists are in nobody's listening list and not in artists.dat: left out.
     known = table[np.isin(table[:, 1], vocabulary)]
@@ -169,13 +190,13 @@ def purchases_of(
     used = [column for column in RETAIL_COLUMNS if column not in ("UnitPrice", "Country")]
     frame = read_frame(frame, {column: column for column in used})[used]
     for column in ("InvoiceNo", "StockCode", "Description", "CustomerID"):
-        frame[column] = _plain_texts(frame[column])
+        frame[column] = plain_texts(frame[column])
     frame["StockCode"] = frame["StockCode"].str.upper()
     reasons = {
         "without a customer": frame["CustomerID"] == "",
         "without a quantity above zero": ~(pd.to_numeric(frame["Quantity"], errors="coerce") > 0),
         "of cancelled invoices": frame["InvoiceNo"].str.upper().str.startswith("C"),
-        "without a product code": ~frame["StockCode"].str.fullmatch(_PRODUCT_CODE),
+        "without a product code": ~frame["StockCode"].str.fullmatch(PRODUCT_CODE),
     }
     rows = frame[kept_rows(reasons, 3 if report else 0)]
     count = rows.groupby(["StockCode", "Description"]).size().rename("count").reset_index()
@@ -195,15 +216,6 @@ def purchases_of(
         item_text="Description",
         name=name,
     )
-
-
-def _plain_texts(values: pd.Series) -> pd.Series:
-    """Return numbers and texts as texts, missing ones as empty."""
-    import pandas as pd
-
-    codes, found = pd.factorize(values, use_na_sentinel=False)
-    plain = ["" if pd.isna(v) else _WHOLE.sub(r"\1", str(v).strip()) for v in found]
-    return pd.Series(np.array(plain, object)[codes], values.index)
 
 
 def read_online_retail(folder: Path) -> Interactions:
