@@ -16,6 +16,7 @@ from recsys_lib.checks import check_type
 from recsys_lib.serving.machine import hardware_line as hardware_line  # chapters print it
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
 # One technique = one colour and one marker through the whole book. Okabe-Ito colours with a
@@ -100,6 +101,28 @@ def label_lines(ax: Axes, *, min_gap: float = 0.07) -> None:
             color=line.get_color(),
             va="center",
         )
+
+
+def plot_segments(frame: pd.DataFrame, *, within: float = 0.01) -> None:
+    """Draw the change in each third of items and users, with its interval, in two panels.
+
+    Args:
+        frame: of :func:`recsys_lib.evaluation.segments`.
+        within: half the height of the band that stands for "as good as before".
+    """
+    import matplotlib.pyplot as plt
+
+    _, panels = plt.subplots(1, 2, figsize=(6.0, 2.6), sharey=True)
+    for ax, (side, rows) in zip(panels, frame.groupby("side", sort=True), strict=True):
+        heights = 100 * rows["change"].to_numpy()
+        ends = [heights - 100 * rows["low"], 100 * rows["high"] - heights]
+        ax.axhspan(-100 * within, 100 * within, color="#E6E6E6", zorder=0)
+        ax.axhline(0, color=_GREY, linestyle="--", linewidth=1)
+        ax.errorbar(range(len(rows)), heights, ends, fmt="o", color=_BLUE, capsize=4)
+        ax.set_xticks(range(len(rows)), rows["counts"])
+        ax.set_xlabel(f"{side}, by interactions in training")
+        ax.set_xlim(-0.5, len(rows) - 0.5)
+    panels[0].set_ylabel("change of NDCG [%]")
 
 
 def takeaway(text: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from recsys_lib import notebook
@@ -123,3 +124,28 @@ def test_make_recognises_the_notice_of_the_fallback(tmp_path: Path, monkeypatch:
     text = f"UserWarning: {caught[0].message}"
     outputs = [{"output_type": "stream", "name": "stderr", "text": text}]
     assert notebook.ran_on_synthetic_data(outputs)
+
+
+def test_segments_are_drawn_in_percent_with_their_intervals() -> None:
+    plt = pytest.importorskip("matplotlib.pyplot")
+    plt.switch_backend("agg")
+    rows = [
+        [side, name, 10, 0.2, 0.1, -0.5, -0.6, -0.3]
+        for side in ("items", "users")
+        for name in ("up to 3", "4 to 9", "10 and more")
+    ]
+    columns = ["side", "counts", "users", "before", "after", "change", "low", "high"]
+    notebook.plot_segments(pd.DataFrame(rows, columns=columns))
+    panels = plt.gcf().axes
+    assert [ax.get_xlabel().split(",")[0] for ax in panels] == ["items", "users"]
+    for ax in panels:
+        assert [text.get_text() for text in ax.get_xticklabels()] == [
+            "up to 3",
+            "4 to 9",
+            "10 and more",
+        ]
+        drawn = ax.containers[0]
+        assert drawn.lines[0].get_ydata().tolist() == [-50.0] * 3
+        ends = np.array([segment[:, 1] for segment in drawn.lines[2][0].get_segments()])
+        np.testing.assert_allclose(ends, [[-60, -30]] * 3)
+    plt.close("all")

@@ -9,6 +9,7 @@ from recsys_lib.evaluation.metrics import (
     recall_at_k,
     rmse,
 )
+from recsys_lib.evaluation.paired import Change, paired_change, segments, thirds
 from recsys_lib.evaluation.protocols import (
     evaluate_cold_items,
     evaluate_full_ranking,
@@ -17,6 +18,7 @@ from recsys_lib.evaluation.protocols import (
 )
 
 __all__ = [
+    "Change",
     "RankingResult",
     "RatingResult",
     "evaluate_cold_items",
@@ -26,6 +28,9 @@ __all__ = [
     "hit_rate_at_k",
     "mae",
     "ndcg_at_k",
+    "paired_change",
     "recall_at_k",
     "rmse",
+    "segments",
+    "thirds",
 ]

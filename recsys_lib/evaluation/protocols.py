@@ -98,7 +98,12 @@ def evaluate_leave_one_out(model: Scorer, split: Split, k: int = 10) -> RankingR
 
 
 def evaluate_full_ranking(
-    model: Scorer, train: Interactions, test: Interactions, k: int = 10
+    model: Scorer,
+    train: Interactions,
+    test: Interactions,
+    k: int = 10,
+    *,
+    exclude_seen: bool = True,
 ) -> RankingResult:
     """Rank the whole catalogue for each test user, without the items seen in training.
 
@@ -110,6 +115,8 @@ def evaluate_full_ranking(
         train: the interactions that are excluded from the ranking.
         test: the interactions to find.
         k: length of the list, from 1 to the number of items.
+        exclude_seen: False where people come back for the same things: then all items are ranked,
+            and all of a user's test items are relevant.
 
     Returns:
         One value per test user.
@@ -128,8 +135,9 @@ def evaluate_full_ranking(
     """
     check_parts(train=train, test=test)
     num_items, seen, relevant = train.num_items, train.to_csr(), test.to_csr()
-    relevant = (relevant - relevant.multiply(seen)).tocsr()
-    relevant.eliminate_zeros()
+    if exclude_seen:
+        relevant = (relevant - relevant.multiply(seen)).tocsr()
+        relevant.eliminate_zeros()
     if relevant.nnz == 0:
         raise ValueError("test has no pair that is not in train: expected at least one to rank")
 
@@ -139,7 +147,8 @@ def evaluate_full_ranking(
         pairs = np.repeat(users, num_items), np.tile(np.arange(num_items), len(users))
         return _scores(model, *pairs).reshape(len(users), num_items)
 
-    return _rank_catalogue(score_rows, seen, relevant, k, f"full ranking of {num_items:,} items")
+    label = f"full ranking of {num_items:,} items" + ", repeats included" * (not exclude_seen)
+    return _rank_catalogue(score_rows, seen if exclude_seen else None, relevant, k, label)
 
 
 def evaluate_cold_items(scores: ArrayLike, test: Interactions, k: int = 10) -> RankingResult:
