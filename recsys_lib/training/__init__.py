@@ -4,6 +4,6 @@ from recsys_lib.training.fit import fit
 from recsys_lib.training.forward import KerasScorer
 from recsys_lib.training.history import History
 from recsys_lib.training.recommender import KerasRecommender
-from recsys_lib.training.tune import SPACES, Tuning, tune
+from recsys_lib.training.tune import Tuning, tune
 
-__all__ = ["SPACES", "History", "KerasRecommender", "KerasScorer", "Tuning", "fit", "tune"]
+__all__ = ["History", "KerasRecommender", "KerasScorer", "Tuning", "fit", "tune"]

@@ -12,6 +12,7 @@ from recsys_lib.models import inner_product_vectors
 from recsys_lib.training.forward import KerasScorer
 from recsys_lib.training.held_out import hold_out, judge, popularity_ndcg
 
+_SHRINKAGE = 0.04
 _INNER_PRODUCT_USERS, _OTHER_PAIRS = 2000, 2_000_000
 
 
@@ -40,7 +41,11 @@ def automatic(model: Any, interactions: Interactions, given: dict[str, Any]) -> 
         options = {"optimizer": keras.optimizers.Adam(0.003), "l2": 0.1} | options
     else:
         options = {"optimizer": keras.optimizers.Adam(0.01)} | options
-        options = {"negatives_per_positive": 16, "l2": 0.01} | options
+        options = {"negatives_per_positive": 16} | options
+        each = len(interactions) / max(1, np.unique(interactions.user_ids).size)
+        # fit shrinks a user's row for each item drawn; who has more items needs less of it.
+        often = 1 + options["negatives_per_positive"]
+        options = {"l2": _SHRINKAGE * 17 / often / each**0.5} | options
         _start_from_popularity(model, interactions)
     if "validation" in given:
         return Automatic(interactions, options, None)
@@ -48,7 +53,7 @@ def automatic(model: Any, interactions: Interactions, given: dict[str, Any]) -> 
     most = _INNER_PRODUCT_USERS if factors else _OTHER_PAIRS // interactions.num_items
     most = max(1, min(most, len(interactions) // 10))
     train, held = hold_out(interactions, 0.0, most, options.get("seed", 0))
-    if len(held) == 0:
+    if held is None:
         del options["patience"]
         return Automatic(interactions, options | {"epochs": 20}, None)
     if options["objective"] == "squared_error":

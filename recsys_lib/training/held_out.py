@@ -15,7 +15,7 @@ _MOST_PAIRS = 20_000_000  # scores in one judgement
 
 def hold_out(
     data: Interactions, share: float = 0.1, most_users: int = 3000, seed: int = 0
-) -> tuple[Interactions, Interactions]:
+) -> tuple[Interactions, Interactions | None]:
     """Hold out the last items of some users: by time, or at random where times are not known.
 
     Args:
@@ -26,7 +26,7 @@ def hold_out(
 
     Returns:
         ``(train, held_out)``. A held-out pair has its last row in ``held_out`` and none in
-        ``train``. Without a user who has two items ``held_out`` is empty.
+        ``train``. ``held_out`` is None without a user who has two items.
 
     Example:
         >>> train, held = hold_out(Interactions([0, 0, 0], [2, 0, 1], timestamps=[5, 9, 7]))
@@ -46,6 +46,8 @@ def hold_out(
     counts = np.bincount(users, minlength=data.num_users)
     from_end = np.cumsum(counts)[users] - 1 - np.arange(len(rows))
     able = np.flatnonzero(counts >= 2)
+    if len(able) == 0:
+        return data, None
     most = min(len(able), most_users, max(1, _MOST_PAIRS // data.num_items))
     chosen = np.zeros(data.num_users, bool)
     chosen[random.choice(able, most, replace=False)] = True

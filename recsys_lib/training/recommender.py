@@ -35,7 +35,7 @@ class KerasRecommender(Recommender):
     matrix_factorization whose ``global_bias`` is 0 gets the mean rating as its global bias.
 
     Without ``epochs`` it trains as the data want it: sampled softmax against 16 items, Adam at .01
-    with shrinkage .01, batches of a fiftieth of the data (256 to 8,192), item biases that start at
+    with shrinkage .04 / √(interactions of a mean user), batches of a fiftieth of the data (256 to 8,192), item biases that start at
     the popularity of items, until NDCG@10 on one held-out item each of up to 2,000 users has not
     risen for five epochs. Those rows, at most a tenth, are not trained on. What is given as an
     option stays as it is given; a model that ends below popularity on them says so in a warning.

@@ -88,7 +88,7 @@ def tune(
         interactions: the training data.
         space: for each setting ``(low, high)``, a number between them, on a logarithmic scale where
             low is above 0, and whole where both are int; or a list of choices. For IALS, EASE and
-            KerasRecommender there is one, see ``SPACES``; without it for any other.
+            KerasRecommender there is one (``SPACES`` in this file), for others it has to be given.
         budget_s: seconds after which no further trial starts; default 300 without ``trials``. The
             last trial and the fit at the end come on top.
         trials: number of trials at most, those of a resumed search counted.
@@ -133,7 +133,7 @@ def tune(
         limit = 300.0 if budget_s is None else budget_s
         budget_s = check_number("budget_s", limit, 0, include_low=False)
     train, held = hold_out(interactions, 0.1, most_users, seed)
-    if len(held) == 0:
+    if held is None:
         raise ValueError("interactions has no user with two different items: expected some")
     started = time.perf_counter()
     with _quiet_optuna() as optuna:
@@ -230,8 +230,8 @@ def _study(optuna: Any, path: Any, seed: int, of: str) -> Any:
         )
     study.set_user_attr("of", of)
     study.set_user_attr("seed", seed)
-    for trial in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+    for trial in study.get_trials(deepcopy=False, states=[_state("RUNNING")]):
+        study.tell(trial.number, state=_state("FAIL"))
         study.enqueue_trial(trial.params)
     study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials), n_startup_trials=8)
     return study
@@ -242,20 +242,33 @@ def _run(
 ) -> None:
     from tqdm.auto import tqdm
 
-    def done() -> int:
-        return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+    def finished() -> list[Any]:
+        trials = study.get_trials(deepcopy=False)
+        return [t for t in trials if t.state.name == "COMPLETE" or "failed" in t.user_attrs]
 
+    done = finished()
     with tqdm(
-        total=trials, initial=done(), disable=not progress, desc="tuning", unit="trial"
+        total=trials, initial=len(done), disable=not progress, desc="tuning", unit="trial"
     ) as bar:
-        while (trials is None or done() < trials) and (
+        while (trials is None or len(done) < trials) and (
             budget_s is None or time.perf_counter() - started < budget_s
         ):
-            # What diverges or does not fit in memory is one failed trial, and not the end.
-            study.optimize(one, n_trials=1, catch=(FloatingPointError, MemoryError))
-            best = [t.value for t in study.get_trials(deepcopy=False) if t.value is not None]
-            bar.set_postfix(best=f"{max(best, default=float('nan')):.4f}")
+            trial = study.ask()
+            try:
+                study.tell(trial, one(trial))
+            except (FloatingPointError, MemoryError) as error:  # one failed trial, not the end
+                trial.set_user_attr("failed", str(error))
+                study.tell(trial, state=_state("FAIL"))
+            done = finished()
+            best = max((t.value for t in done if t.value is not None), default=float("nan"))
+            bar.set_postfix(best=f"{best:.4f}")
             bar.update()
+
+
+def _state(name: str) -> Any:
+    import optuna
+
+    return optuna.trial.TrialState[name]
 
 
 def _frame(done: list[Any]) -> pd.DataFrame:
