@@ -103,6 +103,35 @@ def label_lines(ax: Axes, *, min_gap: float = 0.07) -> None:
         )
 
 
+def draw_steps(boxes: Sequence[str], arrows: Sequence[str]) -> None:
+    """Draw what goes in, what happens and what comes out: boxes in a row, joined by arrows.
+
+    Args:
+        boxes: text of each box.
+        arrows: what happens between one box and the next, written below the arrow.
+    """
+    import matplotlib.pyplot as plt
+
+    _, ax = plt.subplots(figsize=(6.0, 1.3))
+    ax.set(xlim=(-0.5, len(boxes) - 0.5), ylim=(-1, 1))
+    ax.axis("off")
+    look = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": _BLUE}
+    drawn = [
+        ax.text(place, 0.25, text, ha="center", va="center", fontsize=8, bbox=look)
+        for place, text in enumerate(boxes)
+    ]
+    for place, text in enumerate(arrows):
+        ax.annotate(
+            "",
+            xy=(0, 0.5),
+            xycoords=drawn[place + 1],
+            xytext=(1, 0.5),
+            textcoords=drawn[place],
+            arrowprops={"arrowstyle": "->", "color": _GREY, "shrinkA": 5, "shrinkB": 5},
+        )
+        ax.text(place + 0.5, -0.35, text, ha="center", va="top", fontsize=7, color=_GREY)
+
+
 def plot_segments(frame: pd.DataFrame, *, within: float = 0.01) -> None:
     """Draw the change in each third of items and users, with its interval, in two panels.
 

@@ -101,7 +101,7 @@ class IALS(_AlternatingLeastSquares):
         solver: "conjugate_gradient", a few steps from where the last round ended, or "cholesky",
             exact and some ten times slower.
         progress: show a progress bar while fitting.
-        check: compare with popularity after fit, on one item each of at most 500 users that is
+        check: compare with popularity after fit, on one item each of at most 2,000 users that is
             left out of their history, and of the item's vector; warn where the model ranks lower.
             Takes a fraction of a second, and nothing is kept from the fit. Not done for fewer than
             200 users.

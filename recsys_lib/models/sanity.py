@@ -14,7 +14,7 @@ from recsys_lib.checks import Floats
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-_FEWEST_USERS, _MOST_USERS = 200, 500
+_FEWEST_USERS, _MOST_USERS = 200, 2000
 _MOST_SCORES = 20_000_000  # 80 megabytes
 ADVICE = "try tune(), or the default settings; popularity ranks better and costs nothing"
 
