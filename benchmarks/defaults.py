@@ -55,7 +55,9 @@ def split_of(name: str) -> Split:
     return Split(*data.split_leave_one_out(), name=name)
 
 
-def measure(name: str, split: Split, kinds: list[str]) -> Iterator[dict[str, Any]]:
+def measure(
+    name: str, split: Split, kinds: list[str], tuned: bool = True
+) -> Iterator[dict[str, Any]]:
     """Fit, tune and judge; one row for each model."""
     config = RatingModelConfig("matrix_factorization", split.num_users, split.num_items)
     makers: dict[str, Callable[[], Any]] = {
@@ -71,8 +73,10 @@ def measure(name: str, split: Split, kinds: list[str]) -> Iterator[dict[str, Any
         model = makers[kind]().fit(split.train)
         row = {"data": name, "model": kind}
         yield row | {"settings": "default"} | used(model) | judged(model, split, started)
-        if kind == "Popularity" or (
-            kind == "EASE" and split.num_items > MOST_ITEMS_FOR_EASE["tuned"]
+        if (
+            not tuned
+            or kind == "Popularity"
+            or (kind == "EASE" and split.num_items > MOST_ITEMS_FOR_EASE["tuned"])
         ):
             continue
         started = time.perf_counter()
@@ -125,10 +129,11 @@ def main() -> None:
     parser.add_argument("--data", nargs="*", default=NAMES, choices=NAMES)
     kinds = ["Popularity", "IALS", "EASE", "KerasRecommender"]
     parser.add_argument("--model", nargs="*", default=kinds, choices=kinds)
+    parser.add_argument("--settings", nargs="*", default=("default", "tuned"))
     options = parser.parse_args()
     warnings.simplefilter("always", UserWarning)
     for name in options.data:
-        for row in measure(name, split_of(name), options.model):
+        for row in measure(name, split_of(name), options.model, "tuned" in options.settings):
             print(row, flush=True)
             noted = {"date": datetime.date.today().isoformat(), "machine": machine_line()}
             frame = pd.DataFrame([row | noted])
@@ -137,7 +142,8 @@ def main() -> None:
                 keys = ["data", "model", "settings"]
                 same = (old[keys] == [row[key] for key in keys]).all(axis=1)
                 frame = pd.concat([old[~same], frame], ignore_index=True)
-            order = frame["data"].map(NAMES.index) * 10 + frame["model"].map(kinds.index)
+            order = frame["data"].map(NAMES.index) * 100 + frame["model"].map(kinds.index) * 10
+            order += frame["settings"] == "tuned"
             frame.iloc[order.argsort(kind="stable")].to_csv(RESULTS, index=False)
 
 

@@ -22,7 +22,7 @@ LIGHT = (
     *("data", "evaluation", "models", "objectives", "notebook", "recipe", "compression.tfmot"),
     *("compression.pruning", "compression.quantization", "compression.embedding_tables"),
 )
-MOST_LINES, MOST_FILES = 12_300, 130
+MOST_LINES, MOST_FILES = 13_000, 130
 MODULES = sorted(PACKAGE.rglob("*.py"))
 PAGES = [*sorted((ROOT / "book").rglob("*.md")), ROOT / "README.md"]
 TEXT_SUFFIXES = {".py", ".md", ".yml", ".toml", ".txt", ".cfg", ".sh", ".css", ".bib", ".ipynb"}

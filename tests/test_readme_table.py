@@ -19,7 +19,7 @@ spec.loader.exec_module(readme_table)
 
 def notebook() -> dict[str, Any]:
     texts = {"all-run": "2026-01-02; a machine"}
-    for prefix in ("all-whole", "all-items", "all-best"):
+    for prefix in ("all-whole", "all-items"):
         for name in readme_table._COLUMNS:
             texts[f"{prefix}-0-{name}"] = f"{prefix} {name}"
     kind = "application/papermill.record/text/plain"

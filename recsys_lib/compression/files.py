@@ -13,7 +13,7 @@ from recsys_lib.checks import check_choice, check_type
 from recsys_lib.compression.compressed import CompressedModel
 from recsys_lib.compression.tensors import DenseTensor, EncodedTensor, read_tensor
 from recsys_lib.compression.weights import named_weights
-from recsys_lib.files import known_settings, read_file, write_file
+from recsys_lib.files import known_settings, read_file, reading, write_file
 from recsys_lib.models.factors import Factors, FoldIn, as_factors
 
 ACCOUNTS = ("self-contained", "items")
@@ -87,17 +87,15 @@ def load_compressed(path: str | os.PathLike[str]) -> Factors:
         ValueError: the file is foreign, truncated, damaged, or of a newer version.
     """
     kind, settings, arrays = read_file(path, [_KIND])
-    known_settings(settings, ["global_mean", "fold_in", "tensors"], kind)
-    tables = {}
-    for name, kind, header in settings["tensors"]:
-        parts = {key.split(".", 1)[1]: a for key, a in arrays.items() if key.split(".")[0] == name}
-        try:
-            tables[name] = read_tensor(kind, header, parts).decode()
-        except (IndexError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} cannot be read: {name}: {error}") from error
-    how = settings["fold_in"]
-    fold_in = None if how is None else FoldIn(**how)
-    return Factors(fold_in=fold_in, global_mean=settings["global_mean"], **tables)
+    with reading(path, kind):
+        known_settings(settings, ["global_mean", "fold_in", "tensors"], kind)
+        tables = {}
+        for name, stored, header in settings["tensors"]:
+            parts = {k.split(".", 1)[1]: a for k, a in arrays.items() if k.split(".")[0] == name}
+            tables[name] = read_tensor(stored, header, parts).decode()
+        how = settings["fold_in"]
+        fold_in = None if how is None else FoldIn(**how)
+        return Factors(fold_in=fold_in, global_mean=settings["global_mean"], **tables)
 
 
 def _tables(model: Any) -> tuple[Mapping[str, EncodedTensor], Factors]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -12,6 +14,9 @@ from numpy.typing import NDArray
 
 from recsys_lib.checks import check_choice, check_weights
 from recsys_lib.files import known_settings
+
+# A stored form of n bytes decodes to so many numbers at most: all that a forged header can ask for.
+_MOST_NUMBERS, _NUMBERS_PER_BYTE = 1 << 20, 4_000
 
 
 class EncodedTensor(ABC):
@@ -85,8 +90,8 @@ def read_tensor(
     """Return the stored form of a kind, made again from its parts.
 
     Raises:
-        ValueError: an unknown kind, parts that do not fit together, or a setting that only a newer
-            version knows.
+        ValueError: an unknown kind, parts that do not fit together, a shape far beyond what is
+            stored, or a setting that only a newer version knows.
     """
     for room in ("embedding_tables", "pruning", "quantization"):  # they define the kinds
         importlib.import_module(f"recsys_lib.compression.{room}")
@@ -94,7 +99,26 @@ def read_tensor(
     stored = known[check_choice("kind", kind, known)]
     if stored.settings is not None:  # else the class knows better
         known_settings(header, ["shape", *stored.settings], stored.__name__)
-    return stored.from_parts(header, arrays)
+    shape = check_claim(header.get("shape", ()), arrays)
+    tensor = stored.from_parts(header, arrays)
+    if "shape" in header and list(tensor.shape) != shape:
+        raise ValueError(f"shape is {shape}: expected {tensor.shape}, as stored")
+    return tensor
+
+
+def check_claim(shape: Iterable[Any], arrays: Mapping[str, NDArray[Any]]) -> list[int]:
+    """Return a shape that was read from a file, if so few bytes may decode to so many numbers.
+
+    Example:
+        >>> check_claim([2**30, 64], {"codes": np.zeros(100, np.uint8)})
+        Traceback (most recent call last):
+        ValueError: shape is [1073741824, 64]: expected at most 1,048,576 numbers from 100 bytes
+    """
+    found, size = list(shape), sum(array.nbytes for array in arrays.values())
+    most = max(_MOST_NUMBERS, _NUMBERS_PER_BYTE * size)
+    if not all(type(n) is int and n >= 0 for n in found) or math.prod(found) > most:
+        raise ValueError(f"shape is {found}: expected at most {most:,} numbers from {size:,} bytes")
+    return found
 
 
 class DenseTensor(EncodedTensor):

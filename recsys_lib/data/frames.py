@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import check_choice, check_type
+from recsys_lib.checks import check_choice, check_type, exact_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,65 +42,6 @@ def read_frame(frame: Any, columns: Mapping[str, str | None]) -> pd.DataFrame:
     if len(frame) == 0:
         raise ValueError("frame is empty: expected at least one row")
     return frame
-
-
-def dense_ids(
-    frame: pd.DataFrame, column: str, argument: str, known: NDArray[Any] | None
-) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    """Return ids and what they stand for: the known values, then others in sorted order."""
-    import pandas as pd
-
-    missing = int(frame[column].isna().sum())
-    if missing:
-        raise ValueError(
-            f"{argument}={column!r}: {missing} of {len(frame)} rows have no id: "
-            f"expected none (drop them first: frame.dropna(subset=[{column!r}]))"
-        )
-    try:
-        codes, values = pd.factorize(frame[column].to_numpy(), sort=True)
-    except TypeError as error:
-        raise TypeError(
-            f"{argument}={column!r} holds ids that cannot be sorted ({error}): expected one type"
-        ) from error
-    values = np.asarray(values)
-    if values.dtype == object and len(set(map(str, values))) < len(values):
-        raise TypeError(f"{argument}={column!r} holds one id as number and text: expected one type")
-    if known is None:
-        return codes.astype(np.int64), values
-    index = pd.Index(known, tupleize_cols=False)
-    places = index.get_indexer(pd.Index(values, tupleize_cols=False))
-    new = values[places < 0]
-    kinds = [pd.api.types.infer_dtype(ids) for ids in (values, known)]
-    if len(new) == len(values) and kinds[0] != kinds[1]:
-        raise TypeError(f"{argument}={column!r} is {kinds[0]}: the vocabulary is {kinds[1]}")
-    places[places < 0] = len(known) + np.arange(len(new))
-    if new.dtype != known.dtype and len(new):
-        known, new = known.astype(object), new.astype(object)
-    return places[codes].astype(np.int64), np.concatenate([known, new]) if len(new) else known
-
-
-def map_rows(
-    frame: pd.DataFrame, columns: Mapping[str, str], known: Mapping[str, Any], unknown: str
-) -> tuple[pd.DataFrame, dict[str, tuple[NDArray[np.int64], NDArray[Any]]]]:
-    """Return the rows that are kept, and ids and vocabulary of "user" and of "item".
-
-    Args:
-        frame: the rows.
-        columns: of "user" and "item".
-        known: their vocabularies, or nothing.
-        unknown: "error", "drop" or "new", for ids that are not in them.
-    """
-    found = {name: dense_ids(frame, columns[name], name, known.get(name)) for name in columns}
-    if not known or unknown == "new":
-        return frame, found
-    reasons = {n: found[n][0] >= len(known[n]) for n in columns}
-    for name, mask in reasons.items() if unknown == "error" else ():
-        label = f"{name}={columns[name]!r}"
-        _refuse_first(frame[columns[name]], mask, label, "an id of vocabulary (see unknown)")
-    kept = kept_rows({f"with an unknown {name}": mask for name, mask in reasons.items()}, 4)
-    if not kept.any():
-        raise ValueError("unknown is 'drop', and no row has a user and an item of vocabulary")
-    return frame[kept], {name: (found[name][0][kept], known[name]) for name in columns}
 
 
 def kept_rows(reasons: Mapping[str, Any], stacklevel: int) -> NDArray[np.bool_]:
@@ -180,25 +121,19 @@ def ratings(frame: pd.DataFrame, column: str) -> NDArray[Any]:
 
 
 def times(
-    frame: pd.DataFrame, column: str, unit: str | None, coarsest: str | None
+    frame: pd.DataFrame, column: str, unit: str | None, form: str | None, coarsest: str | None
 ) -> tuple[NDArray[Any], str | None]:
     """Return times as integers, or as the numbers that they are, and their unit.
 
     Dates become integers of ``unit``; without one, of the coarsest unit that keeps them all
     exactly. Those without a zone are UTC.
     """
-    import pandas as pd
-
     check_choice("time_unit", unit or "unknown", (*UNITS, "unknown"))
     label, values = f"time={column!r}", frame[column]
-    found = _numbers(values, label, "a time")
+    found = _numbers(values, label, "a time") if form is None else None
     if found is not None:
         return exact_numbers(label, found), unit
-    values = values.astype(object) if values.dtype == "category" else values
-    dates = pd.to_datetime(values, errors="coerce", utc=True)
-    if dates.isna().any():  # dates with and without a time of day in one column
-        dates = pd.to_datetime(values, errors="coerce", utc=True, format="ISO8601")
-    _refuse_first(values, dates.isna().to_numpy(), label, "a date")
+    dates = _dates(values, label, form)
     units = UNITS[UNITS.index(coarsest) :] if coarsest in UNITS else UNITS
     for choice in [unit] if unit in UNITS else units:
         kept = dates.dt.as_unit(choice)
@@ -207,26 +142,32 @@ def times(
     raise ValueError(f"time_unit is {unit!r}: {label} has finer times; expected a finer unit")
 
 
-def exact_numbers(label: str, values: NDArray[Any]) -> NDArray[Any]:
-    """Return int64 if all are whole, else float64; nothing is rounded.
+def _dates(values: pd.Series, label: str, form: str | None) -> pd.Series:
+    """Return dates in UTC: of ISO 8601 or of one other form, which must be clear if not given."""
+    import pandas as pd
 
-    Raises:
-        ValueError: NaN, infinite, or beyond int64; a float32 too large for whole numbers.
-
-    Example:
-        >>> exact_numbers("timestamps", np.array([2.0, 5.0])), exact_numbers("t", np.array([.5]))
-        (array([2, 5]), array([0.5]))
-    """
-    if values.dtype.kind != "i":
-        bad = np.flatnonzero(~((values < 2**63) & (values >= -(2**63))))
-        if len(bad):
-            value = values[bad[0]]
-            raise ValueError(f"{label}: row {bad[0]} holds {value}: expected less than 2 ** 63")
-        if values.dtype in (np.float16, np.float32) and np.abs(values).max() >= 2**24:
-            raise ValueError(f"{label} is of type {values.dtype}, which rounds: expected float64")
-    if values.dtype.kind == "f" and (values != np.floor(values)).any():
-        return values.astype(np.float64)
-    return values.astype(np.int64)
+    if form is None and values.dtype.kind == "M":
+        return pd.to_datetime(values, utc=True)
+    written = values.astype(object).map(str)  # a date that is none of text is ISO 8601 by that
+    guess = pd.tseries.api.guess_datetime_format
+    expected = f"a date of the form {form!r}" if form else "a date of one form (see time_format)"
+    refuse_first(values, ~written.str.contains(r"\d").to_numpy(bool), label, expected)  # "now"
+    with warnings.catch_warnings(action="ignore"):  # where the day is past 12
+        guesses = [guess(written.iloc[0], dayfirst) or "" for dayfirst in (False, True)]
+    clear = [x for x in guesses if x and not re.match("%Y.%d", x)]  # a year stands before months
+    forms = [form] if form else ["ISO8601", *clear]
+    read: list[pd.Series] = []
+    for each in forms:
+        dates = pd.to_datetime(written, errors="coerce", utc=True, format=each)
+        if not dates.isna().any():
+            if form or each == "ISO8601":
+                return dates
+            read.append(dates)
+    if not read:
+        refuse_first(values, dates.isna().to_numpy(), label, expected)
+    unclear = (read[0] != read[-1]).to_numpy()
+    refuse_first(values, unclear, label, "it to be clear what is day and month: say time_format")
+    return read[0]
 
 
 def unit_of(label: str, values: NDArray[Any]) -> str:
@@ -250,7 +191,7 @@ def unit_of(label: str, values: NDArray[Any]) -> str:
 
 def _numbers(values: pd.Series, label: str, expected: str) -> NDArray[Any] | None:
     """Return a column of numbers, in whatever form, exactly; None if nothing in it is one."""
-    _refuse_first(values, values.isna().to_numpy(), label, expected)
+    refuse_first(values, values.isna().to_numpy(), label, expected)
     array = values.to_numpy() if values.dtype.kind not in "bcmM" else np.empty(0, bool)
     if array.dtype.kind in "iuf":
         return array
@@ -259,9 +200,9 @@ def _numbers(values: pd.Series, label: str, expected: str) -> NDArray[Any] | Non
     if not parsed:
         return None
     is_number = np.array([value is not None for value in found])
-    _refuse_first(values, ~is_number, label, "a number, as in other rows")
+    refuse_first(values, ~is_number, label, "a number, as in other rows")
     large = [not (value.is_finite() and -(2**63) <= value < 2**63) for value in parsed]
-    _refuse_first(values, np.array(large), label, "a finite number below 2 ** 63")
+    refuse_first(values, np.array(large), label, "a finite number below 2 ** 63")
     if all(value == value.to_integral_value() for value in parsed):
         return np.array([int(value) for value in parsed], np.int64)
     floats = np.array(parsed, np.float64)
@@ -282,7 +223,7 @@ def _decimal(value: Any) -> Decimal | None:
         return None
 
 
-def _refuse_first(values: pd.Series, bad: NDArray[np.bool_], label: str, expected: str) -> None:
+def refuse_first(values: pd.Series, bad: NDArray[np.bool_], label: str, expected: str) -> None:
     """Raise with the first bad row."""
     if bad.any():
         row = int(np.flatnonzero(bad)[0])

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_choice, check_number, check_range
+from recsys_lib.checks import check_choice, check_number, check_range, exact_numbers
 from recsys_lib.data import frames, splits
+from recsys_lib.data.ids import map_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,6 +151,7 @@ class Interactions:
         rating: str | None = None,
         time: str | None = None,
         time_unit: str | None = None,
+        time_format: str | None = None,
         item_name: str | None = None,
         item_text: str | None = None,
         vocabulary: Interactions | None = None,
@@ -172,6 +174,8 @@ class Interactions:
             time_unit: "s", "ms", "us" or "ns": what numbers count since 1970, or dates shall be
                 kept in; "unknown" for numbers of which only the order counts. None: by their size,
                 see :class:`Interactions`.
+            time_format: of dates in text, as of ``strptime``: "%d/%m/%Y". None: ISO 8601, or a form
+                that is clear: of "02/03/2024" it is not, unless the day of another row is past 12.
             item_name: column with the item's name; the first one seen is kept.
             item_text: column with a longer text of the item; the first one seen is kept.
             vocabulary: interactions whose users and items these are. Two frames that are read one
@@ -204,12 +208,12 @@ class Interactions:
         frame = frames.read_frame(frame, ids | others)
         before = vocabulary
         known = {} if before is None else {side: before.original_ids(side) for side in ids}
-        frame, mapped = frames.map_rows(frame, ids, known, unknown)
+        frame, mapped = map_rows(frame, ids, known, unknown)
         (user_ids, users), (item_ids, items) = mapped["user"], mapped["item"]
         times = None
         if time is not None:
             times, time_unit = frames.times(
-                frame, time, time_unit, getattr(before, "time_unit", None)
+                frame, time, time_unit, time_format, getattr(before, "time_unit", None)
             )
 
         def text_of(column: str | None, name: str) -> tuple[str, ...] | None:
@@ -327,7 +331,7 @@ def _column(name: str, values: ArrayLike, kinds: str) -> NDArray[Any]:
     if array.size and array.dtype.kind not in kinds:
         expected = "integers (Interactions.from_frame makes them)" if kinds == "iu" else "numbers"
         raise TypeError(f"{name} is of type {array.dtype}: expected {expected}")
-    return array if name == "ratings" else frames.exact_numbers(name, array)
+    return array if name == "ratings" else exact_numbers(name, array)
 
 
 def _last_of_each_pair(data: Interactions) -> NDArray[np.int64]:

@@ -10,13 +10,13 @@ from recsys_lib.checks import Floats, check_choice, check_number
 from recsys_lib.data import Interactions
 from recsys_lib.models.factors import Factors, FoldIn, epochs_with_progress
 from recsys_lib.models.least_squares import improve_rows, solve_rows
-from recsys_lib.models.sanity import warn_if_below_popularity
+from recsys_lib.models.sanity import FEWEST_USERS, warn_if_below_popularity
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 SOLVERS = ("conjugate_gradient", "cholesky")
-_TIMES_DENSITY, _OF_NOISE = 12.0, 0.4
+_TIMES_DENSITY, _OF_NOISE, _FEW, _SPARSE = 12.0, 0.4, 16.0, 0.0025
 _SETTINGS = ("embedding_dim", "epochs", "l2", "init_std", "seed", "solver")
 
 
@@ -73,23 +73,26 @@ class IALS(_AlternatingLeastSquares):
     What "auto" means, with n the pairs that met, a mean user's ``n_u`` of them and a mean item's
     ``n_i`` (users and items that have some)::
 
-        unobserved_weight = min(1, 12 n / (users * items))
-        l2 = 0.4 (√n_u + √n_i)
+        density = n / (users * items)
+        unobserved_weight = min(1, 12 density)
+        l2 = 0.4 (√n_u + √n_i) √(max(1, 16 / n_u) min(1, 400 density))
              / √((n_u + unobserved_weight * num_items) (n_i + unobserved_weight * num_users))
 
     Reason of the first: all pairs that did not meet together weigh 12 times what those that met
     do. Published weights fall with density likewise: .3, .1 and .02 at 4.4, .36 and .14 %. Of the
     second: the two penalties shrink each singular value of the scores by the root of their product
     (Srebro et al. 2004), and √n_u + √n_i is where the singular values of a random matrix as sparse
-    as this one end, so that noise is shrunk away and the rest is kept. For MovieLens 1M with weight
-    .3 it gives .007, the published value.
+    as this one end, so that noise is shrunk away and the rest is kept. Its last factor: that
+    estimate is too low where users have few items, and too high in a large, sparse catalogue, whose
+    tastes are local. For MovieLens 1M with weight .3 it gives .007, the published value; for the
+    Million Song Dataset with weight .02 .003, published .002.
 
-    Where it errs: 12 and .4 were chosen on held-out training data of seven data sets (films, a
-    shop, news, music, papers; density .09 to 6 %, 8 to 160 items a user). They are within 7 % of
-    the best of 28 settings on each, and so are neighbours such as 8 and .4, chosen without one of
-    them. Where people are known by very few items and taste shows faintly (MovieLens 1M cut down to
-    8 films a user) they are 30 % below the best and barely above popularity: more l2 helps there.
-    :func:`recsys_lib.training.tune` finds what the rule misses.
+    Where it errs: the numbers were chosen on held-out training data of seven data sets (films, a
+    shop, news, music, papers; density .09 to 6 %, 8 to 160 items a user), all of them in view, and
+    400 on one of these (papers) and a published value; 12 and .4 are within a tenth of the best
+    that was tried on each. On MovieLens 1M cut down to 8 films a user it is at .75 of the best, a
+    seventh above popularity: more l2 is better there. :func:`recsys_lib.training.tune` finds what
+    the rule misses.
 
     Args:
         embedding_dim: length of the vectors, d.
@@ -135,7 +138,7 @@ class IALS(_AlternatingLeastSquares):
 
     def __init__(
         self,
-        embedding_dim: int = 64,
+        embedding_dim: int = 128,
         epochs: int = 12,
         l2: float | Literal["auto"] = "auto",
         unobserved_weight: float | Literal["auto"] = "auto",
@@ -167,20 +170,22 @@ class IALS(_AlternatingLeastSquares):
             users = self._solve(by_user, items, users)
             items = self._solve(by_item, users, items)
         self.user_vectors, self.item_vectors = users, items
-        if self.check:
+        if self.check and interactions.num_users >= FEWEST_USERS:
             warn_if_below_popularity(by_user, by_item, users, items, self._solve, self.seed)
 
     def _weights(self, by_user: csr_matrix, by_item: csr_matrix) -> FoldIn:
         """Return l2 and unobserved_weight as numbers; see the class."""
         met, (num_users, num_items) = by_user.nnz, by_user.shape
         active = [max(1, int((np.diff(x.indptr) > 0).sum())) for x in (by_user, by_item)]
-        weight = self.unobserved_weight
+        weight, density = self.unobserved_weight, met / (active[0] * active[1])
         if weight == "auto":
-            weight = min(1.0, _TIMES_DENSITY * met / (active[0] * active[1]))
+            weight = min(1.0, _TIMES_DENSITY * density)
         l2, (of_user, of_item) = self.l2, (met / active[0], met / active[1])
         if l2 == "auto":
             sizes = (of_user + weight * num_items) * (of_item + weight * num_users)
-            l2 = _OF_NOISE * (of_user**0.5 + of_item**0.5) / max(sizes, 1.0) ** 0.5
+            more = max(1.0, _FEW / max(of_user, 1.0)) * min(1.0, density / _SPARSE)
+            noise = _OF_NOISE * (of_user**0.5 + of_item**0.5)
+            l2 = noise * (more / max(sizes, 1.0)) ** 0.5
         return FoldIn(float(l2), float(weight))
 
     def _solve(self, matrix: csr_matrix, other: Floats, start: Floats) -> Floats:

@@ -22,7 +22,7 @@ from recsys_lib.checks import (
     check_type,
 )
 from recsys_lib.data import Interactions
-from recsys_lib.files import read_file, write_file
+from recsys_lib.files import read_file, reading, write_file
 from recsys_lib.models.topk import top_k
 
 if TYPE_CHECKING:
@@ -242,13 +242,11 @@ class Recommender(ABC):
         if known is None or not issubclass(known, cls):
             what = f"a model of class {kind} of {settings.get('module')}"
             raise ValueError(f"{path} holds {what}: expected {cls.__name__}; see load_model")
-        try:
+        with reading(path, kind):
             model = known._from_state(dict(settings["config"]), arrays)
             model.num_users, model.num_items = settings["num_users"], settings["num_items"]
             for attribute, shape in model._expected_shapes().items():
                 check_shape(attribute, getattr(model, attribute), shape)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} cannot be read as {kind}: {error}") from error
         return model
 
     def _counts(self) -> tuple[int, int]:

@@ -150,7 +150,8 @@ class Factors(Recommender):
             (2, 2)
         """
         users = self._solve_rows(interactions.to_csr("binary"))
-        return Factors(self.item_vectors, users, self.how_to_fold_in)
+        how, mean = self.how_to_fold_in, self.global_mean
+        return Factors(self.item_vectors, users, how, global_mean=mean)
 
     def _score_users(self, user_ids: Ids) -> Floats:
         scores = self._users()[user_ids] @ self.item_vectors.T
@@ -169,7 +170,7 @@ class Factors(Recommender):
         return scores
 
     def _score_histories(self, matrix: csr_matrix) -> Floats:
-        return self._solve_rows(matrix) @ self.item_vectors.T
+        return self._solve_rows(matrix) @ self.item_vectors.T + np.float32(self.global_mean)
 
     def _users(self) -> Floats:
         if self.user_vectors is None:

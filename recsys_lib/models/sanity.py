@@ -14,7 +14,7 @@ from recsys_lib.checks import Floats
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-_FEWEST_USERS, _MOST_USERS = 200, 2000
+FEWEST_USERS, _MOST_USERS = 200, 2000
 _MOST_SCORES = 20_000_000  # 80 megabytes
 ADVICE = "try tune(), or the default settings; popularity ranks better and costs nothing"
 
@@ -43,7 +43,7 @@ def warn_if_below_popularity(
     random, lengths = np.random.default_rng(seed), np.diff(by_user.indptr)
     able = np.flatnonzero(lengths >= 2)
     most = min(_MOST_USERS, _MOST_SCORES // by_user.shape[1])
-    if min(most, len(able)) < _FEWEST_USERS:
+    if min(most, len(able)) < FEWEST_USERS:
         return
     chosen = random.choice(able, min(most, len(able)), replace=False)
     left_out = by_user.indices[by_user.indptr[chosen] + random.integers(lengths[chosen])]

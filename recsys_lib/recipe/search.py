@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recsys_lib.checks import check_choice, check_k, check_sparsity
+from recsys_lib.checks import check_choice, check_k, check_number, check_sparsity
 from recsys_lib.compression import named_weights
-from recsys_lib.compression.quantization import (
-    EntropyCoding,
-    ProductQuantization,
-    TransformCoding,
-    UniformQuantization,
-)
 from recsys_lib.data import Split
-from recsys_lib.files import read_file, write_file
+from recsys_lib.evaluation import RankingResult
+from recsys_lib.files import read_file, reading, write_file
 from recsys_lib.models.factors import Factors, as_factors
 from recsys_lib.recipe.compress import CompressionResult, compress, prepare, relative_change
-from recsys_lib.recipe.measure import Timer, hold_out_users, measure, time_all
-from recsys_lib.recipe.steps import EntropyCode, Quantize, Recipe, ReduceDimensions, Step, start
+from recsys_lib.recipe.families import default_recipes
+from recsys_lib.recipe.measure import Timer, hold_out_users, least_change, measure, time_all
+from recsys_lib.recipe.steps import Recipe, Step, start
 from recsys_lib.training.checkpoint import fingerprint
 
 if TYPE_CHECKING:
@@ -41,6 +38,7 @@ class Trial:
         family: the list of recipes that it belongs to.
         recipe: that was run.
         change: of the NDCG against the model, as a share of it.
+        change_low: what the change is at least, with the confidence that was asked for.
         file_bytes: of the file.
         p50_us: for the k best of the catalogue for one user; NaN when not timed.
     """
@@ -48,6 +46,7 @@ class Trial:
     family: str
     recipe: tuple[Step, ...]
     change: float
+    change_low: float
     file_bytes: int
     p50_us: float
 
@@ -58,18 +57,24 @@ class RecipeSearch:
 
     Args:
         trials: all recipes that were tried, in order.
-        best: the trial that was chosen, None if none was within the budget.
+        best: the trial that was chosen, None if none is certain to be within the budget.
         result: the chosen recipe on test users, see :func:`compress`; None without one.
         num_validation_users: who chose.
+        confidence: with which each trial was judged.
     """
 
     trials: tuple[Trial, ...]
     best: Trial | None
     result: CompressionResult | None
     num_validation_users: int
+    confidence: float
 
     def __repr__(self) -> str:
-        found = "no recipe within the budget" if self.result is None else repr(self.result)
+        found = (
+            "no recipe is certain to be within the budget"
+            if self.result is None
+            else repr(self.result)
+        )
         return (
             f"RecipeSearch({len(self.trials)} recipes tried on {self.num_validation_users:,} "
             f"validation users; on test users: {found})"
@@ -84,6 +89,7 @@ class RecipeSearch:
                 "family": trial.family,
                 "recipe": " -> ".join(step.name for step in trial.recipe),
                 "change": trial.change,
+                "change_low": trial.change_low,
                 "bytes": trial.file_bytes,
                 "p50_us": trial.p50_us,
                 "chosen": trial is self.best,
@@ -91,32 +97,6 @@ class RecipeSearch:
             for trial in self.trials
         ]
         return pd.DataFrame(rows)
-
-
-def default_recipes(embedding_dim: int) -> dict[str, list[Recipe]]:
-    """Return families of recipes for a model of so many dimensions, each from mild to harsh.
-
-    Example:
-        >>> list(default_recipes(64))
-        ['rounding', 'fewer dimensions', 'product quantization', 'transform coding']
-    """
-    code = EntropyCode(EntropyCoding())
-    widths = sorted({max(2, round(embedding_dim * share / 8)) for share in range(1, 8)})
-    pieces = [n for n in range(embedding_dim // 2, 1, -1) if embedding_dim % n == 0]
-    four_bits = Quantize(UniformQuantization(4, scale_search="mse"))
-    families: dict[str, list[Recipe]] = {
-        "rounding": [
-            [Quantize(UniformQuantization(bits, scale_search="mse")), code]
-            for bits in range(8, 1, -1)
-        ],
-        "fewer dimensions": [[ReduceDimensions(w), four_bits, code] for w in reversed(widths)],
-        "product quantization": [[Quantize(ProductQuantization(n)), code] for n in pieces],
-        "transform coding": [
-            [Quantize(TransformCoding(round(0.02 * 1.15**n, 4), contexts="size"))]
-            for n in range(28)
-        ],
-    }
-    return {name: recipes for name, recipes in families.items() if recipes}
 
 
 def search_recipe(
@@ -128,6 +108,7 @@ def search_recipe(
     objective: str = "bytes",
     account: str = "self-contained",
     recipes: Mapping[str, Sequence[Recipe]] | None = None,
+    confidence: float = 0.95,
     validation_share: float = 1 / 3,
     k: int = 10,
     seed: int = 0,
@@ -136,21 +117,30 @@ def search_recipe(
 ) -> RecipeSearch:
     """Find the recipe of fewest bytes, or least time, that loses no more NDCG than allowed.
 
-    Some of the test users become validation users. Each family of recipes is bisected on them for
-    its last member within the budget; the best of all recipes that were tried and are within it is
-    chosen. Only then, and only once, it is judged on the other users, by :func:`compress`. The loss
-    found there may be a little above the budget, as it may be below: read its interval. A recipe
-    that the model refuses (too fine a step for its tables) counts as beyond the budget, -inf.
+    Some of the test users become validation users. A recipe is within the budget when the *lower
+    end* of the interval of its change on them is (a one-sided t interval of the paired change): a
+    loss that few users could not have shown is not taken for none. Each family of recipes is
+    bisected for its last member within the budget; the best of all recipes that were tried and are
+    within it is chosen. Only then, and only once, it is judged on the other users, by
+    :func:`compress`; read the interval found there.
+
+    Where users are too few to tell losses of the size of the budget apart, a warning says how far
+    they tell them apart, and what is chosen is more careful than it might have to be; or nothing,
+    if not even the mildest recipe is certain. ``benchmarks/results/calibration.csv`` counts how
+    often the promise was broken on the other users of five data sets. A recipe that the model
+    refuses (too fine a step for its tables) counts as beyond the budget, -inf.
 
     Args:
         model: as for :func:`compress`.
         data: as for :func:`compress`.
-        max_quality_loss: largest relative loss of NDCG@k on validation users, from 0 to below 1.
+        max_quality_loss: largest relative loss of NDCG@k, from 0 to below 1.
         timer: :func:`recsys_lib.serving.compare_latency`; may be None if the objective is "bytes".
         objective: "bytes" of the file, or "latency" (median for the k best of the catalogue).
         account: as for :func:`compress`.
         recipes: families by name, each ordered from mild to harsh; None for
             :func:`default_recipes`. A family with one recipe is just tried.
+        confidence: one-sided, of each trial by itself, from .5 to below 1. At .5 the change itself
+            is compared with the budget.
         validation_share: of the test users who choose.
         k: length of the list.
         seed: of the division of users, and as in :func:`compress`.
@@ -158,19 +148,24 @@ def search_recipe(
             finished one gives its result again.
         progress: show a progress bar.
 
+    Warns:
+        UserWarning: the validation users are too few for the budget.
+
     Raises:
         TypeError, ValueError: as for :func:`compress`; for all recipes before any is run; a
             checkpoint of another search.
 
     Example:
+        >>> from recsys_lib.compression.quantization import UniformQuantization
         >>> from recsys_lib.data.synthetic import SyntheticConfig, make_synthetic
         >>> from recsys_lib.models import IALS
+        >>> from recsys_lib.recipe.steps import Quantize
         >>> data = make_synthetic(SyntheticConfig("video", num_users=200, num_items=100))
         >>> split = Split(*data.split_leave_one_out())
         >>> model = IALS(embedding_dim=16).fit(split.train)
         >>> bits = [[Quantize(UniformQuantization(bits))] for bits in (8, 4, 2)]
         >>> found = search_recipe(
-        ...     model, split, 0.05, timer=None, recipes={"rounding": bits}, progress=False)
+        ...     model, split, 0.2, timer=None, recipes={"rounding": bits}, progress=False)
         >>> len(found.trials) <= 3
         True
     """
@@ -178,6 +173,7 @@ def search_recipe(
 
     check_choice("objective", objective, ("bytes", "latency"))
     k, max_quality_loss = check_k(k), check_sparsity(max_quality_loss, "max_quality_loss")
+    confidence = check_number("confidence", confidence, 0.5, 0.9999)
     if objective == "latency" and timer is None:
         raise ValueError("timer is None: expected compare_latency for the objective 'latency'")
     factors = as_factors(model)
@@ -190,10 +186,10 @@ def search_recipe(
     validation, test = hold_out_users(data, validation_share, seed)
     timed = timer if objective == "latency" else None
     tables = named_weights(factors).values()
-    fold_in, settings = factors.how_to_fold_in, (account, k, seed, timed is not None)
+    fold_in, settings = factors.how_to_fold_in, (account, k, seed, timed is not None, confidence)
     mark = fingerprint(factors, factors.global_mean, fold_in, validation, *tables, *settings)
     known = {} if checkpoint is None else _known_trials(Path(checkpoint), mark)
-    judge = _Judge(factors, validation, account, k, seed, timed)
+    judge = _Judge(factors, validation, account, k, seed, timed, confidence)
 
     def attempt(name: str, recipe: Recipe) -> Trial:
         key = repr(list(recipe))
@@ -203,25 +199,62 @@ def search_recipe(
                 write_file(checkpoint, _KIND, {"search": mark, "trials": known}, {})
         return Trial(name, tuple(recipe), *known[key])
 
-    trials = []
     bar = tqdm(total=len(families), desc="recipes", unit="family", disable=not progress)
+    trials: list[Trial] = []
     with bar:
-        for name, family in families.items():
-            good, bad = -1, len(family)  # the last within the budget, if harsher means worse
-            while bad - good > 1:
-                middle = (good + bad) // 2
-                trial = attempt(name, family[middle])
-                trials.append(trial)
-                good, bad = (middle, bad) if trial.change >= -max_quality_loss else (good, middle)
-                bar.set_postfix_str(f"{name}: {trial.file_bytes:,} bytes, {trial.change:+.2%}")
-            bar.update()
-    allowed = [trial for trial in trials if trial.change >= -max_quality_loss]
-    worth = (lambda t: t.p50_us) if objective == "latency" else (lambda t: t.file_bytes)
-    best = min(allowed, key=worth, default=None)
+        for trial in bisect_families(families, attempt, max_quality_loss, bar.update):
+            trials.append(trial)
+            bar.set_postfix_str(f"{trial.family}: {trial.file_bytes:,} bytes, {trial.change:+.2%}")
+    best, users = choose(trials, max_quality_loss, objective), np.unique(validation.test.user_ids)
+    if doubt := too_few_users(trials, max_quality_loss):
+        chosen = "nothing is certain" if best is None else "the choice is more careful for it"
+        warnings.warn(
+            f"{len(users):,} validation users tell a loss of NDCG apart to {doubt:.1%} only, with "
+            f"max_quality_loss {max_quality_loss:.1%}: {chosen}",
+            stacklevel=2,
+        )
     result = None
     if best is not None:
         result = compress(factors, best.recipe, test, timer, account=account, k=k, seed=seed)
-    return RecipeSearch(tuple(trials), best, result, len(np.unique(validation.test.user_ids)))
+    return RecipeSearch(tuple(trials), best, result, len(users), confidence)
+
+
+def bisect_families(
+    families: Mapping[str, Sequence[Recipe]],
+    attempt: Callable[[str, Recipe], Trial],
+    max_quality_loss: float,
+    done: Callable[[], Any] = lambda: None,
+) -> Iterable[Trial]:
+    """Try recipes of each family until its last within the budget is found; yield each trial."""
+    for name, family in families.items():
+        good, bad = -1, len(family)  # the last within the budget, if harsher means worse
+        while bad - good > 1:
+            middle = (good + bad) // 2
+            trial = attempt(name, family[middle])
+            within = trial.change_low >= -max_quality_loss
+            good, bad = (middle, bad) if within else (good, middle)
+            yield trial
+        done()
+
+
+def choose(
+    trials: Sequence[Trial], max_quality_loss: float, objective: str = "bytes"
+) -> Trial | None:
+    """Return the smallest or fastest of the trials that are certain to be within the budget."""
+    allowed = [trial for trial in trials if trial.change_low >= -max_quality_loss]
+    worth = (lambda t: t.p50_us) if objective == "latency" else (lambda t: t.file_bytes)
+    return min(allowed, key=worth, default=None)
+
+
+def too_few_users(trials: Sequence[Trial], max_quality_loss: float) -> float:
+    """Return the narrowest margin that kept out a trial within the budget, if it is wider; or 0."""
+    margins = [
+        trial.change - trial.change_low
+        for trial in trials
+        if trial.change >= -max_quality_loss > trial.change_low
+    ]
+    narrowest = min(margins, default=0.0)
+    return narrowest if narrowest > max_quality_loss else 0.0
 
 
 def _known_trials(path: Path, mark: str) -> dict[str, list[Any]]:
@@ -229,27 +262,39 @@ def _known_trials(path: Path, mark: str) -> dict[str, list[Any]]:
     if not path.exists():
         return {}
     _, settings, _ = read_file(path, [_KIND])
-    if settings["search"] != mark:
-        raise ValueError(f"checkpoint {path} is of another model, other data or settings")
-    return settings["trials"]
+    with reading(path, _KIND):
+        if settings["search"] != mark:
+            raise ValueError(f"{path} is a checkpoint of another model, other data or settings")
+        return {
+            recipe: [float(c), float(low), int(b), float(t)]
+            for recipe, (c, low, b, t) in settings["trials"].items()
+        }
 
 
 class _Judge:
     """Runs recipes, keeping the states of the last one for recipes that begin in the same way."""
 
     def __init__(
-        self, factors: Factors, data: Split, account: str, k: int, seed: int, timer: Timer | None
+        self,
+        factors: Factors,
+        data: Split,
+        account: str,
+        k: int,
+        seed: int,
+        timer: Timer | None,
+        confidence: float,
     ) -> None:
         self.data, self.account, self.k, self.seed, self.timer = data, account, k, seed, timer
+        self.confidence = confidence
         self.steps: list[Step] = []
         self.states = [start(factors)]
-        self.reference: float | None = None
+        self.reference: RankingResult | None = None
 
-    def __call__(self, recipe: Recipe) -> tuple[float, int, float]:
-        """Return change, bytes and median latency of a recipe."""
+    def __call__(self, recipe: Recipe) -> tuple[float, float, int, float]:
+        """Return change, its lower end, bytes and median latency of a recipe."""
         if self.reference is None:
             first = measure(self.states[0].compressed, self.account, self.data, self.k)
-            self.reference = first.quality.ndcg
+            self.reference = first.quality
         both = zip(self.steps, recipe, strict=False)
         shared = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], both)))
         self.steps, self.states = self.steps[:shared], self.states[: shared + 1]
@@ -258,10 +303,12 @@ class _Judge:
                 self.states.append(step.run(self.states[-1], self.data.train))
                 self.steps.append(step)
         except ValueError:  # too fine a step for the tables of this model, for example
-            return float("-inf"), 0, float("nan")
+            return float("-inf"), float("-inf"), 0, float("nan")
         one = measure(self.states[-1].compressed, self.account, self.data, self.k)
         p50_us = float("nan")
         if self.timer is not None:
             top, _ = time_all([one.factors], self.data, self.k, self.timer, self.seed)[0]
             p50_us = top.p50_us
-        return relative_change(one.quality.ndcg, self.reference), one.file_bytes, p50_us
+        change = relative_change(one.quality.ndcg, self.reference.ndcg)
+        low = least_change(self.reference, one.quality, self.confidence)
+        return change, low, one.file_bytes, p50_us

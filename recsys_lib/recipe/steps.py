@@ -15,6 +15,8 @@ from recsys_lib.compression.quantization import (
     EntropyCoding,
     ProductQuantization,
     RateDistortion,
+    ResidualQuantization,
+    SignQuantization,
     TransformCoding,
     UniformQuantization,
     quantize,
@@ -22,7 +24,14 @@ from recsys_lib.compression.quantization import (
 from recsys_lib.data import Interactions
 from recsys_lib.models.factors import Factors, as_factors
 
-_BY_TABLE = (UniformQuantization, CodebookQuantization, ProductQuantization, TableScheme)
+_BY_TABLE = (
+    UniformQuantization,
+    CodebookQuantization,
+    ProductQuantization,
+    ResidualQuantization,
+    SignQuantization,
+    TableScheme,
+)
 _WHOLE_MODEL = (TransformCoding, RateDistortion)
 
 
@@ -102,7 +111,7 @@ class ReduceDimensions:
 
     Args:
         embedding_dim: dimensions that stay.
-        axes: "principal" or "given".
+        axes: "principal", "rotation" (for account "items") or "given".
 
     Raises:
         TypeError, ValueError: an argument of a wrong type or out of range.
@@ -203,6 +212,8 @@ class Quantize:
             return f"Quantize {kind} {config.relative_error:g}"
         if isinstance(config, ProductQuantization):
             return f"Quantize {kind} {config.num_subspaces} x {config.bits} bits"
+        if isinstance(config, ResidualQuantization):
+            return f"Quantize {kind} {config.num_stages} x {config.bits} bits"
         if hasattr(config, "rank"):
             return f"Quantize low rank {config.rank}"
         return f"Quantize {kind} {config.bits} bits" if hasattr(config, "bits") else "Quantize"

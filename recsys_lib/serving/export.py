@@ -11,7 +11,7 @@ import importlib
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import check_choice, check_ids, check_shape, check_type
 from recsys_lib.data import Interactions
-from recsys_lib.files import replace_file, temporary_beside
-from recsys_lib.serving.scorers import FACTS_NAME, check_agrees, count_ids, load_scorer, seal
+from recsys_lib.files import replace_file, seal, temporary_beside
+from recsys_lib.serving.scorers import FORMAT, check_agrees, count_ids, load_scorer
 
 # How far scores may be off, in their standard deviations (root mean square).
 _TOLERANCES = {"float32": 1e-3, "float16": 0.02, "dynamic": 0.5, "int8": 0.5, "int16x8": 0.5}
@@ -167,13 +167,8 @@ def export_onnx(model: Any, path: str | os.PathLike[str]) -> None:
 
 
 def _to_onnx(model: Any) -> bytes:
-    import onnx
-    import tf2onnx
-
     function, signature = _serving_function(plain_lookups(model))
-    graph_model, _ = tf2onnx.convert.from_function(
-        function, input_signature=signature, opset=_ONNX_OPSET
-    )
+    graph_model = convert_to_onnx(function, signature)
     graph = graph_model.graph
     for node in graph.node:  # the converter calls the output after its operation
         for names in (node.input, node.output):
@@ -181,10 +176,30 @@ def _to_onnx(model: Any) -> bytes:
     graph.output[0].name = "logits"
     for value in (*graph.input, *graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "n"
-    content = graph_model.SerializeToString()
-    # Two messages in a row are one message: the facts come behind what they are about.
-    facts = onnx.StringStringEntryProto(key=FACTS_NAME, value=seal(content, model).decode())
-    return content + onnx.ModelProto(metadata_props=[facts]).SerializeToString()
+    return append_facts(graph_model.SerializeToString(), model)
+
+
+def convert_to_onnx(function: Any, signature: Sequence[Any]) -> Any:
+    """Return a TensorFlow function as an ONNX model.
+
+    ONNX has no complement of the error function, which TensorFlow's gelu is made of: it is written
+    as ``1 - erf(x)``.
+    """
+    import tf2onnx
+
+    def erfc(graph: Any, node: Any, name: str, args: Any) -> None:
+        dtype, shape = graph.get_dtype(node.output[0]), graph.get_shape(node.output[0])
+        graph.remove_node(node.name)
+        one = graph.make_const(f"{name}_one", np.ones((), np.float32)).output[0]
+        erf = graph.make_node("Erf", node.input, dtypes=[dtype], shapes=[shape]).output[0]
+        graph.make_node(
+            "Sub", [one, erf], name=name, outputs=node.output, dtypes=[dtype], shapes=[shape]
+        )
+
+    own: dict[str, Any] = {"Erfc": (erfc, [])}
+    return tf2onnx.convert.from_function(
+        function, input_signature=signature, opset=_ONNX_OPSET, custom_op_handlers=own
+    )[0]
 
 
 def _write_and_try(
@@ -311,11 +326,11 @@ def _write_saved_model(model: Any, folder: Path) -> None:
 
 
 def append_facts(content: bytes, model: Any) -> bytes:
-    """Return a LiteRT file with facts about the model behind it, where every runtime skips them.
+    """Return a LiteRT or ONNX file with its numbers of ids and its checksum behind it.
 
     Args:
         content: what the converter made.
         model: the Keras model that it was made of.
     """
-    facts = seal(content, model)
-    return content + facts + len(facts).to_bytes(8, "little")
+    num_users, num_items = count_ids(model)
+    return seal(content, FORMAT, num_users=num_users, num_items=num_items)

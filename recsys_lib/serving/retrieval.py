@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import check_choice, check_ids, check_k, check_number, check_type
-from recsys_lib.files import read_file, write_file
+from recsys_lib.files import read_file, reading, write_file
 
 # Keeping more than this in order during the scan costs more than ordering all scores once.
 _LARGEST_SCAN_K = 512
@@ -195,8 +195,10 @@ class TopKIndex:
             ...     TopKIndex.load(f"{folder}/items")
             TopKIndex(3 items, d = 3, float32)
         """
-        _, settings, arrays = read_file(path, ["TopKIndex"])
-        return cls(arrays["item_vectors"], settings["precision"], num_threads=num_threads)
+        num_threads = check_number("num_threads", num_threads, 1, integer=True)
+        kind, settings, arrays = read_file(path, ["TopKIndex"])
+        with reading(path, kind):
+            return cls(arrays["item_vectors"], settings["precision"], num_threads=num_threads)
 
 
 def _as_vectors(name: str, values: ArrayLike) -> Floats:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import threading
 from abc import ABC, abstractmethod
@@ -15,13 +13,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import check_ids, check_number, check_shape
+from recsys_lib.files import LITERT_MARK, unseal
 
-FACTS_NAME = "recsys_lib.json"  # of the entry in an ONNX file
-_FORMAT, _VERSION, _DIGEST_LENGTH = "recsys_lib scorer", 2, 64
+FORMAT = "recsys_lib scorer"
 _PAIRS_PER_CALL = 1 << 14
 _CHECKED = 64  # pairs
 _HALF_TOLERANCE = 0.05
-_LITERT_MARK = b"TFL3"  # bytes 4 to 7 of every LiteRT file
 Ids = NDArray[np.int64]
 
 
@@ -173,11 +170,9 @@ class ExportedScorer(PairScorer):
         return np.concatenate(parts) if parts else np.empty(0, np.float32)
 
 
-def _open_litert(path: Path, content: bytes, num_threads: int) -> ExportedScorer:
+def _open_litert(content: bytes, facts: dict[str, Any], num_threads: int) -> ExportedScorer:
     from ai_edge_litert.interpreter import Interpreter
 
-    size = int.from_bytes(content[-8:], "little")
-    content, facts = _unseal(path, content, content[-8 - size : -8])
     interpreter = Interpreter(model_content=content, num_threads=num_threads)
     runner = interpreter.get_signature_runner("serving_default")
     places = {name: tensor["index"] for name, tensor in runner.get_input_details().items()}
@@ -200,18 +195,13 @@ def _open_litert(path: Path, content: bytes, num_threads: int) -> ExportedScorer
     return ExportedScorer("litert", facts, run)
 
 
-def _open_onnx(path: Path, content: bytes, num_threads: int) -> ExportedScorer:
+def _open_onnx(content: bytes, facts: dict[str, Any], num_threads: int) -> ExportedScorer:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.log_severity_level = 4  # errors arrive as exceptions
-    try:
-        session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
-    except Exception as error:  # the runtime has a class of its own for each failure
-        raise ValueError(f"{path} is no whole ONNX or LiteRT file: expected an export") from error
-    sealed = session.get_modelmeta().custom_metadata_map.get(FACTS_NAME, "")
-    _, facts = _unseal(path, content, sealed.encode())
+    session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
 
     def run(users: NDArray[np.int32], items: NDArray[np.int32]) -> NDArray[np.float32]:
         return session.run(["logits"], {"user_ids": users, "item_ids": items})[0]
@@ -244,29 +234,6 @@ def load_scorer(path: str | os.PathLike[str], num_threads: int = 1) -> ExportedS
         ExportedScorer(litert, 20 users, 30 items)
     """
     num_threads = check_number("num_threads", num_threads, 1, integer=True)
-    content = Path(path).read_bytes()
-    open_it = _open_litert if content[4:8] == _LITERT_MARK else _open_onnx
-    return open_it(Path(path), content, num_threads)
-
-
-def seal(content: bytes, model: Any) -> bytes:
-    """Return the facts that go with the content of a file: numbers of ids, bytes, checksum."""
-    num_users, num_items = count_ids(model)
-    facts = {"format": _FORMAT, "format_version": _VERSION, "model_bytes": len(content)}
-    text = json.dumps(facts | {"num_users": num_users, "num_items": num_items}).encode()
-    return text + hashlib.sha256(content + text).hexdigest().encode()
-
-
-def _unseal(path: Path, content: bytes, sealed: bytes) -> tuple[bytes, dict[str, Any]]:
-    """Return the model and the facts; ValueError where they are missing, damaged, or newer."""
-    text, digest = sealed[:-_DIGEST_LENGTH], sealed[-_DIGEST_LENGTH:]
-    try:
-        facts = json.loads(text)
-        version, model = facts["format_version"], content[: facts["model_bytes"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} has no facts of a {_FORMAT}: expected a whole export") from error
-    if version > _VERSION:
-        raise ValueError(f"{path} has format version {version}: expected up to {_VERSION}")
-    if hashlib.sha256(model + text).hexdigest().encode() != digest:
-        raise ValueError(f"{path} is damaged: expected the file as it was written")
-    return model, facts
+    content, facts = unseal(path, Path(path).read_bytes(), FORMAT)
+    open_it = _open_litert if content[4:8] == LITERT_MARK else _open_onnx
+    return open_it(content, facts, num_threads)

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from recsys_lib.checks import check_choice, check_number, check_sparsity
 from recsys_lib.compression.weights import named_weights, with_weights
-from recsys_lib.files import replace_file
-from recsys_lib.serving.export import plain_lookups
+from recsys_lib.files import LITERT_MARK, replace_file, seal, unseal
+from recsys_lib.serving.export import convert_to_onnx, plain_lookups
 from recsys_lib.text.encoder import (
     TextEncoderConfig,
     build_text_encoder,
@@ -30,6 +30,9 @@ from recsys_lib.text.encoder import (
 
 SUFFIXES = (".tflite", ".onnx")
 _INPUTS = ("token_ids", "mask")
+_FORMAT = "recsys_lib text encoder"
+# How far vectors of length 1 may be off.
+_TOLERANCES = {None: 1e-3, "int8": 0.5}
 
 
 def keep_blocks(model: Any, count: int) -> Any:
@@ -113,7 +116,9 @@ def export_text_encoder(
     With "int8" the kernels and embedding tables are stored as whole numbers of 8 bits, and dense
     layers multiply whole numbers: what goes into a layer is rounded with the range that it has in
     this call (dynamic quantization). Between the layers numbers stay float32, because the few large
-    outliers in a transformer's activations leave nothing for the rest of one fixed range.
+    outliers in a transformer's activations leave nothing for the rest of one fixed range. The file
+    carries a checksum. It is opened and its vectors of two texts are compared with the model's
+    before it takes its place: none is left that does not open or says something else.
 
     Args:
         model: of :func:`recsys_lib.text.build_text_encoder`, or made from one.
@@ -122,7 +127,8 @@ def export_text_encoder(
 
     Raises:
         TypeError: another model.
-        ValueError: another ending or quantization.
+        ValueError: another ending or quantization, NaN or infinity in a weight, or what the runtime
+            cannot hold.
         FileNotFoundError: the folder is missing.
         ModuleNotFoundError: tf2onnx or onnxruntime is missing (``pip install
             recsys-lib[serving]``).
@@ -141,8 +147,19 @@ def export_text_encoder(
     count_blocks(model)
     if quantization is not None:
         check_choice("quantization", quantization, ("int8",))
-    write = _litert if _suffix(path) == ".tflite" else _onnx
-    replace_file(path, lambda temporary: temporary.write_bytes(write(model, quantization)))
+    convert = _litert if _suffix(path) == ".tflite" else _onnx
+    vocab_size = len(named_weights(model)["tokens/embeddings"])
+    ids = np.arange(8, dtype=np.int32).reshape(2, 4) % vocab_size
+    expected = np.asarray(model([ids, np.ones_like(ids)], training=False))
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(seal(convert(model, quantization), _FORMAT))
+        found = _open(temporary, 1)(ids, np.ones_like(ids))
+        error = float(np.abs(found - expected).max())
+        if not error <= _TOLERANCES[quantization]:
+            raise ValueError(f"vectors of the model are off by {error:.3g}: expected fewer layers")
+
+    replace_file(path, write)
 
 
 class ExportedEncoder:
@@ -156,14 +173,15 @@ class ExportedEncoder:
         nbytes: of the file.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, or another ending.
+        FileNotFoundError, ValueError: no such file; another ending, or a file that is foreign, cut
+            or changed.
     """
 
     def __init__(self, path: str | os.PathLike[str], num_threads: int = 1) -> None:
         threads = check_number("num_threads", num_threads, 1, integer=True)
-        open_file = _open_litert if _suffix(path) == ".tflite" else _open_onnx
+        _suffix(path)
         self.nbytes = Path(path).stat().st_size
-        self._run = open_file(str(path), threads)
+        self._run = _open(Path(path), threads)
 
     def __call__(self, token_ids: Any, mask: Any) -> NDArray[np.float32]:
         """Return (n, d) vectors of (n, t) token ids and mask."""
@@ -211,17 +229,8 @@ def _litert(model: Any, quantization: str | None) -> bytes:
 
 
 def _onnx(model: Any, quantization: str | None) -> bytes:
-    import tensorflow as tf
-    import tf2onnx
-
-    def gelu(x: Any) -> Any:  # TensorFlow's own uses Erfc, which ONNX does not have
-        return x * (tf.math.erf(x / 2**0.5) + 1.0) * 0.5
-
-    copy, encode = _function(model)
-    for layer in copy.layers:
-        if getattr(getattr(layer, "activation", None), "__name__", "") == "gelu":
-            layer.activation = gelu
-    proto, _ = tf2onnx.convert.from_function(encode, encode.input_signature, opset=18)
+    _, encode = _function(model)
+    proto = convert_to_onnx(encode, encode.input_signature)
     if quantization is None:
         return proto.SerializeToString()
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -233,20 +242,25 @@ def _onnx(model: Any, quantization: str | None) -> bytes:
         return small.read_bytes()
 
 
-def _open_litert(path: str, num_threads: int) -> Callable[..., NDArray[np.float32]]:
+def _open(path: Path, num_threads: int) -> Callable[..., NDArray[np.float32]]:
+    content, _ = unseal(path, path.read_bytes(), _FORMAT)
+    return (_open_litert if content[4:8] == LITERT_MARK else _open_onnx)(content, num_threads)
+
+
+def _open_litert(content: bytes, num_threads: int) -> Callable[..., NDArray[np.float32]]:
     from ai_edge_litert.interpreter import Interpreter
 
-    run = Interpreter(model_path=path, num_threads=num_threads).get_signature_runner()
+    run = Interpreter(model_content=content, num_threads=num_threads).get_signature_runner()
     return lambda ids, mask: run(token_ids=ids, mask=mask)["vectors"]
 
 
-def _open_onnx(path: str, num_threads: int) -> Callable[..., NDArray[np.float32]]:
+def _open_onnx(content: bytes, num_threads: int) -> Callable[..., NDArray[np.float32]]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     mask_name, ids_name = sorted(inputs.name for inputs in session.get_inputs())
     return lambda ids, mask: session.run(None, {ids_name: ids, mask_name: mask})[0]

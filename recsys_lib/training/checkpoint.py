@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_lib.data import Interactions, Split
-from recsys_lib.files import read_file, write_file
+from recsys_lib.files import read_file, reading, write_file
 from recsys_lib.training.history import History
 
 _CLASS = "training checkpoint"
@@ -79,19 +79,20 @@ def load_checkpoint(path: str | os.PathLike[str], settings: dict[str, Any]) -> T
             settings, another model or other data; the message names what differs.
     """
     _, header, arrays = read_file(path, [_CLASS])
-    saved = header["settings"]
-    for name in sorted(settings.keys() | saved.keys()):
-        if saved.get(name) != settings.get(name):
-            change = f"{name} was {saved.get(name)}, now it is {settings.get(name)}"
-            raise ValueError(f"checkpoint {path} belongs to another run: {change}")
+    with reading(path, _CLASS):
+        saved = header["settings"]
+        for name in sorted(settings.keys() | saved.keys()):
+            if saved.get(name) != settings.get(name):
+                change = f"{name} was {saved.get(name)}, now it is {settings.get(name)}"
+                raise ValueError(f"{path} is a checkpoint of another run: {change}")
 
-    model, optimizer, best = (
-        [arrays[f"{part}.{number}"] for number in range(sum(k.startswith(part) for k in arrays))]
-        for part in ("model", "optimizer", "best")
-    )
-    course: dict[str, Any] = header["history"]
-    lists = {name: tuple(values) for name, values in course.items() if isinstance(values, list)}
-    return TrainingState(model, optimizer, best, History(**course | lists))
+        model, optimizer, best = (
+            [arrays[f"{part}.{n}"] for n in range(sum(k.startswith(part) for k in arrays))]
+            for part in ("model", "optimizer", "best")
+        )
+        course: dict[str, Any] = header["history"]
+        lists = {name: tuple(values) for name, values in course.items() if isinstance(values, list)}
+        return TrainingState(model, optimizer, best, History(**course | lists))
 
 
 def fingerprint(*parts: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import warnings
 from typing import Any
 
 import numpy as np
@@ -12,18 +13,23 @@ import numpy as np
 from recsys_lib.checks import check_type
 from recsys_lib.data import Interactions, Split
 from recsys_lib.training.checkpoint import fingerprint
-from recsys_lib.training.loop import is_large
+from recsys_lib.training.loop import Batch, is_large
 
 _FEWEST_ROWS_FOR_JIT = 50_000
+_HOOKS = ("train_step", "compute_loss", "make_train_function", "train_on_batch", "fit")
 
 
-def check_model(model: Any, interactions: Interactions) -> None:
+def check_model(model: Any, interactions: Interactions, extra_loss: Any = None) -> None:
     """Raise unless ``model`` scores the highest ids of ``interactions`` with one number a pair.
 
     Raises:
-        TypeError: not callable on ``[user_ids, item_ids]``.
-        ValueError: the inputs are swapped, the output is not (n,), an id is out of its range, or
-            there is nothing to train.
+        TypeError: not callable on ``[user_ids, item_ids]``, or with a training step of its own,
+            which fit() would pass by.
+        ValueError: the inputs are swapped, the output is not (n,), an id is out of its range,
+            there is nothing to train, or a layer is the extra loss's as well as the model's.
+
+    Warns:
+        UserWarning: the model has been compiled, which counts for nothing here.
     """
     import keras
     import tensorflow as tf
@@ -32,6 +38,17 @@ def check_model(model: Any, interactions: Interactions) -> None:
     if len(names) == 2 and names[0].startswith("item") and names[1].startswith("user"):
         raise ValueError(f"model has inputs {names}: expected users first, then items")
     check_type("model", model, (keras.Layer,), " of Keras")
+    own = [x for x in _HOOKS if x in vars(model) or _method(type(model), x) is not None]
+    if own:
+        name = f"{type(model).__name__}.{own[0]}"
+        raise TypeError(f"model has its own {name}, which fit() does not call: expected none")
+    layers = {id(layer) for layer in model._flatten_layers()}
+    for layer in getattr(extra_loss, "_flatten_layers", list)():
+        if id(layer) in layers:  # its losses would count twice, its weights be updated twice
+            raise ValueError(f"extra_loss has layer {layer.name!r} of model: expected its own only")
+    if getattr(model, "compiled", False):
+        what = "the optimizer, loss, metrics and options of compile() are not used"
+        warnings.warn(f"model is compiled: {what} by fit(), only its own arguments", stacklevel=3)
     last = interactions.num_users - 1, interactions.num_items - 1
     try:
         shape = tuple(model([np.array([0, x], np.int32) for x in last], training=False).shape)
@@ -43,8 +60,18 @@ def check_model(model: Any, interactions: Interactions) -> None:
         raise ValueError(f"model returns for two pairs {what}: expected (2,), and some")
 
 
-def own_optimizer(optimizer: Any) -> Any:
+def _method(kind: type, name: str) -> Any:
+    """Return a method that is not that of Keras' own classes, or None."""
+    import keras
+
+    method = getattr(kind, name, None)
+    return None if method is getattr(keras.Model, name) else method
+
+
+def own_optimizer(optimizer: Any, model: Any = None) -> Any:
     """Return a copy of ``optimizer``, with all that its ``get_config`` leaves out.
+
+    For a model of policy "mixed_float16" it scales the loss, as after Keras' ``compile``.
 
     Raises:
         TypeError: neither a name nor a Keras optimizer.
@@ -57,11 +84,16 @@ def own_optimizer(optimizer: Any) -> Any:
     import keras
 
     if isinstance(optimizer, str):
-        return keras.optimizers.get(optimizer)
-    check_type("optimizer", optimizer, (keras.optimizers.Optimizer,), " of Keras, or its name")
-    if optimizer.built:
-        raise ValueError("optimizer has been used before: expected a new one, or its name")
-    return _copied(optimizer)
+        own = keras.optimizers.get(optimizer)
+    else:
+        check_type("optimizer", optimizer, (keras.optimizers.Optimizer,), " of Keras, or its name")
+        if optimizer.built:
+            raise ValueError("optimizer has been used before: expected a new one, or its name")
+        own = _copied(optimizer)
+    policy, scaled = getattr(model, "dtype_policy", None), keras.optimizers.LossScaleOptimizer
+    if getattr(policy, "name", None) == "mixed_float16" and not isinstance(own, scaled):
+        return scaled(own)
+    return own
 
 
 def _copied(optimizer: Any) -> Any:
@@ -107,7 +139,8 @@ def run_settings(
 ) -> dict[str, Any]:
     """Return what a checkpoint notes of a run, and what must agree when it is resumed.
 
-    A validation that is a function cannot be compared; of an extra loss, only the name can.
+    A validation that is a function cannot be compared; of an extra loss, its name and what it
+    computes can.
     """
     extra = loop["extra_loss"]
     config = sorted((k, v) for k, v in optimizer.get_config().items() if k != "name")
@@ -119,6 +152,7 @@ def run_settings(
         "weight_decay": [bool(decay(v)) for v in model.trainable_variables],
         "model": [[list(v.shape), str(v.dtype), bool(v.trainable)] for v in model.variables],
         "model_config": fingerprint(_configuration(model)),
+        "model_graph": _computation(model, extra),
         "interactions": fingerprint(interactions),
         "validation": fingerprint(validation) if is_data else None,
         **more,
@@ -147,3 +181,45 @@ def _config(layer: Any) -> Any:
         return layer.get_config()
     except NotImplementedError:  # a class of the user's that does not tell
         return None
+
+
+def _computation(model: Any, extra_loss: Any) -> str:
+    """Return a hash of what model and extra loss compute, whatever the names of it.
+
+    It tells apart what no configuration does: attributes of a user's own layers, and their code.
+    """
+    import tensorflow as tf
+
+    def run(user_ids: Any, item_ids: Any, step: Any) -> Any:
+        pairs = [user_ids, item_ids[:, 0]]
+        logits = model(pairs, training=True)
+        parts = [model(pairs, training=False), logits, *model.losses]
+        if extra_loss is not None:
+            parts.append(extra_loss(Batch(user_ids, item_ids, logits[:, None], step)))
+        return [tf.convert_to_tensor(part) for part in (*parts, *getattr(extra_loss, "losses", ()))]
+
+    ids, items = tf.TensorSpec([None], tf.int32), tf.TensorSpec([None, 1], tf.int32)
+    traced = tf.function(run, autograph=False)
+    graph = traced.get_concrete_function(ids, items, tf.TensorSpec([], tf.int64)).graph
+    variables = [*model.variables, *getattr(extra_loss, "variables", ())]
+    places = {id(variable.handle): number for number, variable in enumerate(variables)}
+    taken = [x for x, _ in graph.captures]
+    held = [places.get(id(x), "resource" if x.dtype == tf.resource else x.numpy()) for x in taken]
+    proto = graph.as_graph_def()
+    names: dict[str, int] = {}
+
+    def number(name: str) -> int:
+        return names.setdefault(name.lstrip("^").split(":")[0], len(names))
+
+    nodes = [*proto.node, *(n for f in proto.library.function for n in f.node_def)]
+    for function in proto.library.function:
+        number(function.signature.name)
+    seen: list[Any] = []
+    for node in nodes:
+        for name, value in sorted(node.attr.items()):
+            if value.func.name:
+                seen.append((name, number(value.func.name)))
+            elif not name.startswith("_") and name != "token":
+                seen.append((name, value.SerializeToString(deterministic=True)))
+        seen += [node.op, number(node.name), *map(number, node.input)]
+    return fingerprint(seen, *held)

@@ -54,13 +54,18 @@ def fit(
     drawn inside the graph. What is minimised stands in
     :func:`recsys_lib.training.loop.compile_epoch`.
 
+    The defaults suit about a million interactions; fewer need smaller batches or more epochs, to
+    make as many updates. A KerasRecommender without ``epochs`` chooses for the data it is given.
+
     Args:
         model: a Keras 3 model that maps ``[user_ids, item_ids]``, each (n,) int32, to (n,) logits
-            (or ratings).
+            (or ratings). One with a ``train_step`` or ``compute_loss`` of its own is refused; of
+            one that is compiled, a warning says that this counts for nothing here.
         interactions: what to train on.
         objective: "sigmoid_cross_entropy" (label 1 for each interaction, 0 for each drawn item),
             "bpr", "sampled_softmax", or "squared_error" on the ratings.
         optimizer: name or new instance of a Keras optimizer; an instance is copied, not changed.
+            For a "mixed_float16" model it scales the loss, as in Keras' ``fit``.
             With ``use_ema=True`` the model has the averages of its weights at the end, as after
             Keras' ``fit``; validation and checkpoints see the weights that are being trained.
         epochs: passes over the data in all, with those of a resumed run.
@@ -84,12 +89,14 @@ def fit(
         on_epoch_end: called with the epoch, counted from 1, and its numbers by name.
         jit_compile: compile the update with XLA; None does where it pays: from 50,000 interactions
             on, unless an embedding table is so large that its gradient is kept as a list, which
-            XLA cannot do. Results differ in rounding only.
+            XLA cannot do. Results differ in rounding only. TensorFlow keeps what XLA has compiled,
+            some 8 MB a run, until the process ends.
         progress: show a progress bar, in notebook or terminal.
         extra_loss: one more loss to minimise along with the objective: maps a
             :class:`recsys_lib.training.loop.Batch` to a scalar, inside the graph. A Keras layer
             brings its variables: ``trainable_variables`` are trained, ``variables`` are part of
-            checkpoints. ``after_update()``, if it has that, is called after each update.
+            checkpoints; and its ``losses``, such as regularizers. ``after_update()``, if it has
+            that, is called after each update.
         objective_weight: factor of the objective beside an extra loss, 0 or more.
 
     Returns:
@@ -136,7 +143,7 @@ def fit(
     if extra_loss is None and run_options["objective_weight"] != 1:
         raise ValueError(f"objective_weight is {objective_weight}, but there is no extra_loss")
     epochs = check_number("epochs", epochs, 1, integer=True)
-    optimizer = checks.own_optimizer(optimizer)
+    optimizer = checks.own_optimizer(optimizer, model)
     judged = None  # the name of the metric, where there is one
     if validation is not None:
         default = "rmse" if objective == "squared_error" else "ndcg"
@@ -153,7 +160,7 @@ def fit(
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and not path.parent.is_dir():
         raise FileNotFoundError(f"checkpoint is {path}: expected an existing folder {path.parent}")
-    checks.check_model(model, interactions)
+    checks.check_model(model, interactions, extra_loss)
     if validation is not None:
         validate = make_validator(validation, str(judged), model, interactions)
     if jit_compile is None:

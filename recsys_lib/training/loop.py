@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from recsys_lib import objectives
 from recsys_lib.data import Interactions
@@ -79,8 +82,8 @@ def compile_epoch(
     - "squared_error": ``(r - x)^2``, without negatives
 
     With an extra loss, ``objective_weight * objective`` takes the place of the objective, and
-    ``extra_loss(batch)`` is added to the sum. So are the losses that the model brings along, as
-    Keras' own ``fit`` adds them: regularizers of layers and what layers give to ``add_loss``.
+    ``extra_loss(batch)`` is added to the sum. So are the losses that both bring along, as Keras'
+    own ``fit`` adds them: regularizers of layers and what layers give to ``add_loss``.
 
     An epoch ends at once when the loss is no longer finite. It is run in parts of about a quarter
     of a second, between which Python hears signals such as Ctrl-C; they change no number.
@@ -123,18 +126,24 @@ def compile_epoch(
     after_update = getattr(extra_loss, "after_update", lambda: None)
     tables = embedding_tables(model) if l2 else []
     forward = make_forward(model)
-    num_gathered = batch_size * (1 + num_negatives)
+    num_gathered: float = batch_size * (1 + num_negatives)
+    if optimizer.loss_scale_factor:  # Keras cannot scale gradients that are lists
+        num_gathered = np.inf
+
+    graphs: list[Any] = []  # that are being traced
 
     @tf.function(autograph=False, jit_compile=jit_compile)
     def update(batch_users: Any, candidates: Any, batch_ratings: Any, *step: Any) -> Any:
+        graphs.append(tf.compat.v1.get_default_graph())
         num_batch = tf.shape(batch_users)[0]
         with tf.GradientTape() as tape:
             logits = forward(batch_users, candidates)
             losses = _losses(objective, logits, batch_ratings)  # (b,)
+            brought = list(getattr(model, "losses", ()))  # another call would begin anew
             if extra_loss is not None:
                 extra = _scalar(extra_loss(Batch(batch_users, candidates, logits, *step)))
                 losses = objective_weight * losses + extra  # its mean: the extra loss once
-            for own in getattr(model, "losses", ()):
+            for own in (*brought, *getattr(extra_loss, "losses", ())):
                 losses += tf.cast(tf.reduce_sum(own), tf.float32)
             scaled = optimizer.scale_loss(tf.reduce_mean(losses))
         gradients = [
@@ -149,7 +158,7 @@ def compile_epoch(
         for position, side in tables:
             table = variables[position]
             gradients[position] = add_shrinkage(gradients[position], table, used[side], strength)
-        optimizer.apply(gradients, variables)
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
         after_update()
         return tf.reduce_sum(losses)
 
@@ -174,20 +183,46 @@ def compile_epoch(
         return tf.while_loop(goes_on, body, (first, loss_sum))
 
     part = 1  # updates in a call, about a quarter of a second's
+    traced: Any = None
 
     def run(order: Any, epoch: int) -> EpochResult:
-        nonlocal part
+        nonlocal part, traced
         columns = [tf.gather(x, order) for x in (users, items, ratings) if x is not None]
         number, step = tf.constant(epoch, tf.int64), tf.constant(0)
         loss_sum = tf.constant(0.0, tf.float64)
         while step < num_steps and tf.math.is_finite(loss_sum):
             start, end = time.perf_counter(), min(int(step) + part, num_steps)
-            step, loss_sum = run_part(columns, number, step, tf.constant(end), loss_sum)
+            now = columns, number, step, tf.constant(end), loss_sum
+            if traced is None:  # once: TensorFlow need not watch for further ones
+                traced = run_part.get_concrete_function(*now)
+                _forget_gradients(graphs)
+            step, loss_sum = traced(*now)
             seconds = time.perf_counter() - start
             part = 2 * part if seconds < 0.1 else part if seconds < 0.4 else -(-part // 2)
         return EpochResult(float(loss_sum), int(step))
 
     return run
+
+
+def _forget_gradients(graphs: list[Any]) -> None:
+    """Take the custom gradients of traced graphs off TensorFlow's list, which would keep them.
+
+    Each of them holds tensors of its graph for ever, also one that an optimizer brings along. The
+    kernels of graphs that are gone are forgotten, too.
+    """
+    from tensorflow import nest
+    from tensorflow.python.eager import context
+    from tensorflow.python.framework import ops
+
+    context.context().clear_kernel_cache()
+
+    known = getattr(getattr(ops, "gradient_registry", None), "_registry", {})
+    for name in [x for x in known if x.startswith("CustomGradient-")]:
+        own = inspect.getclosurevars(known[name]["type"]).nonlocals.get("tape_grad_fn")
+        result = inspect.getclosurevars(own).nonlocals.get("result") if own else None
+        if any(getattr(x, "graph", None) in graphs for x in nest.flatten(result)):
+            del known[name]
+    graphs.clear()
 
 
 def trained_variables(model: Any, extra_loss: Any = None) -> list[Any]:
@@ -201,7 +236,7 @@ def trained_variables(model: Any, extra_loss: Any = None) -> list[Any]:
     return [*model.trainable_variables, *getattr(extra_loss, "trainable_variables", ())]
 
 
-def combine_repeated_rows(gradient: Any, num_rows: int, num_gathered: int) -> Any:
+def combine_repeated_rows(gradient: Any, num_rows: int, num_gathered: float) -> Any:
     """Add up the gradient rows that belong to the same row of an embedding table.
 
     The gradient of a gather lists one row per gathered id, so an id that occurs twice in a batch is
@@ -237,7 +272,7 @@ def combine_repeated_rows(gradient: Any, num_rows: int, num_gathered: int) -> An
     return tf.math.unsorted_segment_sum(gradient.values, gradient.indices, num_rows)
 
 
-def is_large(num_rows: int, num_gathered: int) -> bool:
+def is_large(num_rows: int, num_gathered: float) -> bool:
     """Tell whether a gradient keeps the form of a list: four times more rows than a batch gathers.
 
     Example:

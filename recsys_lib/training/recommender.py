@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import asdict, fields, replace
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -34,17 +35,19 @@ class KerasRecommender(Recommender):
     Each ``fit`` starts from the weights that ``config.seed`` gives. With "squared_error", a
     matrix_factorization whose ``global_bias`` is 0 gets the mean rating as its global bias.
 
-    Without ``epochs`` it trains as the data want it: sampled softmax against 16 items, Adam at .01
-    with shrinkage .04 / √(interactions of a mean user), batches of a fiftieth of the data (256 to 8,192), item biases that start at
-    the popularity of items, until NDCG@10 on one held-out item each of up to 2,000 users has not
-    risen for five epochs. Those rows, at most a tenth, are not trained on. What is given as an
-    option stays as it is given; a model that ends below popularity on them says so in a warning.
-    With ``epochs``, all options are those of ``fit``, and all rows are trained on.
+    Without ``epochs`` it trains as the data want it: sampled softmax against 16 items, Adam at .01,
+    shrinkage .05 / √(mean interactions of a user), batches of a fiftieth of the data (256 to
+    8,192), item biases that start at the items' popularity, until NDCG@10 on one held-out item each
+    of up to 2,000 users has not risen for five epochs. Those rows, at most a tenth of all, are not
+    trained on. What is given as an option stays as it is given. A model that ends below popularity
+    on them says so in a warning. With ``epochs``, all options are those of ``fit``, and all rows
+    are trained on.
 
     ``save`` writes configuration, weights and those options that are plain numbers, texts or
     None; the model is rebuilt from them on ``load``, and no code is run. An optimizer instance, a
     validation, a checkpoint path and the like are not saved: a loaded model that had them scores,
-    but does not train again. A fitted model that is pickled or copied is taken through the same.
+    but does not train again. A fitted model that is pickled or copied is taken through the same;
+    one with quantized layers is a TypeError (``recsys_lib.serving.export_litert`` writes such).
 
     Args:
         config: of the model.
@@ -123,6 +126,11 @@ class KerasRecommender(Recommender):
         return _restored, (type(self), self._counts(), self.history, *self._state())
 
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        for layer in self.keras_model.layers:  # loading builds them anew, from the configuration
+            kind = f"{type(layer).__module__}.{type(layer).__name__}"
+            if getattr(layer, "quantization_mode", None) or "recsys_lib.compression" in kind:
+                what = f"layer {layer.name!r} is a quantized {type(layer).__name__}"
+                raise TypeError(f"{what}: expected the layers of build_rating_model, or an export")
         plain = {k: v for k, v in self.options.items() if isinstance(v, int | float | str | None)}
         config = {
             "config": asdict(self.config),
@@ -144,6 +152,11 @@ class KerasRecommender(Recommender):
         model = cls(RatingModelConfig(**settings), **options)
         model._not_saved = list(config["not_saved"])
         fitted_config = replace(model.config, global_bias=config["global_bias"])
+        sizes = (model.config.num_users, model.config.embedding_dim, model.config.num_items)
+        widths = sizes[1], *settings["hidden_units"]
+        products = [a * b for a, b in (*pairwise(sizes), *pairwise(widths))]
+        if max(products) > sum(array.size for array in arrays.values()):  # before it is built
+            raise ValueError(f"config has sizes {sizes}, {widths}: expected those of the weights")
         keras_model = build_rating_model(fitted_config)
         weights = [f"weight.{number}" for number in range(len(arrays))]
         keras_model.set_weights([check_weights(name, arrays[name]) for name in weights])

@@ -14,7 +14,7 @@ import numpy as np
 
 from recsys_lib.checks import check_number, check_type
 from recsys_lib.data import Interactions
-from recsys_lib.models import Factors, Recommender
+from recsys_lib.models import Recommender
 from recsys_lib.models.sanity import warn_below
 from recsys_lib.training.checkpoint import fingerprint
 from recsys_lib.training.held_out import hold_out, judge, popularity_ndcg
@@ -84,13 +84,13 @@ def tune(
     Args:
         model: a class such as IALS or EASE, a function from settings by name to an unfitted model,
             such as ``functools.partial(IALS, embedding_dim=64)``, or a KerasRecommender, whose
-            configuration and options stay where the space has none for them.
+            options, and configuration where the space does not name it, stay as they are.
         interactions: the training data.
         space: for each setting ``(low, high)``, a number between them, on a logarithmic scale where
             low is above 0, and whole where both are int; or a list of choices. For IALS, EASE and
             KerasRecommender there is one (``SPACES`` in this file), for others it has to be given.
-        budget_s: seconds after which no further trial starts; default 300 without ``trials``. The
-            last trial and the fit at the end come on top.
+        budget_s: seconds after which no further trial starts, but for the first; default 300
+            without ``trials``. The last trial and the fit at the end come on top.
         trials: number of trials at most, those of a resumed search counted.
         most_users: how many users are held out at most.
         seed: of the held-out part and the proposals.
@@ -123,8 +123,9 @@ def tune(
     space = SPACES.get(name) if space is None else space
     if not space:
         raise TypeError(f"space is {space}: expected one for {name}, such as {{'l2': (0.1, 10)}}")
-    fixed = getattr(model, "keywords", {})
+    fixed = getattr(model, "keywords", {}) | getattr(model, "options", {})
     space = {key: values for key, values in space.items() if key not in fixed}
+    of = (name, getattr(model, "args", ()), getattr(model, "config", None), sorted(fixed))
     seed = check_number("seed", seed, 0, integer=True)
     most_users = check_number("most_users", most_users, 1, integer=True)
     if trials is not None:
@@ -137,7 +138,7 @@ def tune(
         raise ValueError("interactions has no user with two different items: expected some")
     started = time.perf_counter()
     with _quiet_optuna() as optuna:
-        study = _study(optuna, path, seed, fingerprint(interactions, name, dict(space), most_users))
+        study = _study(optuna, path, seed, fingerprint(interactions, of, space, most_users, seed))
         default = _with_settings(model, {}).fit(train)
         default_ndcg, popularity = judge(default, train, held), popularity_ndcg(train, held)
         if not study.trials:
@@ -150,12 +151,10 @@ def tune(
                 fitted = _with_settings(model, settings).fit(train)
             return judge(fitted, train, held)
 
-        _run(study, one, trials, budget_s, started, progress)
+        _run(optuna, study, one, trials, budget_s, started, progress)
         done = [t for t in study.trials if t.state.name == "COMPLETE"]
-    best = max(done, key=lambda t: t.value, default=None)
-    better = best is not None and best.value > default_ndcg
-    settings = dict(best.params) if better and best is not None else {}
-    ndcg = best.value if better and best is not None else default_ndcg
+    tried = [(default_ndcg, {}), *((t.value, t.params) for t in done)]
+    ndcg, settings = max(tried, key=lambda pair: pair[0])
     if ndcg < popularity:
         warn_below(f"the best {name} of {len(done)} trials", ndcg, popularity)
     fitted = _with_settings(model, settings).fit(interactions)
@@ -181,13 +180,12 @@ def _with_settings(model: Any, settings: dict[str, Any]) -> Recommender:
 
 def _start(default: Recommender, space: Space) -> dict[str, Any]:
     """Return the settings of the default model as numbers inside the space, where it tells them."""
-    how = default.how_to_fold_in if isinstance(default, Factors) else None
-    numbers = vars(default) | (asdict(how) if how else {})
-    known = {key: numbers[key] for key in space if isinstance(numbers.get(key), int | float)}
+    known = vars(default) | vars(default).get("how_to_fold_in", default).__dict__
+    numbers = {key: known[key] for key in space if isinstance(known.get(key), int | float)}
     return {
-        key: value if isinstance(space[key], list) else type(value)(np.clip(value, *space[key]))
-        for key, value in known.items()
-        if not isinstance(space[key], list) or value in space[key]
+        key: type(value)(np.clip(value, *space[key]))
+        for key, value in numbers.items()
+        if not isinstance(space[key], list)
     }
 
 
@@ -224,21 +222,26 @@ def _study(optuna: Any, path: Any, seed: int, of: str) -> Any:
     study = optuna.create_study(
         storage=storage, study_name="tune", load_if_exists=True, direction="maximize"
     )
-    if study.user_attrs.get("of", of) != of or study.user_attrs.get("seed", seed) != seed:
-        raise ValueError(
-            f"path is {path}, of another search: expected its data, model, space, seed"
-        )
+    if study.user_attrs.get("of", of) != of:
+        expected = "expected its data, model, space and seed"
+        raise ValueError(f"path is {path}, of another search: {expected}")
     study.set_user_attr("of", of)
-    study.set_user_attr("seed", seed)
-    for trial in study.get_trials(deepcopy=False, states=[_state("RUNNING")]):
-        study.tell(trial.number, state=_state("FAIL"))
+    states = optuna.trial.TrialState
+    for trial in study.get_trials(deepcopy=False, states=[states.RUNNING]):
+        study.tell(trial.number, state=states.FAIL)
         study.enqueue_trial(trial.params)
     study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials), n_startup_trials=8)
     return study
 
 
 def _run(
-    study: Any, one: Any, trials: int | None, budget_s: float | None, started: float, progress: bool
+    optuna: Any,
+    study: Any,
+    one: Callable[[Any], float],
+    trials: int | None,
+    budget_s: float | None,
+    started: float,
+    progress: bool,
 ) -> None:
     from tqdm.auto import tqdm
 
@@ -250,25 +253,20 @@ def _run(
     with tqdm(
         total=trials, initial=len(done), disable=not progress, desc="tuning", unit="trial"
     ) as bar:
-        while (trials is None or len(done) < trials) and (
-            budget_s is None or time.perf_counter() - started < budget_s
+        while not done or (
+            (trials is None or len(done) < trials)
+            and (budget_s is None or time.perf_counter() - started < budget_s)
         ):
             trial = study.ask()
             try:
                 study.tell(trial, one(trial))
             except (FloatingPointError, MemoryError) as error:  # one failed trial, not the end
                 trial.set_user_attr("failed", str(error))
-                study.tell(trial, state=_state("FAIL"))
+                study.tell(trial, state=optuna.trial.TrialState.FAIL)
             done = finished()
             best = max((t.value for t in done if t.value is not None), default=float("nan"))
             bar.set_postfix(best=f"{best:.4f}")
             bar.update()
-
-
-def _state(name: str) -> Any:
-    import optuna
-
-    return optuna.trial.TrialState[name]
 
 
 def _frame(done: list[Any]) -> pd.DataFrame:

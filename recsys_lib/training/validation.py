@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from recsys_lib.checks import check_choice, check_counts, check_type
+from recsys_lib.checks import check_choice, check_type
 from recsys_lib.data import Interactions, Split
+from recsys_lib.data.splits import check_parts
 from recsys_lib.evaluation import evaluate_full_ranking, evaluate_leave_one_out, evaluate_ratings
 from recsys_lib.training.forward import KerasScorer
 
@@ -40,7 +41,7 @@ def make_validator(
     Raises:
         TypeError: ``validation`` is none of these.
         ValueError: unknown metric, no ratings or negatives where they are needed, or other users
-            or items than in ``train``.
+            or items, by count or vocabulary, than in ``train``.
 
     Example:
         >>> data = Interactions([0, 1], [0, 1], ratings=[1, 3])
@@ -60,7 +61,8 @@ def make_validator(
     elif not callable(validation):
         check_type("validation", validation, (Interactions, Split), " or a function")
     if isinstance(validation, Interactions | Split):
-        check_counts("validation", validation, (train.num_users, train.num_items))
+        held_out = validation.test if isinstance(validation, Split) else validation
+        check_parts(interactions=train, validation=held_out)
         if metric in RANKING_METRICS and candidates < k:
             raise ValueError(f"validation ranks {candidates} candidates: expected at least {k}")
         scorer = KerasScorer(model)

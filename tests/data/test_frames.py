@@ -130,6 +130,44 @@ def test_a_unit_that_is_asked_for():
         Split(whole, four())
 
 
+MARCH = 1_709_337_600  # 2024-03-02
+CLEAR = [
+    ([["02/03/2024", "15/03/2024"], ["15/03/2024", "02/03/2024"]], {}),
+    ([["02.03.2024", "03.03.2024"]], {"time_format": "%d.%m.%Y"}),
+    ([["20240302", "20240303"], [20240302, 20240303]], {"time_format": "%Y%m%d"}),
+    ([["2 Mar 2024", "3 Mar 2024"], ["2024/03/02", "2024/03/03"], ["2024-3-2", "2024-3-3"]], {}),
+    ([["Sat, 02 Mar 2024 00:00:00 GMT"] * 2, ["03/02/2024 00:00", "03/15/2024 00:00"]], {}),
+    ([[datetime.date(2024, 3, 2), "2024-03-02T10:00"], ["2024-03-02 00:00 UTC"] * 2], {}),
+]
+
+
+def test_dates_in_text_of_a_clear_form():
+    for columns, options in CLEAR:
+        for column in columns:
+            for dates in (column, pd.Categorical(column), pd.Series(column, dtype=object)):
+                times = read([1, 1], [2, 3], dates, **options).timestamps
+                assert MARCH in times.tolist() and abs(times - MARCH).max() < 14 * 86_400
+
+
+MONTH_FIRST, DAY_FIRST = "%m/%d/%Y", "%d/%m/%Y"
+
+
+@given(
+    st.lists(st.dates(datetime.date(1990, 1, 1), datetime.date(2030, 1, 1)), min_size=1),
+    st.sampled_from([MONTH_FIRST, DAY_FIRST]),
+)
+def test_day_and_month_are_never_guessed(days, form):
+    column = [day.strftime(form) for day in days]
+    right = [int((day - datetime.date(1970, 1, 1)).total_seconds()) for day in days]
+    rows = [1] * len(days), range(len(days)), column
+    assert read(*rows, time_format=form).timestamps.tolist() == right
+    if any(day.day > 12 for day in days) or all(day.day == day.month for day in days):
+        assert read(*rows).timestamps.tolist() == right
+    else:
+        with pytest.raises(ValueError, match=r"time='t': row .* time_format"):
+            read(*rows)
+
+
 T, F, SPANS = [True, False, True, False], [1.0, 2.0, 3.0], pd.to_timedelta([1, 2, 3, 4])
 DATES, MISSING = pd.to_datetime(WHEN, format="ISO8601"), (None, np.nan, pd.NA)
 FINE = DATES + pd.Timedelta("1ms")
@@ -147,6 +185,14 @@ BAD_VALUES = {
     "time='when': row 0 .* as in other rows": [{"when": ["2024-01-01", 5] * 2}],
     "time='when': row 1": [{"when": [1.0, bad, 2.0, 3.0]} for bad in (np.nan, np.inf, 1e20)],
     "time='when': row 1 holds 'soon'": [{"when": ["2024-01-01", "soon"] * 2}],
+    "time='when': row 0 .*time_format": [
+        *({"when": [day] * 4} for day in ("02/03/2024", "01-02-03", "2024-13-02", "now", "10:30")),
+        *({"when": [day] * 4} for day in ("2024-03-02 10:00 CET", "March 2024", b"2024-03-02")),
+        {"when": pd.array(["02.03.2024 10:00"] * 4, dtype="string")},
+    ],
+    "time='when': row 1 .*'%d/%m/%Y'": [
+        {"when": ["02/03/2024", "2024-03-02"] * 2, "options": {"time_format": DAY_FIRST}}
+    ],
     "time='when' is of type float32": [{"when": np.array([1.6e9, *F], np.float32)}],
     "more digits": [{"when": [Decimal("1e9"), Decimal("1e9") + Decimal("1e-12"), *F[:2]]}],
     "in s and ms: .*time_unit": [{"when": [1.6e9, 1.6e12] * 2}],
@@ -165,7 +211,20 @@ REFUSED = [
     *((lambda a=a: four(COLUMNS | {a: "?"}), KeyError, f"{a}='\\?'") for a in COLUMNS),
     (lambda: Interactions.from_frame([FRAME], **KEYS), TypeError, "frame is of type list"),
     (lambda: Interactions.from_frame(TWICE, **KEYS), ValueError, "item='i' names several columns"),
-    (lambda: read([17, "17"], [1, 2]), TypeError, "user='u' holds one id as number and text"),
+    (lambda: read([17, "17"], [1, 2]), TypeError, "user='u' holds one id as 17 and as '17'"),
+    *(
+        (lambda ids=ids: read(pd.Series(ids, dtype=object), [1, 2]), TypeError, "user='u' holds")
+        for ids in ([1.0, "1"], [b"a", "a"], ["caf\u00e9", "cafe\u0301"], [True, 0])
+    ),
+    *(
+        (lambda ids=ids: read(ids, [1, 2]), TypeError, "user='u' is float.*rounds")
+        for ids in ([2.0**53, 1], np.float32([2**24, 1]), np.float16([2048, 1]), [np.inf, 1])
+    ),
+    (
+        lambda: read(["caf\u00e9"], [1], vocabulary=read(["cafe\u0301"], [1]), unknown="new"),
+        TypeError,
+        "user='u' holds one id",
+    ),
     (lambda: read([["a"], ["b"]], [1, 2]), TypeError, "user='u' holds ids that cannot be sorted"),
     (lambda: read([], []), ValueError, "frame is empty"),
     (later("dan", "x"), ValueError, r"user='u': row 0 holds 'dan'.*unknown"),

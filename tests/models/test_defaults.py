@@ -28,15 +28,19 @@ def groups(seed=0, num_users=400, num_items=200, each=8, num_groups=10):
     return Interactions(users, items, num_users=num_users, num_items=num_items)
 
 
-def test_ials_takes_weight_and_penalty_from_the_data():
-    data = groups()
+@pytest.mark.parametrize(("each", "num_groups"), [(8, 10), (40, 10), (3, 90)])
+def test_ials_takes_weight_and_penalty_from_the_data(each, num_groups):
+    data = groups(0, 900, 60 * num_groups, each, num_groups)
     matrix = data.to_csr("binary")
     num_users, num_items = matrix.shape
     items = np.unique(matrix.indices).size
     weight = 12 * matrix.nnz / (num_users * items)
     of_user, of_item = matrix.nnz / num_users, matrix.nnz / items
     sizes = (of_user + weight * num_items) * (of_item + weight * num_users)
-    l2 = 0.4 * (np.sqrt(of_user) + np.sqrt(of_item)) / np.sqrt(sizes)
+    few = np.sqrt(max(1, 16 / of_user))
+    sparse = np.sqrt(min(1, 400 * matrix.nnz / (num_users * items)))
+    l2 = 0.4 * (np.sqrt(of_user) + np.sqrt(of_item)) * few * sparse / np.sqrt(sizes)
+    assert (few > 1, sparse < 1) == (each < 16, num_groups > 10)
     how = IALS(4, epochs=1).fit(data).how_to_fold_in
     assert (how.unobserved_weight, how.l2) == pytest.approx((weight, l2))
     # Full blocks would get more than 1; who met nothing is not counted in the density.

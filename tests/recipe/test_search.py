@@ -10,10 +10,12 @@ import pytest
 from recsys_lib.compression.quantization import TransformCoding, UniformQuantization
 from recsys_lib.data import Split, make_synthetic
 from recsys_lib.data.synthetic import SyntheticConfig
+from recsys_lib.evaluation import RankingResult, evaluate_full_ranking
 from recsys_lib.models import IALS
-from recsys_lib.recipe import Quantize, ReduceDimensions, hold_out_users, search_recipe
+from recsys_lib.recipe import Quantize, ReduceDimensions, compress, hold_out_users, search_recipe
 from recsys_lib.recipe import search as search_module
-from recsys_lib.recipe.search import default_recipes
+from recsys_lib.recipe.families import default_recipes
+from recsys_lib.recipe.measure import least_change, resampled_means
 from recsys_lib.serving import compare_latency
 
 BITS = {"rounding": [[Quantize(UniformQuantization(bits))] for bits in (8, 6, 4, 3, 2)]}
@@ -38,7 +40,7 @@ def search(**options):
 @pytest.mark.parametrize("account", ["self-contained", "items"])
 def test_the_choice_is_the_smallest_within_the_budget(account):
     found = search(account=account, recipes=None)
-    allowed = [trial for trial in found.trials if trial.change >= -0.05]
+    allowed = [trial for trial in found.trials if trial.change_low >= -0.05]
     assert found.best in allowed and found.result.stages[-1].ratio > 3
     assert found.best.file_bytes == min(trial.file_bytes for trial in allowed)
     frame = found.to_frame()
@@ -48,7 +50,70 @@ def test_the_choice_is_the_smallest_within_the_budget(account):
 def test_nothing_within_the_budget_is_a_result():
     found = search(recipes={"one": [[ReduceDimensions(1)]]}, max_quality_loss=0.001)
     assert found.best is None and found.result is None and len(found.trials) == 1
-    assert "no recipe within the budget" in repr(found)
+    assert "no recipe is certain" in repr(found)
+
+
+def results(rng, users, change):
+    """Values of users before, and after a change of which each feels another part."""
+    ids, value = np.arange(users), rng.random(users) * (rng.random(users) < 0.4)
+    felt = np.where(rng.random(users) < 0.2, change * 5, 0) * value
+    noise = rng.normal(scale=0.03, size=users) * value
+    return [RankingResult(10, "toy", ids, value, v, value) for v in (value, value + felt + noise)]
+
+
+def test_the_lower_end_is_above_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    broken = [least_change(*results(rng, 300, -0.02)) > -0.02 for _ in range(600)]
+    assert 0.02 < np.mean(broken) < 0.09
+    half = [least_change(*results(rng, 300, -0.02), 0.5) > -0.02 for _ in range(600)]
+    assert 0.4 < np.mean(half) < 0.6
+
+
+def test_the_lower_end_is_that_of_a_paired_bootstrap():
+    before, after = results(np.random.default_rng(1), 800, -0.03)
+    old, new = (resampled_means(one.user_ids, one.ndcg_per_user) for one in (before, after))
+    expected = np.quantile(new / old - 1, 0.05)
+    change = after.ndcg / before.ndcg - 1
+    assert least_change(before, after, 0.5) == pytest.approx(change)
+    assert change - least_change(before, after) == pytest.approx(change - expected, rel=0.1)
+    assert least_change(before, before) == 0
+
+
+def test_more_confidence_is_more_careful_and_few_users_are_told():
+    half, sure = (search(confidence=level, max_quality_loss=0.1) for level in (0.5, 0.99))
+    assert half.best.file_bytes < sure.best.file_bytes
+    assert all(one.change_low < one.change for one in sure.trials if one.change)
+    tries = search(recipes={f"{n}": [recipe] for n, recipe in enumerate(BITS["rounding"])}).trials
+    # A loss that is not significant, and a budget below what these users can tell apart.
+    doubtful = next(t for t in tries if 0 < -t.change < 0.9 * (t.change - t.change_low))
+    budget = (doubtful.change - doubtful.change_low - doubtful.change) / 2
+    families = {"mild": [[Quantize(UniformQuantization(8, scale_dtype="float32"))]],
+                "doubtful": [list(doubtful.recipe)]}  # fmt: skip
+    with pytest.warns(UserWarning, match="100 validation users .* the choice is more careful"):
+        assert search(recipes=families, max_quality_loss=budget).best.family == "mild"
+    with pytest.warns(UserWarning, match="max_quality_loss .* nothing is certain"):
+        alone = search(recipes={"doubtful": families["doubtful"]}, max_quality_loss=budget)
+    assert alone.best is None
+
+
+def test_default_recipes_begin_with_what_does_no_harm():
+    families = default_recipes(64)
+    mildest = min(least_change(*_before_and_after(families[name][0])) for name in
+                  ("rounding", "fewer dimensions, 8 bits", "transform coding"))  # fmt: skip
+    assert mildest > -0.1
+    steps = [step for family in families.values() for recipe in family for step in recipe]
+    configs = {type(step.config).__name__ for step in steps if isinstance(step, Quantize)}
+    assert {"UniformQuantization", "ResidualQuantization", "dict"} <= configs
+    assert [Quantize(UniformQuantization(4, scale_search="mse"))] in [
+        recipe[:1] for recipe in families["rounding"]
+    ]
+
+
+def _before_and_after(recipe):
+    model = IALS(embedding_dim=64, epochs=2).fit(split().train)
+    found = [evaluate_full_ranking(model, split().train, split().test)]
+    small = compress(model, recipe, split(), None).factors
+    return [*found, evaluate_full_ranking(small, split().train, split().test)]
 
 
 def test_test_users_are_seen_once_and_only_at_the_end(monkeypatch):
@@ -133,6 +198,7 @@ def test_refuses_before_any_recipe_is_run(monkeypatch):
         ({"max_quality_loss": -0.1}, "max_quality_loss"),
         ({"max_quality_loss": 1.0}, "max_quality_loss"),
         ({"objective": "size"}, "objective"),
+        ({"confidence": 0.3}, "confidence"),
         ({"objective": "latency"}, "timer is None"),
         ({"validation_share": 1}, "share is 1"),
     ):

@@ -103,6 +103,17 @@ def test_files_give_the_same_vectors(tmp_path, suffix):
         whole(np.ones((1, 3)), np.ones((1, 2)))
 
 
+def test_what_is_not_the_encoder_leaves_no_file(model, tmp_path, monkeypatch):
+    broken = with_weights(model, {})
+    broken.get_layer("input_norm").gamma.assign([np.nan] * 8)
+    with pytest.raises(ValueError, match="input_norm/gamma"):
+        export_text_encoder(broken, tmp_path / "a.onnx")
+    monkeypatch.setattr("recsys_lib.text.compress.plain_lookups", lambda _: keep_blocks(model, 0))
+    with pytest.raises(ValueError, match="off by"):
+        export_text_encoder(model, tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
+
+
 def test_refuses(model, tmp_path):
     other = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     two, upper = keep_blocks(model, 2), tt.upper_blocks(model, 2)

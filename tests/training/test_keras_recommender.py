@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+from recsys_lib.compression.quantization import quantize_dynamic
 from recsys_lib.data import Interactions
 from recsys_lib.evaluation import evaluate_leave_one_out, evaluate_ratings
 from recsys_lib.models import EASE, RatingModelConfig, build_rating_model, load_model
@@ -38,6 +39,16 @@ def test_copies_score_the_same(tmp_path, kind):
         np.testing.assert_array_equal(other.recommend([2, 0], k=3, exclude=DATA), lists)
     assert pickled.history == model.history
     np.testing.assert_array_equal(other.fit(DATA).score(users, items), scores)
+
+
+def test_a_model_that_cannot_be_built_anew_is_not_saved(tmp_path):
+    model = KerasRecommender(config("mlp_ranker"), **OPTIONS).fit(DATA)
+    model.save(tmp_path / "model")
+    before, quantized = (tmp_path / "model").read_bytes(), quantize_dynamic(model).model
+    for call in (lambda: quantized.save(tmp_path / "model"), lambda: pickle.dumps(quantized)):
+        with pytest.raises(TypeError, match="layer 'dense_0' is a quantized DynamicDense"):
+            call()
+    assert (tmp_path / "model").read_bytes() == before
 
 
 def test_a_forked_child_says_that_it_needs_spawn():

@@ -134,7 +134,7 @@ def train_with_average(
         train: what to train on.
         config: how far back the average looks.
         **options: of :func:`recsys_lib.training.fit`. A ``validation`` judges the average, and
-            ``patience`` chooses its best epoch.
+            ``patience`` chooses its best epoch; of a function, ``lower_is_better`` has to be told.
 
     Returns:
         New models: the average, and the last weights, which are those of plain training.
@@ -154,10 +154,13 @@ def train_with_average(
     new = isinstance(student, RatingModelConfig)
     model = build_rating_model(student) if new else with_weights(keras_model(student), {})
     average = WeightAverage(model, config)
-    if options.get("validation") is not None:
+    validation = options.get("validation")
+    if callable(validation):
+        options |= {"validation": lambda _: validation(average.model)}
+    elif validation is not None:
         ratings = options.get("objective") == "squared_error"
         metric = options.get("metric") or ("rmse" if ratings else "ndcg")
-        judge = make_validator(options["validation"], metric, average.model, train)
+        judge = make_validator(validation, metric, average.model, train)
         options |= {"metric": metric, "validation": lambda _: judge()}
     history = fit(model, train, **(options | {"extra_loss": average}))
     models = average.model, model

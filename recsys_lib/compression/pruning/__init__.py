@@ -19,6 +19,7 @@ from recsys_lib.compression.pruning.tables import (
     PrincipalAxes,
     RowRemoval,
     rotate_to_principal_axes,
+    rotate_to_user_axes,
 )
 from recsys_lib.compression.pruning.training import PolynomialSchedule, PrunedModel, fit_pruned
 from recsys_lib.compression.pruning.weights import WeightPruning, magnitude_mask
@@ -42,6 +43,7 @@ __all__ = [
     "prune",
     "remove_neurons",
     "rotate_to_principal_axes",
+    "rotate_to_user_axes",
     "sample_pairs",
     "store_sparse",
 ]

@@ -17,6 +17,7 @@ from recsys_lib.compression.quantization.product import ProductQuantization
 from recsys_lib.compression.quantization.qat import IntegerQuantization, quantization_aware
 from recsys_lib.compression.quantization.quantize import quantize
 from recsys_lib.compression.quantization.rate_distortion import RateDistortion
+from recsys_lib.compression.quantization.residual import ResidualQuantization
 from recsys_lib.compression.quantization.sensitivity import (
     BitAllocation,
     SensitivityCurve,
@@ -25,6 +26,7 @@ from recsys_lib.compression.quantization.sensitivity import (
     sensitivity,
     uniform_bits,
 )
+from recsys_lib.compression.quantization.signs import SignQuantization
 from recsys_lib.compression.quantization.transform import TransformCoding
 from recsys_lib.compression.quantization.uniform import UniformQuantization, pack_bits
 
@@ -37,7 +39,9 @@ __all__ = [
     "MixedPrecision",
     "ProductQuantization",
     "RateDistortion",
+    "ResidualQuantization",
     "SensitivityCurve",
+    "SignQuantization",
     "TransformCoding",
     "UniformQuantization",
     "WeightGroups",

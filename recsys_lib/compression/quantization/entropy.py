@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import check_choice, check_shape
 from recsys_lib.compression.quantization.uniform import Array, pack_bits
-from recsys_lib.compression.tensors import EncodedTensor, read_tensor
+from recsys_lib.compression.tensors import EncodedTensor, check_claim, read_tensor
 
 Arrays = dict[str, Array]
 _CONTEXTS = ("tensor", "column", "size", "smallest")
@@ -185,6 +185,7 @@ def _encode(tensor: Any, contexts: str) -> Arrays:
 
 
 def _decode(coded: Arrays, shape: list[int], contexts: str) -> NDArray[np.uint16]:
+    shape = check_claim(shape, coded)
     if contexts != "size":
         return _read(coded, _by_place(tuple(shape), contexts)).reshape(shape)
     check_shape("coded_columns", coded["coded_columns"], (shape[1],))

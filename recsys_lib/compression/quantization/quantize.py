@@ -14,12 +14,20 @@ from recsys_lib.compression.pruning import rotate_to_principal_axes
 from recsys_lib.compression.quantization.codebooks import CodebookQuantization
 from recsys_lib.compression.quantization.product import ProductQuantization, deal_out
 from recsys_lib.compression.quantization.rate_distortion import RateDistortion
+from recsys_lib.compression.quantization.residual import ResidualQuantization
+from recsys_lib.compression.quantization.signs import SignQuantization
 from recsys_lib.compression.quantization.uniform import UniformQuantization
 from recsys_lib.compression.tensors import DenseTensor, EncodedTensor
 from recsys_lib.compression.weights import named_weights, with_weights
 from recsys_lib.models.factors import Factors
 
 _ANY_MATRIX: Any = (UniformQuantization, CodebookQuantization, str)  # the others are for tables
+_ROW_BY_ROW: Any = (
+    UniformQuantization,
+    CodebookQuantization,
+    ResidualQuantization,
+    SignQuantization,
+)
 
 
 def quantize(
@@ -40,6 +48,8 @@ def quantize(
     :class:`UniformQuantization`        whole numbers of 2 to 8 bits and scales
     :class:`CodebookQuantization`       codes into a list of values that k-means finds
     :class:`ProductQuantization`        a code for each piece of a row
+    :class:`ResidualQuantization`       codes of full rows that add up to a row
+    :class:`SignQuantization`           one bit a number, and perhaps a copy to rank again
     a scheme of ``embedding_tables``    a table as parts of which its rows are made
     a mapping from name to such         each weight as it says; None keeps float32
     :class:`MixedPrecision`             another number of bits for each weight or group of one
@@ -49,9 +59,9 @@ def quantize(
 
     Args:
         model: factor model, Keras model, KerasRecommender, or a CompressedModel of one; for the
-            first five kinds of config also a plain array, or a mapping of arrays.
+            first seven kinds of config also a plain array, or a mapping of arrays.
         config: one of the above. The first three, by themselves, are for all weights of two or more
-            dimensions (vectors, such as biases, stay float32), the next two for all tables: those
+            dimensions (vectors, such as biases, stay float32), the next four for all tables: those
             of a factor model, and weights called ``embeddings`` with more than one column.
         train: interactions, for RateDistortion.
         teacher: a better model to imitate, for RateDistortion.
@@ -126,7 +136,7 @@ def _encode(name: str, values: Any, config: Any, counts: Any, energy: Any = None
         return DenseTensor(values, "float16")
     if not hasattr(config, "encode") or isinstance(config, str):
         raise TypeError(f"config is {config!r} for {name}: expected such as UniformQuantization")
-    if isinstance(config, _ANY_MATRIX):
+    if isinstance(config, _ROW_BY_ROW):
         return config.encode(values)
     rows = None if counts is None or name not in counts else np.asarray(counts[name])
     more = {} if energy is None else {"column_weights": energy}

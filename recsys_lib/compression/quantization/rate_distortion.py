@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -27,8 +28,10 @@ from recsys_lib.models.least_squares import one_blas_thread
 _FIRST_ERROR, _AT_WEIGHT = 0.17, 2e-4
 _USER_SPEED = 4  # a user moves once an epoch, an item with each batch
 _BATCH = 300
+_SCORES_KEPT = 1 << 28  # of a teacher, 1 GB; more are asked for in each step
 Floats = NDArray[np.float32]
-Wanted = Callable[[NDArray[np.int64]], Floats]  # (b,) users to (b, items) scores
+Ids = NDArray[np.int64]
+Wanted = Callable[[Ids, Ids | slice], Floats]  # (b,) users and (n,) items to (b, n) scores
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,13 @@ class RateDistortion:
         embedding_dim: dimensions at most; as many as the model has, if it has fewer.
         sharpness: of what is imitated: scores of a user's unseen items are divided by their
             standard deviation, times this, before the softmax.
-        epochs: passes over the users.
+        epochs: passes over the users, at most.
+        max_steps: steps of 300 users, at most; on many users fewer epochs then suffice.
+        items_per_step: items that a step looks at, drawn anew for each, so that its time does not
+            grow with the catalogue. All, where there are not more.
+        max_seconds: time, at most, to the end of an epoch; None for no such end. Rates fall with
+            the time used, if it is the first to run out, so the result is that of a shorter
+            training and not of one that was broken off; but it then depends on the machine.
         learning_rate: of Adam, in steps of the item table, four times as large for users; falls to
             0 in the second half.
         seed: of the order of users.
@@ -89,6 +98,9 @@ class RateDistortion:
     embedding_dim: int = 80
     sharpness: float = 0.8
     epochs: int = 60
+    max_steps: int = 1500
+    items_per_step: int = 4096
+    max_seconds: float | None = None
     learning_rate: float = 0.02
     seed: int = 0
     progress: bool = False
@@ -97,8 +109,12 @@ class RateDistortion:
         for name in ("rate_weight", "sharpness", "learning_rate"):
             value = check_number(name, getattr(self, name), 0, include_low=False)
             store(self, **{name: value})
-        for name, low in (("embedding_dim", 1), ("epochs", 1), ("seed", 0)):
+        whole = ("embedding_dim", "epochs", "max_steps", "items_per_step")
+        for name, low in (*((name, 1) for name in whole), ("seed", 0)):
             store(self, **{name: check_number(name, getattr(self, name), low, integer=True)})
+        if self.max_seconds is not None:
+            seconds = check_number("max_seconds", self.max_seconds, 0, include_low=False)
+            store(self, max_seconds=seconds)
         store(self, progress=check_flag("progress", self.progress))
 
     def compress(self, model: Factors, train: Interactions, teacher: Any = None) -> CompressedModel:
@@ -127,18 +143,17 @@ class RateDistortion:
         users, items = model._users(), model.item_vectors
         counts = (len(users), len(items))
         check_counts("train", train, counts)
-        known = None if teacher is None else _scores_of(teacher, counts)
+        wanted = None if teacher is None else _scores_of(teacher, counts)
         if model.item_biases is not None:
             users = np.hstack([users, np.ones((counts[0], 1), np.float32)])
             items = np.hstack([items, model.item_biases[:, None]])
         start = _start(users, items, self)
 
-        def own(batch: NDArray[np.int64]) -> Floats:
-            return users[batch] @ items.T
+        def own(batch: Ids, chosen: Ids | slice) -> Floats:
+            return users[batch] @ items[chosen].T
 
-        wanted = own if known is None else known.__getitem__
         with one_blas_thread():
-            tables = _optimise(start, wanted, own, self, train)
+            tables = _optimise(start, wanted or own, own, self, train)
         tensors: dict[str, EncodedTensor] = {
             "user_vectors": _code(tables.users, tables.user_steps),
             "item_vectors": _code(tables.items, tables.item_steps),
@@ -190,12 +205,17 @@ def check_teacher(teacher: Any, counts: tuple[int, int]) -> None:
     check_counts("teacher", teacher, counts)
 
 
-def _scores_of(teacher: Any, counts: tuple[int, int]) -> Floats:
-    """Ask a teacher once for all scores, (users, items) = ``counts``."""
+def _scores_of(teacher: Any, counts: tuple[int, int]) -> Wanted:
+    """Ask a teacher once for all scores, (users, items) = ``counts``; if they fit into memory."""
     check_teacher(teacher, counts)
+    if counts[0] * counts[1] > _SCORES_KEPT:
+        return lambda batch, chosen: check_weights(
+            "scores of teacher", np.asarray(teacher.score_all_items(batch), np.float32)[:, chosen]
+        )
     batches = np.array_split(np.arange(counts[0]), -(-counts[0] // _BATCH))
     scores = np.concatenate([teacher.score_all_items(batch) for batch in batches], dtype=np.float32)
-    return check_weights("scores of teacher", scores)
+    check_weights("scores of teacher", scores)
+    return lambda batch, chosen: scores[batch][:, chosen]
 
 
 def _optimise(
@@ -208,27 +228,39 @@ def _optimise(
     first = np.log(start.user_steps * start.item_steps)
     logs = first.copy()  # of c
     teacher, student = (np.empty(len(users), np.float32) for _ in range(2))
+    chosen = _draw(rng, len(items), config.items_per_step)
     for batch in batches:
-        unseen = seen[batch].toarray() == 0
-        teacher[batch] = _temper(wanted(batch), unseen, config.sharpness)
-        student[batch] = np.log(_temper(own(batch), unseen, config.sharpness))  # of b
+        unseen = seen[batch].toarray()[:, chosen] == 0
+        teacher[batch] = _temper(wanted(batch, chosen), unseen, config.sharpness)
+        student[batch] = np.log(_temper(own(batch, chosen), unseen, config.sharpness))  # of b
     moves = [(_adam(len(b)), _adam((len(b), len(first)))) for b in batches]
     move_items, move_logs = _adam(items.shape), _adam(len(first))
-    total, step = config.epochs * len(batches), 0
-    for _ in epochs_with_progress(config.epochs, "rate-distortion", config.progress):
+    epochs = min(config.epochs, -(-config.max_steps // len(batches)))
+    total, step = epochs * len(batches), 0
+    seconds, begun = config.max_seconds or np.inf, time.perf_counter()
+
+    def share_done() -> float:
+        return max(step / total, (time.perf_counter() - begun) / seconds)
+
+    for _ in epochs_with_progress(epochs, "rate-distortion", config.progress):
+        if share_done() >= 1:
+            break
         user_price = config.rate_weight * _bits_per_step(users, by_row=False)
         item_price = config.rate_weight * _bits_per_step(items, by_row=True)
         for number in rng.permutation(len(batches)):
             batch, (move_student, move_users) = batches[number], moves[number]
-            late = max(2 * step / total - 1, 0.0)  # 0 in the first half, then up to 1
+            late = min(max(2 * share_done() - 1, 0.0), 1.0)  # 0 in the first half, then up to 1
             rate, step = config.learning_rate * (1 + np.cos(np.pi * late)) / 2, step + 1
-            n, m = np.rint(users[batch]), np.rint(items)
+            chosen = _draw(rng, len(items), config.items_per_step)
+            some = items[chosen]
+            n, m = np.rint(users[batch]), np.rint(some)
             scaled, b = n * np.exp(logs), np.exp(student[batch])[:, None]
-            unseen = seen[batch].toarray() == 0
-            target = _softmax(wanted(batch) * teacher[batch][:, None], unseen)
+            unseen = seen[batch].toarray()[:, chosen] == 0
+            target = _softmax(wanted(batch, chosen) * teacher[batch][:, None], unseen)
             scores = scaled @ m.T
             error = (_softmax(scores * b, unseen) - target) * b  # gradient for scores
-            by_user, by_item = error @ m, error.T @ scaled
+            by_user, by_item = error @ m, np.zeros_like(items)
+            by_item[chosen] = error.T @ scaled * np.float32(len(items) / len(some))
             by_log = np.exp(logs) * (by_user * n).sum(axis=0)
             student[batch] -= move_student(np.einsum("ui,ui->u", error, scores), rate)
             by_user *= np.exp(logs)
@@ -239,6 +271,11 @@ def _optimise(
             logs -= move_logs(by_log, rate / 5)
     grown = np.exp((logs - first) / 2)  # shared by both tables
     return _Latents(users, items, start.user_steps * grown, start.item_steps * grown)
+
+
+def _draw(rng: np.random.Generator, count: int, most: int) -> Ids | slice:
+    """Return so many different items in order, or all of them as a slice."""
+    return slice(None) if count <= most else np.sort(rng.choice(count, most, replace=False))
 
 
 def _temper(scores: Floats, unseen: NDArray[np.bool_], sharpness: float) -> Floats:

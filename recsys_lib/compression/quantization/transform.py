@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from recsys_lib.checks import check_choice, check_number, check_type
 from recsys_lib.compression.compressed import CompressedModel, store_weights
-from recsys_lib.compression.pruning import rotate_to_principal_axes
+from recsys_lib.compression.pruning import rotate_to_principal_axes, rotate_to_user_axes
 from recsys_lib.compression.quantization.entropy import EntropyCodedTensor, EntropyCoding
 from recsys_lib.compression.quantization.uniform import Array, check_flag, store
 from recsys_lib.compression.tensors import EncodedTensor
@@ -52,6 +52,11 @@ class TransformCoding:
             this pays for is worth more.
         contexts: "column" codes each column with frequencies of its own; "size" each number with
             those of numbers of about its size (:class:`EntropyCoding`): equal vectors, fewer bytes.
+        scale_items: multiply each item by what makes its inner product with its rounded self that
+            with itself again (at most 4), for one more byte an item. Rounding with more zeros
+            shortens rows, those of rare items most, and a shorter row falls out of all lists.
+        axes: "principal" as above; "rotation" for files of items only: it keeps all lengths
+            (:func:`rotate_to_user_axes`), so that a history is folded in to what it was before.
 
     ``user_exponent`` and ``round_up_from`` were chosen on held-out training interactions of
     ncf-ml-1m, by ``benchmarks/embedding_tables.py``; neighbours are as good within its noise.
@@ -81,8 +86,12 @@ class TransformCoding:
     user_exponent: float = 0.75
     round_up_from: float = 0.55
     contexts: str = "column"
+    axes: str = "principal"
+    scale_items: bool = False
 
     def __post_init__(self) -> None:
+        check_choice("axes", self.axes, ("principal", "rotation"))
+        store(self, scale_items=check_flag("scale_items", self.scale_items))
         check_choice("contexts", self.contexts, ("column", "size"))
         error = check_number("relative_error", self.relative_error, 0, include_low=False)
         store(self, relative_error=error, scale_users=check_flag("scale_users", self.scale_users))
@@ -100,35 +109,50 @@ class TransformCoding:
             ValueError: an error so small that 2000 steps do not suffice, or tables of zeros.
         """
         check_type("model", model, (Factors,), " such as IALS")
-        turned = rotate_to_principal_axes(model._users(), model.item_vectors)
-        users, items = turned.user_vectors, turned.item_vectors
-        singular = turned.singular_values.astype(np.float64)
-        if singular[0] <= 0:
+        users, items, energies, root_mean_square = self._turn(model._users(), model.item_vectors)
+        if root_mean_square <= 0:
             raise ValueError("model scores 0 everywhere: expected one that has learned something")
-        root_mean_square = np.sqrt((singular**2).sum() / (len(users) * len(items)))
         ratio = np.sqrt(len(users) / len(items))
         unit = self.relative_error * root_mean_square
         unit /= np.sqrt(users.shape[1] / 12 * (ratio + 1 / ratio))
         # Columns without energy have nothing to store; any step will do.
-        energy = np.maximum(singular, 1e-9 * singular[0])
+        of_users, of_items = (np.maximum(e, 1e-9 * e.max()) for e in energies)
         row_scale = None
         if self.scale_users:
-            lengths = np.sqrt((users.astype(np.float64) ** 2 * (energy / len(items))).sum(axis=1))
+            lengths = np.sqrt((users.astype(np.float64) ** 2 * (of_items / len(items))).sum(axis=1))
             row_scale = np.maximum(lengths, 1e-6 * lengths.max()) ** self.user_exponent
             row_scale /= np.sqrt((row_scale**2).mean())
-        user_steps = unit * ratio**0.5 / np.sqrt(energy / len(items))
-        item_steps = unit / ratio**0.5 / np.sqrt(energy / len(users))
+        user_steps = unit * ratio**0.5 / np.sqrt(of_items / len(items))
+        item_steps = unit / ratio**0.5 / np.sqrt(of_users / len(users))
         rotated = with_weights(model, {"user_vectors": users, "item_vectors": items})
         coded = {
             "user_vectors": self._code(users, user_steps, row_scale),
-            "item_vectors": self._code(items, item_steps, None),
+            "item_vectors": self._code(items, item_steps, None, scale_again=self.scale_items),
         }
         return store_weights("transform coding", self, rotated, coded)
 
-    def _code(self, table: Array, steps: Array, row_scale: Array | None) -> EntropyCodedTensor:
+    def _turn(self, users: Array, items: Array) -> tuple[Array, Array, list[Array], float]:
+        """Return both tables in new axes, the energy of their columns, and the size of scores."""
+        if self.axes == "principal":
+            turned = rotate_to_principal_axes(users, items)
+            singular = turned.singular_values.astype(np.float64)
+            square = (singular**2).sum() / (len(users) * len(items))
+            return turned.user_vectors, turned.item_vectors, [singular, singular], square**0.5
+        users, items = rotate_to_user_axes(users, items)
+        grams = [table.T @ table for table in (users.astype(np.float64), items.astype(np.float64))]
+        square = (grams[0] * grams[1]).sum() / (len(users) * len(items))
+        return users, items, [np.diag(gram) for gram in grams], max(float(square), 0.0) ** 0.5
+
+    def _code(
+        self, table: Array, steps: Array, row_scale: Array | None, scale_again: bool = False
+    ) -> EntropyCodedTensor:
         scaled = table if row_scale is None else table / row_scale[:, None]
         in_steps = scaled / steps
         whole = np.sign(in_steps) * np.floor(np.abs(in_steps) + 1 - self.round_up_from)
+        if scale_again:
+            kept = (table * whole * steps).sum(axis=1)
+            full = (table.astype(np.float64) ** 2).sum(axis=1)
+            row_scale = np.clip(full / np.where(kept > 0, kept, np.maximum(full, 1e-30)), 0.5, 4)
         tensor = SteppedTensor(whole.astype(np.int64), steps, row_scale)
         return EntropyCoding(self.contexts).encode(tensor)
 

@@ -9,7 +9,11 @@ from hypothesis.extra.numpy import arrays
 from recsys_lib.compression import named_weights, with_weights
 from recsys_lib.compression.pruning import DimensionReduction, RowRemoval, prune
 from recsys_lib.compression.pruning.rating_models import read_config
-from recsys_lib.compression.pruning.tables import RowMap, rotate_to_principal_axes
+from recsys_lib.compression.pruning.tables import (
+    RowMap,
+    rotate_to_principal_axes,
+    rotate_to_user_axes,
+)
 from recsys_lib.compression.tensors import read_tensor
 from recsys_lib.data import Interactions
 from recsys_lib.models import ALS, IALS, Popularity, RatingModelConfig, build_rating_model
@@ -53,6 +57,25 @@ def test_cut_axes_are_the_truncated_svd_of_all_scores(shape):
         best = (left[:, :k] * values[:k]) @ right[:k]
         cut = axes.user_vectors[:, :k] @ axes.item_vectors[:, :k].T
         np.testing.assert_allclose(cut, best, atol=1e-4)
+
+
+def test_a_rotation_keeps_scores_lengths_and_what_a_history_folds_in_to():
+    model = IALS(embedding_dim=6, epochs=3, check=False).fit(DATA)
+    model.user_vectors *= np.geomspace(1, 0.1, 6).astype("f4")  # axes of unequal importance
+    users, items = rotate_to_user_axes(model.user_vectors, model.item_vectors)
+    gram = users.T @ users
+    np.testing.assert_allclose(gram, np.diag(np.diag(gram)), atol=1e-4 * gram.max())
+    assert (np.diff(np.diag(gram)) <= 1e-5 * gram.max()).all()
+    np.testing.assert_allclose(
+        users @ items.T, model.user_vectors @ model.item_vectors.T, atol=1e-4
+    )
+    same, stretched = (
+        prune(model, DimensionReduction(6, axes)).model.with_folded_users(DATA)
+        for axes in ("rotation", "principal")
+    )
+    before = model.with_folded_users(DATA).score_all_items(np.arange(40))
+    np.testing.assert_allclose(same.score_all_items(np.arange(40)), before, atol=1e-4)
+    assert np.abs(stretched.score_all_items(np.arange(40)) - before).max() > 0.01
 
 
 @settings(max_examples=60, deadline=None)

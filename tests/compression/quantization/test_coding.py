@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys_lib.compression import with_weights
+from recsys_lib.compression.pruning import rotate_to_user_axes
 from recsys_lib.compression.quantization import (
     CodebookQuantization,
     EntropyCoding,
@@ -186,6 +187,36 @@ def test_scores_are_as_near_as_asked_for_and_more_error_is_fewer_bytes(model, sc
     assert late.nbytes < early.nbytes and late.report.sparsity > early.report.sparsity
 
 
+def test_a_rotation_codes_about_as_well_and_keeps_what_histories_fold_in_to(model):
+    principal, rotated = (
+        quantize(model, TransformCoding(0.02, axes=axes)) for axes in ("principal", "rotation")
+    )
+    assert score_error(model, rotated) < 1.1 * 0.02
+    assert rotated.nbytes < 1.1 * principal.nbytes
+    before, *after = (
+        one.with_folded_users(TRAIN).score_all_items(EVERYBODY)
+        for one in (model, rotated.model, principal.model)
+    )
+    kept, stretched = (np.square(scores - before).mean() for scores in after)
+    assert kept < 0.5 * stretched
+
+
+def test_a_scale_an_item_gives_back_what_rounding_took_from_its_length(model):
+    plain, scaled = (
+        quantize(model, TransformCoding(0.4, axes="rotation", scale_items=scale))
+        for scale in (False, True)
+    )
+    true = rotate_to_user_axes(model.user_vectors, model.item_vectors)[1]
+    there = np.abs(plain.model.item_vectors).max(axis=1) > 0
+    share = [
+        (true * one.model.item_vectors).sum(axis=1)[there] / (true**2).sum(axis=1)[there]
+        for one in (plain, scaled)
+    ]
+    assert np.median(share[0]) < 0.97
+    assert np.quantile(np.abs(share[1] - 1), 0.9) < 0.02 and share[1].max() < 1.02
+    assert 0 < scaled.nbytes - plain.nbytes < len(true) + 100
+
+
 @pytest.mark.parametrize("bits", [2, 3, 4])
 def test_less_error_than_row_wise_rounding_in_fewer_bytes(model, bits):
     plain = quantize(model, UniformQuantization(bits, granularity="row"))
@@ -242,6 +273,33 @@ def test_ranks_better_than_transform_coding_because_it_optimises(model):
     assert agreement(model, long) > agreement(model, short)
 
 
+def same_tables(one, other):
+    return all((tensor.decode() == other.tensors[n].decode()).all()
+               for n, tensor in one.tensors.items())  # fmt: skip
+
+
+def test_steps_items_and_seconds_are_bounded(model):
+    whole = rate_distortion(model, 1e-3, epochs=40)
+    assert same_tables(
+        rate_distortion(model, epochs=1), rate_distortion(model, max_steps=2, epochs=60)
+    )
+    assert same_tables(whole, rate_distortion(model, 1e-3, epochs=40, max_seconds=1e6))
+    at_once = rate_distortion(model, 1e-3, epochs=10**6, max_steps=10**9, max_seconds=1e-9)
+    assert not same_tables(at_once, whole) and at_once.nbytes > whole.nbytes
+    some = rate_distortion(model, 1e-3, epochs=40, items_per_step=100)
+    assert not same_tables(some, whole) and some.nbytes == pytest.approx(whole.nbytes, rel=0.1)
+    assert agreement(model, some) > agreement(model, whole) - 0.05
+    assert agreement(model, some) > agreement(model, at_once)
+
+
+def test_a_teacher_too_large_to_keep_is_asked_again_and_teaches_the_same(model, monkeypatch):
+    teacher = EASE(l2=20.0).fit(TRAIN)
+    kept = rate_distortion(model, teacher=teacher)
+    monkeypatch.setattr("recsys_lib.compression.quantization.rate_distortion._SCORES_KEPT", 0)
+    asked = rate_distortion(model, teacher=teacher)
+    np.testing.assert_allclose(asked.model.item_vectors, kept.model.item_vectors, atol=1e-4)
+
+
 def test_a_higher_price_buys_fewer_bytes_and_less_agreement(model):
     before = model.item_vectors.copy()
     results = [rate_distortion(model, price, epochs=20) for price in (2e-4, 1e-3, 5e-3)]
@@ -285,6 +343,7 @@ def changed(model, **weights):
          TypeError, "expected signed numbers"),
         (lambda m: stepped(np.full((2, 2), -2001)), ValueError, "whole reaches 2001"),
         (lambda m: TransformCoding(round_up_from=0.4), ValueError, "round_up_from is"),
+        (lambda m: TransformCoding(axes="given"), ValueError, "axes is"),
         (lambda m: quantize(Popularity().fit(TRAIN), TransformCoding()), TypeError, "Popularity"),
         (lambda m: quantize(m, TransformCoding(1e-5)), ValueError, "allow a larger error"),
         (lambda m: quantize(changed(m, user_vectors=0), TransformCoding()), ValueError,
