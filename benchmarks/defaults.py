@@ -142,7 +142,8 @@ def main() -> None:
                 keys = ["data", "model", "settings"]
                 same = (old[keys] == [row[key] for key in keys]).all(axis=1)
                 frame = pd.concat([old[~same], frame], ignore_index=True)
-            order = frame["data"].map(NAMES.index) * 10 + frame["model"].map(kinds.index)
+            order = frame["data"].map(NAMES.index) * 100 + frame["model"].map(kinds.index) * 10
+            order += frame["settings"] == "tuned"
             frame.iloc[order.argsort(kind="stable")].to_csv(RESULTS, index=False)
 
 

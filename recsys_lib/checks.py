@@ -226,6 +226,28 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_note_fork)
 
 
+def exact_numbers(label: str, values: NDArray[Any]) -> NDArray[Any]:
+    """Return int64 if all are whole, else float64; nothing is rounded.
+
+    Raises:
+        ValueError: NaN, infinite, or beyond int64; a float32 too large for whole numbers.
+
+    Example:
+        >>> exact_numbers("timestamps", np.array([2.0, 5.0])), exact_numbers("t", np.array([.5]))
+        (array([2, 5]), array([0.5]))
+    """
+    if values.dtype.kind != "i":
+        bad = np.flatnonzero(~((values < 2**63) & (values >= -(2**63))))
+        if len(bad):
+            value = values[bad[0]]
+            raise ValueError(f"{label}: row {bad[0]} holds {value}: expected less than 2 ** 63")
+        if values.dtype in (np.float16, np.float32) and np.abs(values).max() >= 2**24:
+            raise ValueError(f"{label} is of type {values.dtype}, which rounds: expected float64")
+    if values.dtype.kind == "f" and (values != np.floor(values)).any():
+        return values.astype(np.float64)
+    return values.astype(np.int64)
+
+
 def check_process() -> None:
     """Raise RuntimeError in the forked child of a process that has used TensorFlow: it hangs."""
     if _forked:

@@ -8,7 +8,7 @@ from recsys_lib.data import load_dataset
 from recsys_lib.data.synthetic import SyntheticConfig, make_synthetic
 from recsys_lib.evaluation import evaluate_full_ranking
 from recsys_lib.models import IALS, Popularity
-from recsys_lib.serving import TopKIndex
+from recsys_lib.serving import TopKIndex, scan  # noqa: F401 (compiled: it has no frames)
 
 PACKAGE = Path(recsys_lib.__file__).parent
 
@@ -31,7 +31,7 @@ def files_of(trip):
 
 
 def test_an_item_vector_from_fit_to_a_served_answer():
-    data = make_synthetic(SyntheticConfig("video", num_users=120, num_items=100))
+    data = make_synthetic(SyntheticConfig("video", num_users=320, num_items=100))
 
     def trip():
         model = IALS(embedding_dim=8, epochs=2).fit(data)

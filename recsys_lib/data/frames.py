@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import check_choice, check_type
+from recsys_lib.checks import check_choice, check_type, exact_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -168,28 +168,6 @@ def _dates(values: pd.Series, label: str, form: str | None) -> pd.Series:
     unclear = (read[0] != read[-1]).to_numpy()
     refuse_first(values, unclear, label, "it to be clear what is day and month: say time_format")
     return read[0]
-
-
-def exact_numbers(label: str, values: NDArray[Any]) -> NDArray[Any]:
-    """Return int64 if all are whole, else float64; nothing is rounded.
-
-    Raises:
-        ValueError: NaN, infinite, or beyond int64; a float32 too large for whole numbers.
-
-    Example:
-        >>> exact_numbers("timestamps", np.array([2.0, 5.0])), exact_numbers("t", np.array([.5]))
-        (array([2, 5]), array([0.5]))
-    """
-    if values.dtype.kind != "i":
-        bad = np.flatnonzero(~((values < 2**63) & (values >= -(2**63))))
-        if len(bad):
-            value = values[bad[0]]
-            raise ValueError(f"{label}: row {bad[0]} holds {value}: expected less than 2 ** 63")
-        if values.dtype in (np.float16, np.float32) and np.abs(values).max() >= 2**24:
-            raise ValueError(f"{label} is of type {values.dtype}, which rounds: expected float64")
-    if values.dtype.kind == "f" and (values != np.floor(values)).any():
-        return values.astype(np.float64)
-    return values.astype(np.int64)
 
 
 def unit_of(label: str, values: NDArray[Any]) -> str:

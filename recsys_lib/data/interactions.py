@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_choice, check_number, check_range
+from recsys_lib.checks import check_choice, check_number, check_range, exact_numbers
 from recsys_lib.data import frames, splits
 from recsys_lib.data.ids import map_rows
 
@@ -331,7 +331,7 @@ def _column(name: str, values: ArrayLike, kinds: str) -> NDArray[Any]:
     if array.size and array.dtype.kind not in kinds:
         expected = "integers (Interactions.from_frame makes them)" if kinds == "iu" else "numbers"
         raise TypeError(f"{name} is of type {array.dtype}: expected {expected}")
-    return array if name == "ratings" else frames.exact_numbers(name, array)
+    return array if name == "ratings" else exact_numbers(name, array)
 
 
 def _last_of_each_pair(data: Interactions) -> NDArray[np.int64]:

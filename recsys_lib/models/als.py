@@ -88,11 +88,11 @@ class IALS(_AlternatingLeastSquares):
     Million Song Dataset with weight .02 .003, published .002.
 
     Where it errs: the numbers were chosen on held-out training data of seven data sets (films, a
-    shop, news, music, papers; density .09 to 6 %, 8 to 160 items a user); 12 and .4 are within a
-    tenth of the best that was tried on each, as are neighbours such as 8 and .4 that were chosen
-    without it. 400 rests on one of them (papers) and the published value. On MovieLens 1M cut down
-    to 8 films a user it is at .75 of the best, a seventh above popularity: more l2 is better there.
-    :func:`recsys_lib.training.tune` finds what the rule misses.
+    shop, news, music, papers; density .09 to 6 %, 8 to 160 items a user), all of them in view, and
+    400 on one of these (papers) and a published value; 12 and .4 are within a tenth of the best
+    that was tried on each. On MovieLens 1M cut down to 8 films a user it is at .75 of the best, a
+    seventh above popularity: more l2 is better there. :func:`recsys_lib.training.tune` finds what
+    the rule misses.
 
     Args:
         embedding_dim: length of the vectors, d.
