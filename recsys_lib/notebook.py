@@ -148,7 +148,12 @@ def plot_segments(frame: pd.DataFrame, *, within: float = 0.01) -> None:
         ax.axhspan(-100 * within, 100 * within, color="#E6E6E6", zorder=0)
         ax.axhline(0, color=_GREY, linestyle="--", linewidth=1)
         ax.errorbar(range(len(rows)), heights, ends, fmt="o", color=_BLUE, capsize=4)
-        ax.set_xticks(range(len(rows)), rows["counts"])
+        names = (
+            rows["counts"]
+            .str.replace(r"(\d) to ", r"\1–", regex=True)
+            .str.replace(" and more", "+")
+        )
+        ax.set_xticks(range(len(rows)), names)
         ax.set_xlabel(f"{side}, by interactions in training")
         ax.set_xlim(-0.5, len(rows) - 0.5)
     panels[0].set_ylabel("change of NDCG [%]")

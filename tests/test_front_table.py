@@ -52,7 +52,7 @@ def test_a_wide_interval_certifies_nothing() -> None:
 
 def test_the_table_puts_them_apart_and_says_where_from() -> None:
     text = front_table.table(front())
-    above, below = text.split("does not, or is not certain to")
+    above, below = text.split("**refuted by some**")
     assert "| good | 8.0 to 8.0x | 9.0 to 9.0x | -0.2% (-0.4% to -0.0%) |" in above
     assert "| films only |" in below and "shop-0: -12.0%" in below
     assert "2026-01-02; a machine" in below and "100 users" in below

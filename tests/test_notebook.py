@@ -139,11 +139,8 @@ def test_segments_are_drawn_in_percent_with_their_intervals() -> None:
     panels = plt.gcf().axes
     assert [ax.get_xlabel().split(",")[0] for ax in panels] == ["items", "users"]
     for ax in panels:
-        assert [text.get_text() for text in ax.get_xticklabels()] == [
-            "up to 3",
-            "4 to 9",
-            "10 and more",
-        ]
+        labels = [text.get_text() for text in ax.get_xticklabels()]
+        assert labels == ["up to 3", "4–9", "10+"]
         drawn = ax.containers[0]
         assert drawn.lines[0].get_ydata().tolist() == [-50.0] * 3
         ends = np.array([segment[:, 1] for segment in drawn.lines[2][0].get_segments()])

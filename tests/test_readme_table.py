@@ -67,16 +67,3 @@ def test_what_is_shown_is_what_the_stored_run_says() -> None:
     shown = readme_table.FIGURE.relative_to(ROOT).as_posix()
     first_screen = text[: text.index("```bash")]
     assert f"]({shown})" in first_screen and readme_table.START in first_screen
-
-
-def test_the_search_of_the_benchmark_is_that_of_the_chapter() -> None:
-    stored = json.loads(readme_table.CHAPTER.read_text(encoding="utf-8"))
-    cells = [cell["source"] for cell in stored["cells"] if cell["cell_type"] == "code"]
-    code = "\n".join("".join(source) for source in cells)
-    script = (ROOT / "benchmarks" / "recipe_search.py").read_text(encoding="utf-8")
-    start = script.index('    "rounding":')
-    families = script[start : script.index("\n}\n", start)]
-    assert "TransformCoding" in families and families in code
-    assert next(line for line in script.splitlines() if line.startswith("four_bits")) in code
-    for call in (code, script):
-        assert "model, split, 0.005, timer=" in call and "seed" in call

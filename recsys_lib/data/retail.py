@@ -131,8 +131,9 @@ def split_next_basket(lines: pd.DataFrame, test_fraction: float = 0.2) -> Split:
 
     Returns:
         Users are customers; ratings are quantities. The test part holds the first basket after the
-        cut of each customer who bought before it, with what was bought before as well as what is
-        new to the customer; products that nobody had bought by then are in the catalogue.
+        cut of each customer who bought before it: what is new to the customer and, as the split has
+        ``repeats=True``, what was bought before. Products that nobody had bought by then are in the
+        catalogue as well.
 
     Raises:
         ValueError: no customer bought before and after the cut.
@@ -144,31 +145,36 @@ def split_next_basket(lines: pd.DataFrame, test_fraction: float = 0.2) -> Split:
     np.minimum.at(first, later.user_ids, later.timestamps)
     chosen = later.timestamps == first[later.user_ids]
     chosen &= np.isin(later.user_ids, train.user_ids)
-    return Split(train, later.take(chosen), name=train.name)
+    return Split(train, later.take(chosen), name=train.name, repeats=True)
 
 
 def split_basket_completion(
-    lines: pd.DataFrame, test_fraction: float = 0.2, seed: int = 0
+    lines: pd.DataFrame, test_fraction: float = 0.2, hidden: float = 0.5, seed: int = 0
 ) -> tuple[Interactions, Split]:
-    """Cut the lines at one moment: which product is missing from a later basket?
+    """Cut the lines at one moment: which products are missing from a later basket?
 
     Args:
         lines: from :func:`clean_retail`, guests included.
         test_fraction: share of the lines after the cut.
-        seed: of the draw of the product that is hidden in each basket.
+        hidden: share of each later basket's products that is hidden, above 0 and below 1; rounded,
+            and at least one product stays visible.
+        seed: of the draw of what is hidden.
 
     Returns:
         ``(past, later)``; users are baskets. ``past`` is what a model may learn from. ``later`` has
-        the baskets after the cut of at least two products: in its train part what is visible, to
-        fold in and to leave out of the answer; in its test part the one product that is hidden.
+        the baskets after the cut: in its train part what is visible, to fold in and to leave out of
+        the answer; in its test part what is hidden. Baskets with nothing to hide are left out.
 
     Raises:
-        ValueError: no basket after the cut has two products.
+        ValueError: a share out of range, or no basket after the cut has two products.
     """
     past, later = _interactions(lines, "basket").split_by_time(test_fraction)
-    visible, hidden = replace(later, timestamps=None).split_leave_one_out(seed)
-    visible = visible.take(np.isin(visible.user_ids, hidden.user_ids))
-    return past, Split(visible, hidden, name=past.name)
+    pairs = later.user_ids * later.num_items + later.item_ids
+    visible, tested = later.take(np.unique(pairs, return_index=True)[1]).split_stratified(
+        hidden, seed
+    )
+    visible = visible.take(np.isin(visible.user_ids, tested.user_ids))
+    return past, Split(visible, tested, name=past.name)
 
 
 def _interactions(lines: pd.DataFrame, user: str) -> Interactions:

@@ -26,6 +26,8 @@ class Split:
         negatives: (len(test), m) item ids to rank row ``n`` of ``test`` against, or None.
         validation: held-out rows to choose settings by, or None.
         name: name of the data set.
+        repeats: True where people come back for the same items: then items of the training part
+            are ranked as well, and count as found.
 
     Raises:
         ValueError: the parts differ in counts, vocabularies or units of time, or negatives do not
@@ -43,6 +45,7 @@ class Split:
     negatives: NDArray[np.int64] | None = None
     validation: Interactions | None = None
     name: str = "split"
+    repeats: bool = False
 
     def __post_init__(self) -> None:
         check_parts(train=self.train, test=self.test, validation=self.validation)

@@ -148,6 +148,7 @@ def segments(
     k: int = 10,
     *,
     metric: str = "ndcg",
+    exclude_seen: bool = True,
 ) -> pd.DataFrame:
     """Compare two models by how popular the items are and how active the users: who pays?
 
@@ -162,6 +163,7 @@ def segments(
         test: likewise.
         k: length of the list.
         metric: see :func:`paired_change`.
+        exclude_seen: see :func:`evaluate_full_ranking`.
 
     Returns:
         One row for each side ("items", "users") and third, the rarest first: ``counts`` in words,
@@ -199,11 +201,12 @@ def segments(
         inside = np.isin(test.user_ids, tested[user_groups == number])
         if inside.any():
             parts.append(("users", name, test.take(inside)))
+
+    def rank(model: Scorer, part: Interactions) -> RankingResult:
+        return evaluate_full_ranking(model, train, part, k, exclude_seen=exclude_seen)
+
     for side, name, part in parts:
-        new, old = (
-            [evaluate_full_ranking(model, train, part, k) for model in models]
-            for models in (after, before)
-        )
+        new, old = ([rank(model, part) for model in models] for models in (after, before))
         means = [float(np.mean([getattr(r, metric) for r in runs])) for runs in (old, new)]
         change = paired_change(new, old, metric) if means[0] else Change(*[float("nan")] * 3)
         numbers = (*means, change.value, change.low, change.high)

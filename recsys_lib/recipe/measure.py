@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,9 @@ def measure(model: CompressedModel, account: str, data: Split, k: int) -> Measur
         judged = np.isin(data.train.user_ids, data.test.user_ids)
         ranks = factors.with_folded_users(data.train.take(judged))
     if data.negatives is None:
-        return Measured(factors, size, evaluate_full_ranking(ranks, data.train, data.test, k))
+        protocol = {"exclude_seen": not data.repeats}
+        found = evaluate_full_ranking(ranks, data.train, data.test, k, **protocol)
+        return Measured(factors, size, found)
     return Measured(factors, size, evaluate_leave_one_out(ranks, data, k))
 
 
@@ -204,7 +206,8 @@ def requests(factors: Factors, data: Split, k: int, seed: int = 0) -> dict[str, 
 
     def top() -> Any:
         place = next(turns["top"])
-        return index.search(vector(place), k, exclude=[histories[place]] if items_only else None)
+        known = [histories[place]] if items_only and not data.repeats else None
+        return index.search(vector(place), k, exclude=known)
 
     return {"top": top, "candidates": lambda: candidates @ vector(next(turns["candidates"]))}
 
@@ -239,6 +242,6 @@ def hold_out_users(data: Split, share: float, seed: int = 0) -> tuple[Split, Spl
 
     def part(rows: NDArray[np.bool_]) -> Split:
         negatives = None if data.negatives is None else data.negatives[rows]
-        return Split(data.train, data.test.take(rows), negatives, name=data.name)
+        return replace(data, test=data.test.take(rows), negatives=negatives)
 
     return part(inside), part(~inside)

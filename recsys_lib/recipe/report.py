@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recsys_lib.checks import check_k, check_names, check_type
+from recsys_lib.compression.compressed import CompressedModel
 from recsys_lib.data import Split
 from recsys_lib.evaluation import Change, RankingResult, paired_change
 from recsys_lib.models.factors import Factors
@@ -28,6 +29,7 @@ class SeedRuns:
     Args:
         before, after: ranking quality of each model and of its compressed file.
         before_bytes, after_bytes: of the files.
+        compressed: of each model, to be saved.
         factors: what was read from each compressed file; users folded in where it holds none.
         account: of the files.
         change: of the NDCG, over users and seeds.
@@ -40,6 +42,7 @@ class SeedRuns:
     after: tuple[RankingResult, ...]
     before_bytes: tuple[int, ...]
     after_bytes: tuple[int, ...]
+    compressed: tuple[CompressedModel, ...]
     factors: tuple[Factors, ...]
     account: str
     change: Change
@@ -90,7 +93,7 @@ def compress_seeds(
     """
     check_type("models", models, (list, tuple))
     k = check_k(k)
-    before, after = [], []
+    before, after, compressed = [], [], []
     for model in models:
         factors, steps = prepare(model, recipe, data, account)
         state = start(factors)
@@ -98,11 +101,13 @@ def compress_seeds(
         for step in steps:
             state = step.run(state, data.train)
         after.append(measure(state.compressed, account, data, k))
+        compressed.append(state.compressed)
     return SeedRuns(
         before=tuple(one.quality for one in before),
         after=tuple(one.quality for one in after),
         before_bytes=tuple(one.file_bytes for one in before),
         after_bytes=tuple(one.file_bytes for one in after),
+        compressed=tuple(compressed),
         factors=tuple(_with_users(one.factors, data) for one in after),
         account=account,
         change=paired_change([one.quality for one in after], [one.quality for one in before]),

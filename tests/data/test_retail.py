@@ -150,11 +150,15 @@ def test_basket_completion(lines):
     past, later = split_basket_completion(lines, 0.5)
     assert past.to_frame()["user"].tolist() == ["1", "1", "2", "3", "3"]
     hidden, visible = later.test.to_frame()["user"], later.train.to_frame()["user"]
-    assert sorted(hidden) == ["4", "6"]  # guests too; baskets of one product have nothing to see
-    assert sorted(visible) == ["4", "6", "6"]
+    # Guests too; baskets of one product have nothing to hide.
+    assert sorted(visible) == ["4", "6"]
+    assert sorted(hidden) == ["4", "6", "6"]
+    assert len(split_basket_completion(lines, 0.5, hidden=0.2)[1].test) == 1  # .6 and .9 of one
+    with pytest.raises(ValueError, match="test_fraction is 0"):
+        split_basket_completion(lines, 0.5, hidden=0)
     both = later.train.to_csr().multiply(later.test.to_csr())
     assert both.nnz == 0
-    draws = {tuple(split_basket_completion(lines, 0.5, n)[1].test.item_ids) for n in range(20)}
+    draws = {tuple(split_basket_completion(lines, 0.5, seed=n)[1].test.item_ids) for n in range(20)}
     assert len(draws) > 1
 
 

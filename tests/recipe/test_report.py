@@ -7,7 +7,14 @@ from recsys_lib.data import Split
 from recsys_lib.data.synthetic import SyntheticConfig, make_synthetic
 from recsys_lib.evaluation import RankingResult, evaluate_full_ranking
 from recsys_lib.models import IALS
-from recsys_lib.recipe import EntropyCode, Quantize, compare_models, compress, compress_seeds
+from recsys_lib.recipe import (
+    EntropyCode,
+    Quantize,
+    compare_models,
+    compress,
+    compress_seeds,
+    hold_out_users,
+)
 from recsys_lib.serving import Latency
 
 RECIPE = [Quantize(), EntropyCode()]
@@ -58,3 +65,16 @@ def test_table():
     assert compare_models(noisy, {"b": "a"})["certified"].tolist() == ["", "better"]
     with pytest.raises(ValueError, match="against names 'teachr'"):
         compare_models(runs, {"small": "teachr"})
+
+
+def test_repeats_count_where_the_split_says_so(case):
+    split, models = case
+    again = Split(split.train, split.train, repeats=True)
+    runs = compress_seeds(models[:1], RECIPE, again)
+    expected = evaluate_full_ranking(models[0], split.train, split.train, exclude_seen=False)
+    assert runs.before[0].ndcg == pytest.approx(expected.ndcg)
+    assert "repeats included" in runs.after[0].protocol
+    with pytest.raises(ValueError, match="test has no pair that is not in train"):
+        compress_seeds(models[:1], RECIPE, Split(split.train, split.train))
+    for part in hold_out_users(again, 0.5):
+        assert part.repeats

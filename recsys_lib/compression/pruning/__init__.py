@@ -19,7 +19,6 @@ from recsys_lib.compression.pruning.tables import (
     PrincipalAxes,
     RowRemoval,
     rotate_to_principal_axes,
-    rotate_to_user_axes,
 )
 from recsys_lib.compression.pruning.training import PolynomialSchedule, PrunedModel, fit_pruned
 from recsys_lib.compression.pruning.weights import WeightPruning, magnitude_mask
@@ -43,7 +42,6 @@ __all__ = [
     "prune",
     "remove_neurons",
     "rotate_to_principal_axes",
-    "rotate_to_user_axes",
     "sample_pairs",
     "store_sparse",
 ]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from recsys_lib.checks import check_choice, check_number, check_type
 from recsys_lib.compression.compressed import CompressedModel, store_weights
-from recsys_lib.compression.pruning import rotate_to_principal_axes, rotate_to_user_axes
+from recsys_lib.compression.pruning.tables import rotate_to_principal_axes, rotate_to_user_axes
 from recsys_lib.compression.quantization.entropy import EntropyCodedTensor, EntropyCoding
 from recsys_lib.compression.quantization.uniform import Array, check_flag, store
 from recsys_lib.compression.tensors import EncodedTensor
