@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from recsys_lib.notebook import ran_on_synthetic_data
 
 _SECONDS = pytest.StashKey[dict[Path, float]]()

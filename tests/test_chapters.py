@@ -14,7 +14,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SETUP = """\
 import importlib.util
 
-if importlib.util.find_spec("recsys_lib") is None:  # in Colab: fetch the book's library
+# In Colab: fetch the book's library
+if importlib.util.find_spec("recsys_lib") is None:
     %pip install -q "recsys-lib @ git+https://github.com/recommenders-in-real-time/recommenders-in-real-time"
 
 """
