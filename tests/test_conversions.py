@@ -179,6 +179,7 @@ def test_mean_and_fold_in_stay_together():
     given_biases=st.tuples(st.booleans(), st.booleans()),
     constant=st.booleans(),
 )
+@pytest.mark.slow
 def test_tables_of_every_kind(tmp_path_factory, seed, scales, mean, given_biases, constant):
     """Zeros, tiny and large numbers, equal rows, one bias without the other."""
     rng = np.random.default_rng(seed)

@@ -58,7 +58,7 @@ def test_it_predicts_ratings_about_as_well_as_least_squares(ratings):
     ours = evaluate_ratings(MF().fit(train), test).rmse
     mean = float(np.std(test.ratings))
     assert ours < 0.97 * mean
-    assert ours < evaluate_ratings(ALS().fit(train), test).rmse + 0.03
+    assert ours < evaluate_ratings(ALS().fit(train), test).rmse + 0.06
 
 
 def test_the_logistic_loss_ranks_above_popularity():

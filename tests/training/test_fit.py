@@ -116,6 +116,7 @@ OTHER_SPLIT = Split(toy_data(), toy_data(), negatives=NEGATIVES[::-1])
 CHANGES = {"batch_size": 32, "seed": 4, "objective": "bpr", "epochs": 1}
 
 
+@pytest.mark.slow
 def test_checkpoint_of_another_run_is_refused_before_a_weight_is_touched(tmp_path):
     path, decay = tmp_path / "run", keras.optimizers.Adam(0.05)
     decay.exclude_from_weight_decay(var_names=["emb"])

@@ -139,6 +139,7 @@ FEW = DATA.take(np.arange(0, len(DATA), 4))
 CONFIG = RatingModelConfig("matrix_factorization", DATA.num_users, DATA.num_items, 8)
 
 
+@pytest.mark.slow
 def test_a_recommender_without_epochs_stops_by_itself():
     model = KerasRecommender(CONFIG, patience=2, progress=False).fit(FEW)
     run = model.history
@@ -151,6 +152,7 @@ def test_a_recommender_without_epochs_stops_by_itself():
 
 
 @pytest.mark.parametrize("kind", ["dot_product", "two_tower", "mlp_ranker"])
+@pytest.mark.slow
 def test_other_kinds_stop_by_themselves_too(kind):
     config = RatingModelConfig(kind, DATA.num_users, DATA.num_items, 4)
     with warnings.catch_warnings():
@@ -170,6 +172,7 @@ def test_a_recommender_below_popularity_says_so():
         KerasRecommender(config, optimizer="sgd", patience=1, progress=False).fit(FEW)
 
 
+@pytest.mark.slow
 def test_tune_a_recommender_keeps_its_configuration():
     start = KerasRecommender(CONFIG, patience=1, batch_size=4096, progress=False)
     space = {"embedding_dim": [4, 6], "learning_rate": (0.005, 0.02)}

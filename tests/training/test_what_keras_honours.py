@@ -136,6 +136,7 @@ def test_layers_with_a_state(frozen):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_dropout_goes_on_where_it_was(tmp_path):
     def run(model, epochs, **more):
         fit(model, DATA, epochs=epochs, batch_size=32, progress=False, **more)
@@ -148,6 +149,7 @@ def test_dropout_goes_on_where_it_was(tmp_path):
     assert_same_weights(run(build(), 4, checkpoint=tmp_path / "run"), run(build(), 4))
 
 
+@pytest.mark.slow
 def test_half_precision_scales_the_loss_as_keras_does():
     keras.config.set_dtype_policy("mixed_float16")
     try:
@@ -237,6 +239,7 @@ CHANGES = [{"by": 2.0}, {"noise": 0.5}, {"table": [1.0]}, {"table": np.ones(500,
 
 @pytest.mark.parametrize("loss", [False, True], ids=["model", "extra_loss"])
 @pytest.mark.parametrize("change", CHANGES, ids=["number", "in_training", "array", "numbers"])
+@pytest.mark.slow
 def test_a_checkpoint_sees_what_no_configuration_tells(tmp_path, change, loss):
     def run(epochs, **attributes):
         layer = Scale()

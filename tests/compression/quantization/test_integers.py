@@ -223,6 +223,7 @@ def test_the_compiled_loop_finds_tables_and_trains_all_but_zero_points(data):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_keras_own_fit_clone_and_file(tmp_path, data):
     import keras
 
