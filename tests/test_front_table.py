@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))  # where it finds its neighbour
 spec = importlib.util.spec_from_file_location("front_table", ROOT / "tools" / "front_table.py")
 assert spec is not None and spec.loader is not None
 front_table = importlib.util.module_from_spec(spec)
@@ -66,10 +68,10 @@ def test_too_few_data_sets_or_too_many_films_are_refused(movies: int, others: in
 
 def test_only_what_is_between_the_markers_changes() -> None:
     start, end = front_table.START, front_table.END
-    once = front_table.between_markers(f"a\n{start}\nold\n{end}\nb\n", "new")
+    once = front_table.between_markers(f"a\n{start}\nold\n{end}\nb\n", "new", start, end)
     assert once == f"a\n{start}\n\nnew\n\n{end}\nb\n"
     with pytest.raises(ValueError, match="lacks the lines"):
-        front_table.between_markers("text", "new")
+        front_table.between_markers("text", "new", start, end)
 
 
 def test_the_pages_say_what_the_stored_rows_say() -> None:

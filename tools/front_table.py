@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from readme_table import between_markers
 
 ROOT = Path(__file__).resolve().parent.parent
 FRONT = ROOT / "benchmarks" / "results" / "front.csv"
@@ -142,19 +143,6 @@ def details(front: pd.DataFrame, calibration: pd.DataFrame | None) -> str:
     return "\n\n".join(parts)
 
 
-def between_markers(text: str, content: str) -> str:
-    """Replace what stands between the markers.
-
-    Raises:
-        ValueError: the markers are missing or in the wrong order.
-    """
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        raise ValueError(f"a page lacks the lines {START!r} and {END!r}: expected both")
-    return f"{before}{START}\n\n{content}\n\n{END}{after}"
-
-
 def pages() -> dict[Path, str]:
     """Give what each page should say."""
     front = pd.read_csv(FRONT, keep_default_na=False)
@@ -165,7 +153,7 @@ def pages() -> dict[Path, str]:
         if name.endswith("results.md"):
             content += "\n\n" + details(front, calibration)
         path = ROOT / name
-        found[path] = between_markers(path.read_text(encoding="utf-8"), content)
+        found[path] = between_markers(path.read_text(encoding="utf-8"), content, START, END)
     return found
 
 

@@ -79,17 +79,17 @@ def figure(notebook: dict[str, Any]) -> bytes:
     raise ValueError("chapter 14 has no stored figure: run `make notebooks ONLY=14` first")
 
 
-def between_markers(text: str, content: str) -> str:
+def between_markers(text: str, content: str, start: str = START, end: str = END) -> str:
     """Replace what stands between the markers.
 
     Raises:
         ValueError: the markers are missing or in the wrong order.
     """
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        raise ValueError(f"README.md lacks the lines {START!r} and {END!r}: expected both")
-    return f"{before}{START}\n\n{content}\n\n{END}{after}"
+    before, found_start, rest = text.partition(start)
+    _, found_end, after = rest.partition(end)
+    if not found_start or not found_end:
+        raise ValueError(f"a page lacks the lines {start!r} and {end!r}: expected both")
+    return f"{before}{start}\n\n{content}\n\n{end}{after}"
 
 
 def main() -> int:
