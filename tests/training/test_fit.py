@@ -42,6 +42,7 @@ def assert_same_weights(first, second):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_seed_decides_everything_and_the_given_optimizer_stays():
     models, optimizer = [toy_model() for _ in range(3)], keras.optimizers.Adam(0.05)
     runs = [train(m, seed=s, optimizer=optimizer) for m, s in zip(models, (1, 1, 2), strict=True)]
@@ -52,6 +53,7 @@ def test_seed_decides_everything_and_the_given_optimizer_stays():
 
 
 @pytest.mark.parametrize("stop_at", [1, 4])
+@pytest.mark.slow
 def test_resume_is_exact(tmp_path, stop_at):
     more = {"validation": toy_data(seed=1), "patience": 5, "objective": "squared_error"}
     whole, again, finished = (toy_model() for _ in range(3))

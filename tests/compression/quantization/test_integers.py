@@ -211,6 +211,7 @@ def test_training_recovers_what_rounding_loses(data):
     assert len(moved) == 8  # 5 of weights, 3 of inputs
 
 
+@pytest.mark.slow
 def test_the_compiled_loop_finds_tables_and_trains_all_but_zero_points(data):
     aware = quantization_aware(build("two_tower"), IntegerQuantization(bits=4))
     assert [side for _, side in embedding_tables(aware)] == ["users", "items"]
