@@ -55,7 +55,10 @@ def test_there_is_a_book() -> None:
 def test_page(browser: Any, axe: Any, path: Path, look: tuple[int, str]) -> None:
     page, faults = open_page(browser, path.as_uri(), *look)
     try:
-        assert page.evaluate("document.documentElement.dataset.theme || 'none'") in (look[1], "none")
+        assert page.evaluate("document.documentElement.dataset.theme || 'none'") in (
+            look[1],
+            "none",
+        )
         faults += page.evaluate(CHECKS)
         for violation in axe.run(page, options=AXE).response["violations"]:
             first = violation["nodes"][0]["html"][:200]
