@@ -85,54 +85,25 @@ def _inside(node: nodes.Node, kinds: tuple[type, ...]) -> bool:
 
 
 class FoldedCells(SphinxPostTransform):
-    """Fold what a reader need not see, and let the line above say what is behind it."""
+    """Let the line above a folded cell say what is behind it."""
 
     default_priority = 198  # before myst_nb makes the line
     formats = ("html",)
 
     def run(self, **kwargs: Any) -> None:
-        """Choose what is folded, and set the texts."""
+        """Set the texts."""
         for cell in self.document.findall(nodes.container):
-            if cell.get("nb_element") != "cell_code" or not cell.children:
+            if cell.get("nb_element") != "cell_code" or not cell.get("hide_mode"):
                 continue
-            source, outputs = cell.children[0].astext(), cell.children[-1].children
-            checks = [line for text in outputs for line in _checks(text)]
-            mode, what = cell.get("hide_mode"), "the code"
-            if solution := re.match(r"# Solution \d+", source):
-                mode, what = "all", solution[0][2:].lower()
+            source = cell.children[0].astext() if cell.children else ""
+            what = {"all": "code and output", "output": "the output"}.get(
+                cell["hide_mode"], "the code"
+            )
+            if solution := re.match(r"# (Solution \d+)", source):
+                what = solution[1].lower()
             elif "\nsetup(" in source:
-                mode, what = mode or "input", "the setup"
-            elif checks and all(text.astext().splitlines() == _checks(text) for text in outputs):
-                mode, what = "all", f"{len(checks)} of this chapter's checks"
-            elif checks and mode != "all":
-                _fold_checks(cell.children[-1], checks)
-            if mode:
-                cell["hide_mode"] = mode
-                cell["prompt_show"], cell["prompt_hide"] = f"Show {what}", f"Hide {what}"
-
-
-def _checks(output: nodes.Node) -> list[str]:
-    """Return the lines that claims printed."""
-    is_printed = isinstance(output, nodes.literal_block) and "stream" in output["classes"]
-    lines = output.astext().splitlines() if is_printed else []
-    return [line for line in lines if line.startswith("Checked: ")]
-
-
-def _fold_checks(outputs: nodes.Element, checks: list[str]) -> None:
-    """Put the lines of claims behind one line with their number, below the other outputs."""
-    for text in list(outputs.children):
-        if not _checks(text):
-            continue
-        rest = "\n".join(line for line in text.astext().splitlines() if line not in checks)
-        if rest.strip():
-            text.rawsource = rest
-            text.children = [nodes.Text(rest)]
-        else:
-            outputs.remove(text)
-    items = "".join(f"<li>{html.escape(line.removeprefix('Checked: '))}</li>" for line in checks)
-    count = f"{len(checks)} statement{'s' * (len(checks) > 1)} checked"
-    details = f"<details class='checked'><summary>{count}</summary><ul>{items}</ul></details>"
-    outputs += nodes.raw("", details, format="html")
+                what = "the setup"
+            cell["prompt_show"], cell["prompt_hide"] = f"Show {what}", f"Hide {what}"
 
 
 def _visit_folded(self: Any, node: nodes.Element) -> None:
