@@ -9,3 +9,17 @@ const reach = () => {
 addEventListener("load", reach);
 addEventListener("resize", reach);
 document.addEventListener("toggle", reach, true); // something was unfolded
+
+// In tables of outputs, a column that holds words is read from the left.
+addEventListener("DOMContentLoaded", () => {
+  for (const table of document.querySelectorAll(".cell_output table")) {
+    const rows = [...table.querySelectorAll("tbody tr")].map((row) => [...row.querySelectorAll("td")]);
+    const heads = [...(table.querySelector("thead tr")?.children || [])];
+    for (let column = 0; column < Math.max(0, ...rows.map((row) => row.length)); column += 1) {
+      const cells = rows.map((row) => row[column]).filter(Boolean);
+      if (!cells.some((cell) => /^\p{L}.*\p{L}{2}/u.test(cell.textContent.trim()))) continue;
+      const head = heads[heads.length - rows[0].length + column];
+      for (const cell of [...cells, head].filter(Boolean)) cell.classList.add("text-left");
+    }
+  }
+});
