@@ -66,13 +66,27 @@ def check_number(
     return int(value) if integer else float(value)
 
 
+def store(config: Any, **values: Any) -> None:
+    """Set fields of a frozen dataclass while it is made: NumPy's numbers become Python's."""
+    for name, value in values.items():
+        object.__setattr__(config, name, value)
+
+
 def store_numbers(
     config: Any, low: float, *names: str, high: float = np.inf, **options: bool
 ) -> None:
     """Check numbers of a frozen dataclass, see ``check_number``, and keep them as int or float."""
     for name in names:
-        value = check_number(name, getattr(config, name), low, high, **options)
-        object.__setattr__(config, name, value)
+        store(config, **{name: check_number(name, getattr(config, name), low, high, **options)})
+
+
+def store_flags(config: Any, *names: str) -> None:
+    """Check that fields of a frozen dataclass are True or False, and keep them as bool."""
+    for name in names:
+        value = getattr(config, name)
+        if not isinstance(value, bool | np.bool_):
+            raise TypeError(f"{name} is {value!r}: expected True or False")
+        store(config, **{name: bool(value)})
 
 
 def check_k(k: Any) -> int:

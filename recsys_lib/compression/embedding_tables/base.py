@@ -122,12 +122,6 @@ class TableScheme(ABC):
         options = {name: value for name, value in settings.items() if name != "scheme"}
         return scheme(**known_settings(options, scheme.__annotations__, scheme.__name__))
 
-    def _set_integers(self, **lowest: int) -> None:
-        """Keep whole numbers of at least the lowest allowed as int, for JSON."""
-        for name, low in lowest.items():
-            value = check_number(name, getattr(self, name), low, integer=True)
-            object.__setattr__(self, name, value)
-
 
 class TableTensor(EncodedTensor):
     """A table, stored as the parts of a scheme.

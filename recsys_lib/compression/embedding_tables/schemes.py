@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import check_bits, check_choice, check_number
+from recsys_lib.checks import check_choice, check_number, store_numbers
 from recsys_lib.compression.embedding_tables.base import Counts, Normal, Parts, TableScheme
 from recsys_lib.compression.quantization.uniform import UniformQuantization, UniformTensor
 from recsys_lib.compression.tensors import EncodedTensor
@@ -48,7 +48,8 @@ class Hashing(TableScheme):
     name = "hashing"
 
     def __post_init__(self) -> None:
-        self._set_integers(num_buckets=1, seed=0)
+        store_numbers(self, 1, "num_buckets", integer=True)
+        store_numbers(self, 0, "seed", integer=True)
 
     def _start(self, normal: Normal, rows: int, dim: int, std: float, counts: Counts) -> Parts:
         return {"rows": normal(std, self.num_buckets, dim)}
@@ -100,7 +101,7 @@ class QuotientRemainder(TableScheme):
     name = "quotient_remainder"
 
     def __post_init__(self) -> None:
-        self._set_integers(num_remainders=1)
+        store_numbers(self, 1, "num_remainders", integer=True)
         check_choice("combine", self.combine, ("multiply", "add"))
 
     def _start(self, normal: Normal, rows: int, dim: int, std: float, counts: Counts) -> Parts:
@@ -165,7 +166,7 @@ class LowRank(TableScheme):
     name = "low_rank"
 
     def __post_init__(self) -> None:
-        self._set_integers(rank=1)
+        store_numbers(self, 1, "rank", integer=True)
 
     def _start(self, normal: Normal, rows: int, dim: int, std: float, counts: Counts) -> Parts:
         check_number("rank", self.rank, 1, dim)
@@ -216,7 +217,7 @@ class RowwiseBits(TableScheme):
     name = "rowwise_bits"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "bits", check_bits(self.bits))
+        store_numbers(self, 2, "bits", high=8, integer=True)
 
     def _start(self, normal: Normal, rows: int, dim: int, std: float, counts: Counts) -> Parts:
         return {"rows": normal(std, rows, dim)}
@@ -281,8 +282,8 @@ class MixedDimension(TableScheme):
     name = "mixed_dimension"
 
     def __post_init__(self) -> None:
-        self._set_integers(num_blocks=1)
-        object.__setattr__(self, "temperature", check_number("temperature", self.temperature, 0))
+        store_numbers(self, 1, "num_blocks", integer=True)
+        store_numbers(self, 0, "temperature")
 
     def blocks(self, counts: NDArray[np.number], dim: int) -> list[tuple[int, int]]:
         """Return rows and vector length of each block, the most popular first."""

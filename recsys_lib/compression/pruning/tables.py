@@ -9,7 +9,14 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_choice, check_ids, check_number, check_shape, check_weights
+from recsys_lib.checks import (
+    check_choice,
+    check_ids,
+    check_number,
+    check_shape,
+    check_weights,
+    store_numbers,
+)
 from recsys_lib.compression import CompressedModel, EncodedTensor, named_weights
 from recsys_lib.compression.pruning.prune import Pruning
 from recsys_lib.compression.pruning.rating_models import (
@@ -84,7 +91,7 @@ class DimensionReduction(Pruning):
     axes: str = "principal"
 
     def __post_init__(self) -> None:
-        self._check_integers(embedding_dim=1)
+        store_numbers(self, 1, "embedding_dim", integer=True)
         check_choice("axes", self.axes, ("principal", "rotation", "given"))
 
     def apply(self, model: Any, data: Interactions | None = None) -> CompressedModel:
@@ -254,7 +261,7 @@ class RowRemoval(Pruning):
     sides: str = "both"
 
     def __post_init__(self) -> None:
-        self._check_integers(min_interactions=1)
+        store_numbers(self, 1, "min_interactions", integer=True)
         check_choice("sides", self.sides, ("both", *_SIDES))
 
     def apply(self, model: Any, data: Interactions | None) -> FewerRows:

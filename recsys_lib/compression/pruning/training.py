@@ -201,7 +201,7 @@ def fit_pruned(
         _redraw_every(frequency, holders, draw)
     history = fit(inner, interactions, on_epoch_end=after_epoch, **options)
     tensors = {
-        name: store_sparse(values, config.layout if name in final else "dense")
+        name: store_sparse(values, "smallest" if name in final else "dense")
         for name, values in named_weights(inner).items()
     }
     # A fresh clone takes the weights, so that no constraint is left on the result.

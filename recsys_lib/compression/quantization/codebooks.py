@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_bits, check_choice, check_number, check_weights
+from recsys_lib.checks import check_choice, check_weights, store_numbers
 from recsys_lib.compression.quantization.kmeans import kmeans_scalar
 from recsys_lib.compression.quantization.uniform import (
     FLOAT_DTYPES,
     Array,
     fitting_dtype,
     pack_bits,
-    store,
     unpack_bits,
 )
 from recsys_lib.compression.tensors import EncodedTensor
@@ -53,10 +52,9 @@ class CodebookQuantization:
     dtype: str = "float16"
 
     def __post_init__(self) -> None:
-        store(self, bits=check_bits(self.bits, low=1))
-        if (columns := self.columns_per_codebook) is not None:
-            columns = check_number("columns_per_codebook", columns, 1, integer=True)
-            store(self, columns_per_codebook=columns)
+        store_numbers(self, 1, "bits", high=8, integer=True)
+        if self.columns_per_codebook is not None:
+            store_numbers(self, 1, "columns_per_codebook", integer=True)
         check_choice("dtype", self.dtype, FLOAT_DTYPES)
 
     def encode(self, values: ArrayLike) -> CodebookTensor:

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_ids, check_names, check_number, check_type, check_weights
-from recsys_lib.compression.compressed import CompressedModel, store_weights
-from recsys_lib.compression.quantization.uniform import (
-    UniformQuantization,
-    pack_bits,
+from recsys_lib.checks import (
+    check_ids,
+    check_names,
+    check_number,
+    check_type,
+    check_weights,
     store,
-    unpack_bits,
+    store_numbers,
 )
+from recsys_lib.compression.compressed import CompressedModel, store_weights
+from recsys_lib.compression.quantization.uniform import UniformQuantization, pack_bits, unpack_bits
 from recsys_lib.compression.tensors import DenseTensor, EncodedTensor, read_tensor
 from recsys_lib.compression.weights import named_weights
 
@@ -48,7 +51,7 @@ class WeightGroups:
     labels: NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        store(self, axis=check_number("axis", self.axis, 0, 1, integer=True))
+        store_numbers(self, 0, "axis", high=1, integer=True)
         labels = check_ids("labels", self.labels, 256)
         members = np.bincount(labels, minlength=1)
         if not members.all():

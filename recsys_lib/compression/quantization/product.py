@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_bits, check_choice, check_number, check_shape, check_weights
+from recsys_lib.checks import check_choice, check_shape, check_weights, store_numbers
 from recsys_lib.compression.quantization.kmeans import kmeans
 from recsys_lib.compression.quantization.uniform import (
     FLOAT_DTYPES,
@@ -16,7 +16,6 @@ from recsys_lib.compression.quantization.uniform import (
     Floats,
     fitting_dtype,
     pack_bits,
-    store,
     unpack_bits,
 )
 from recsys_lib.compression.tensors import EncodedTensor
@@ -67,9 +66,9 @@ class ProductQuantization:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        store(self, bits=check_bits(self.bits, low=1))
-        for name, low in (("num_subspaces", 1), ("iterations", 1), ("seed", 0)):
-            store(self, **{name: check_number(name, getattr(self, name), low, integer=True)})
+        store_numbers(self, 1, "bits", high=8, integer=True)
+        store_numbers(self, 1, "num_subspaces", "iterations", integer=True)
+        store_numbers(self, 0, "seed", integer=True)
         check_choice("rotation", self.rotation, ("none", "principal"))
         check_choice("dtype", self.dtype, FLOAT_DTYPES)
 

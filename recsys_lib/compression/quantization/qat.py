@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import (
-    check_bits,
     check_choice,
     check_ids,
-    check_number,
     check_type,
     check_weights,
+    store_flags,
+    store_numbers,
 )
 from recsys_lib.compression.quantization.fake_quant import quantize_to_grid, symmetric_scales
-from recsys_lib.compression.quantization.uniform import SEARCHES, check_flag, find_range, store
+from recsys_lib.compression.quantization.uniform import SEARCHES, find_range
 from recsys_lib.compression.weights import keras_model, named_weights, with_weights
 from recsys_lib.data import Interactions
 
@@ -75,12 +75,11 @@ class IntegerQuantization:
     keep_zeros: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("bits", "activation_bits"):
-            store(self, **{name: check_bits(getattr(self, name), name)})
+        store_numbers(self, 2, "bits", "activation_bits", high=8, integer=True)
+        store_numbers(self, 0, "scale_rate", include_low=False)
+        store_flags(self, "keep_zeros")
         for name in ("scale_search", "range_search"):
             check_choice(name, getattr(self, name), SEARCHES)
-        rate = check_number("scale_rate", self.scale_rate, 0, include_low=False)
-        store(self, scale_rate=rate, keep_zeros=check_flag("keep_zeros", self.keep_zeros))
 
 
 def quantization_aware(

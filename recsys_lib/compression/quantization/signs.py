@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_choice, check_number, check_type, check_weights
+from recsys_lib.checks import check_choice, check_type, check_weights, store_flags, store_numbers
 from recsys_lib.compression.quantization.uniform import (
     Array,
     Floats,
     UniformQuantization,
-    check_flag,
     fitting_dtype,
-    store,
 )
 from recsys_lib.compression.tensors import EncodedTensor, read_tensor
 
@@ -70,10 +68,10 @@ class SignQuantization:
     def __post_init__(self) -> None:
         check_choice("rotation", self.rotation, ("none", "random"))
         check_choice("scale", self.scale, ("unbiased", "least squares"))
-        store(self, centered=check_flag("centered", self.centered))
+        store_flags(self, "centered")
+        store_numbers(self, 0, "seed", integer=True)
         if self.rerank is not None:
             check_type("rerank", self.rerank, (UniformQuantization,))
-        store(self, seed=check_number("seed", self.seed, 0, integer=True))
 
     def encode(self, values: ArrayLike) -> SignTensor:
         """Return bits, scales and what turns them back.

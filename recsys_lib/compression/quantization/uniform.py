@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_bits, check_choice, check_ids, check_shape, check_weights
+from recsys_lib.checks import (
+    check_bits,
+    check_choice,
+    check_ids,
+    check_shape,
+    check_weights,
+    store_flags,
+    store_numbers,
+)
 from recsys_lib.compression.tensors import EncodedTensor
 
 Array = NDArray[Any]
@@ -72,9 +80,8 @@ class UniformQuantization:
     exact_zero: bool = False
 
     def __post_init__(self) -> None:
-        store(self, bits=check_bits(self.bits))
-        for name in ("symmetric", "exact_zero"):
-            store(self, **{name: check_flag(name, getattr(self, name))})
+        store_numbers(self, 2, "bits", high=8, integer=True)
+        store_flags(self, "symmetric", "exact_zero")
         choices = {"granularity": GRANULARITIES, "scale_search": SEARCHES}
         for name, known in (choices | {"scale_dtype": FLOAT_DTYPES}).items():
             check_choice(name, getattr(self, name), known)
@@ -322,19 +329,6 @@ def _outwards(needed: NDArray[np.float64], dtype: str) -> NDArray[Any]:
     """Round up to the type in which it is stored."""
     stored = needed.astype(fitting_dtype(needed, dtype))
     return np.where(stored < needed, np.nextafter(stored, np.inf, dtype=stored.dtype), stored)
-
-
-def store(config: Any, **values: Any) -> None:
-    """Set fields of a frozen dataclass while it is made: NumPy's numbers become Python's."""
-    for name, value in values.items():
-        object.__setattr__(config, name, value)
-
-
-def check_flag(name: str, value: Any) -> bool:
-    """Return True or False; TypeError for anything else."""
-    if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} is {value!r}: expected True or False")
-    return bool(value)
 
 
 def pack_bits(codes: ArrayLike, bits: int) -> NDArray[np.uint8]:
