@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import check_type
 from recsys_lib.compression.tensors import DenseTensor, EncodedTensor
 from recsys_lib.compression.weights import named_weights, with_weights
 from recsys_lib.models import Recommender
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -99,8 +97,6 @@ class CompressionReport:
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row for each weight."""
-        import pandas as pd
-
         return pd.DataFrame([vars(tensor) for tensor in self.tensors])
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from recsys_lib.files import is_running
@@ -181,8 +182,6 @@ def read_columns(
     Raises:
         CorruptFileError: names the file, what came and what was expected.
     """
-    import pandas as pd
-
     names = {"header": 0} if header else {"header": None, "names": columns}
     quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     options = {"dtype": str, "keep_default_na": False, "quoting": quoting, **names}

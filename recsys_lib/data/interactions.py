@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
+import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import check_choice, check_number, check_range, exact_numbers
 from recsys_lib.data import frames, splits
 from recsys_lib.data.ids import map_rows
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import scipy.sparse
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -243,8 +241,6 @@ class Interactions:
             >>> Interactions(user_ids=[0, 1], item_ids=[1, 0], ratings=[4, 2]).to_frame().shape
             (2, 3)
         """
-        import pandas as pd
-
         columns: dict[str, Any] = {
             "user": self.original_ids("user")[self.user_ids],
             "item": self.original_ids("item")[self.item_ids],
@@ -269,8 +265,6 @@ class Interactions:
         Raises:
             ValueError: ratings are asked for and there are none, or ``values`` is unknown.
         """
-        import scipy.sparse
-
         check_choice("values", values, ("binary", "ratings", "count"))
         if values == "ratings" and self.ratings is None:
             raise ValueError("values is 'ratings', but these interactions have no ratings")

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from recsys_lib.data.files import open_text, path_of, read_columns, read_numbers
 from recsys_lib.data.interactions import Interactions
 from recsys_lib.data.splits import Split
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # The columns of ml-100k's u.item, in their order; and what ml-latest-small and the generator write.
 _FLAGS = (
@@ -119,8 +116,6 @@ def read_ml_latest_small(folder: Path) -> Interactions:
 
 def read_ml_tags(folder: Path) -> pd.DataFrame:
     """Read who gave which film which tag, and when."""
-    import pandas as pd
-
     path = path_of(folder, "tags.csv")
     columns = read_columns(path, ("userId", "movieId", "tag", "timestamp"))
     user, item, _, time = (np.array(values) for values in columns)

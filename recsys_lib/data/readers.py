@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from recsys_lib.data.catalogue import DATASETS
@@ -13,9 +13,6 @@ from recsys_lib.data.files import CorruptFileError, open_text, path_of, read_col
 from recsys_lib.data.frames import kept_rows, plain_texts, read_frame
 from recsys_lib.data.interactions import Interactions
 from recsys_lib.data.splits import Split
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 RETAIL_COLUMNS = (
     "InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID",
@@ -89,8 +86,6 @@ def _lastfm_values(folder: Path) -> dict[int, str]:
 
 def read_lastfm_tags(folder: Path) -> pd.DataFrame:
     """Read who gave which artist which tag, and when; tags of artists without listeners go."""
-    import pandas as pd
-
     table = read_numbers(path_of(folder, "user_taggedartists.dat"), header=True)
     artists = read_columns(
         path_of(folder, "artists.dat"),
@@ -136,8 +131,6 @@ def read_retail_frame(folder: Path) -> pd.DataFrame:
         (int), ``InvoiceDate`` (datetime), ``UnitPrice`` (float, pounds), ``CustomerID`` (nullable
         integer; missing for about a quarter of the lines).
     """
-    import pandas as pd
-
     path = path_of(folder, "online_retail.csv")
     columns = read_columns(path, RETAIL_COLUMNS)
     frame = pd.DataFrame(dict(zip(RETAIL_COLUMNS, columns, strict=True)))
@@ -185,8 +178,6 @@ def purchases_of(
         Interactions; ``ratings`` are quantities, ``timestamps`` those of the invoice (the clock of
         the shop, taken as UTC), names the most frequent description of the product.
     """
-    import pandas as pd
-
     used = [column for column in RETAIL_COLUMNS if column not in ("UnitPrice", "Country")]
     frame = read_frame(frame, {column: column for column in used})[used]
     for column in ("InvoiceNo", "StockCode", "Description", "CustomerID"):

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import check_choice, check_number, check_shape, check_weights
 from recsys_lib.data.interactions import Interactions
 from recsys_lib.evaluation.metrics import METRICS, RankingResult
 from recsys_lib.evaluation.protocols import Scorer, evaluate_full_ranking
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _RESAMPLES = 1000
 Results = RankingResult | Sequence[RankingResult]
@@ -180,8 +177,6 @@ def segments(
         >>> segments([model], [model], train, test, k=2)["side"].unique().tolist()
         ['items', 'users']
     """
-    import pandas as pd
-
     k = check_number("k", k, 1, train.num_items, integer=True)
     counts = {
         side: np.bincount(

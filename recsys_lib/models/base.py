@@ -6,10 +6,11 @@ import importlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import coo_matrix, csr_matrix
 
 from recsys_lib.checks import (
     Floats,
@@ -24,9 +25,6 @@ from recsys_lib.checks import (
 from recsys_lib.data import Interactions
 from recsys_lib.files import read_file, reading, write_file
 from recsys_lib.models.topk import top_k
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
 
 # Scores held at once by recommend() and score(): 4 million float32, 16 MB.
 _SCORES_PER_BATCH = 1 << 22
@@ -323,8 +321,6 @@ def item_lists_to_csr(
         >>> item_lists_to_csr("histories", [[2], [0, 2]], 3, False).toarray().tolist()
         [[0.0, 0.0, 1.0], [1.0, 0.0, 1.0]]
     """
-    from scipy.sparse import csr_matrix
-
     if isinstance(lists, str | bytes | Interactions) or not hasattr(lists, "__len__"):
         raise TypeError(f"{name} is of type {type(lists).__name__}: expected lists of item ids")
     rows = [np.unique(check_ids(f"{name}[{n}]", x, num_items)) for n, x in enumerate(lists)]
@@ -350,8 +346,6 @@ def exclusion_matrix(
         num_rows: how many rows are asked for.
         shape: (num_users, num_items) of the model.
     """
-    from scipy.sparse import coo_matrix, csr_matrix
-
     if exclude is None:
         return csr_matrix((num_rows, shape[1]), dtype=np.float32)
     if not isinstance(exclude, Interactions):

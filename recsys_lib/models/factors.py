@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_matrix
 
 from recsys_lib.checks import Floats, Ids, check_number, check_shape, check_weights, store_numbers
 from recsys_lib.data import Interactions
 from recsys_lib.files import known_settings
 from recsys_lib.models.base import Recommender
 from recsys_lib.models.least_squares import one_blas_thread
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
 
 _MANY_ROWS = 32
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from recsys_lib.checks import Floats
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
 
 FEWEST_USERS, _MOST_USERS = 200, 2000
 _MOST_SCORES = 20_000_000  # 80 megabytes
@@ -72,8 +70,6 @@ def warn_below(what: str, ndcg: float, popularity: float, stacklevel: int = 3) -
 
 def _without(matrix: csr_matrix, columns: NDArray[np.integer]) -> csr_matrix:
     """Take one stored entry, at the given column, out of each row."""
-    from scipy.sparse import csr_matrix
-
     rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     kept = matrix.indices != columns[rows]
     starts = np.concatenate([[0], np.cumsum(np.diff(matrix.indptr) - 1)])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from recsys_lib.checks import check_choice, check_counts, check_k, check_type
 from recsys_lib.compression.compressed import CompressedModel
@@ -17,9 +18,6 @@ from recsys_lib.models.factors import Factors, as_factors
 from recsys_lib.recipe.measure import Measured, Timer, interval, measure, resampled_means, time_all
 from recsys_lib.recipe.steps import Distill, Quantize, Recipe, Step, ordered_steps, start
 from recsys_lib.serving import compare_latency
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -92,8 +90,6 @@ class CompressionResult:
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row for each stage; ``ndcg_pm`` is half the width of the interval."""
-        import pandas as pd
-
         rows = []
         for stage in self.stages:
             row = vars(stage) | {"step": stage.name, "bytes": stage.file_bytes}

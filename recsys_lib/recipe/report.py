@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from recsys_lib.checks import check_k, check_names, check_type
 from recsys_lib.compression.compressed import CompressedModel
@@ -17,9 +18,6 @@ from recsys_lib.recipe.compress import prepare
 from recsys_lib.recipe.measure import measure
 from recsys_lib.recipe.steps import Recipe, start
 from recsys_lib.serving import Latency
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -150,8 +148,6 @@ def compare_models(
         >>> table.loc["half"].tolist()[:4]
         ['0.5000', '-50.00% (-50.00% to -50.00%)', 'all', 'not certified']
     """
-    import pandas as pd
-
     check_names("against", [*against, *against.values()], results)
     sizes, times, rows = file_bytes or {}, latencies or {}, {}
     k = next(iter(results.values()))[0].k

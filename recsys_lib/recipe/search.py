@@ -8,9 +8,10 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from recsys_lib.checks import check_choice, check_k, check_number, check_sparsity
 from recsys_lib.compression import named_weights
@@ -23,9 +24,6 @@ from recsys_lib.recipe.families import default_recipes
 from recsys_lib.recipe.measure import Timer, hold_out_users, least_change, measure, time_all
 from recsys_lib.recipe.steps import Recipe, Step, start
 from recsys_lib.training.checkpoint import fingerprint
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _KIND = "recipe search"
 
@@ -82,8 +80,6 @@ class RecipeSearch:
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row for each trial."""
-        import pandas as pd
-
         rows = [
             {
                 "family": trial.family,

@@ -12,16 +12,14 @@ import gc
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from recsys_lib.checks import check_number
 from recsys_lib.serving.machine import hardware_line
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _MIN_REPEATS = 20
 Functions = Mapping[str, Callable[[], Any]]
@@ -111,8 +109,6 @@ class LatencyComparison:
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row a function: its latency, its ratio and the ratio's 10th to 90th."""
-        import pandas as pd
-
         names = ("p50_us", "p90_us", "p99_us", "spread", "throughput", "busy_cores", "hardware")
         rows = {}
         for name, latency in self.latencies.items():

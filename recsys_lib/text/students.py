@@ -10,6 +10,7 @@ from itertools import combinations, pairwise, product
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import check_number, store_numbers
@@ -241,8 +242,6 @@ def near(numbers: Sequence[float | None], centres: Sequence[float]) -> NDArray[n
 
 def _bucket_matrix(found: Sequence[Sequence[int]], num_buckets: int) -> Any:
     """The sparse (n, num_buckets) matrix of n texts' buckets, ``1 / sqrt(r)`` for each of r."""
-    import scipy.sparse
-
     rows = np.repeat(np.arange(len(found)), [len(some) for some in found])
     values = np.concatenate([np.full(len(some), max(len(some), 1) ** -0.5) for some in found])
     shape = (len(found), num_buckets)
