@@ -196,17 +196,22 @@ def _open_litert(content: bytes, facts: dict[str, Any], num_threads: int) -> Exp
 
 
 def _open_onnx(content: bytes, facts: dict[str, Any], num_threads: int) -> ExportedScorer:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    options.log_severity_level = 4  # errors arrive as exceptions
-    session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
+    session = onnx_session(content, num_threads)
 
     def run(users: NDArray[np.int32], items: NDArray[np.int32]) -> NDArray[np.float32]:
         return session.run(["logits"], {"user_ids": users, "item_ids": items})[0]
 
     return ExportedScorer("onnx", facts, run)
+
+
+def onnx_session(content: bytes, num_threads: int) -> Any:
+    """Return an ONNX file as ONNX Runtime has it opened."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
+    options.log_severity_level = 4  # errors arrive as exceptions
+    return onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
 
 
 def load_scorer(path: str | os.PathLike[str], num_threads: int = 1) -> ExportedScorer:

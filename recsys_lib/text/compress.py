@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ from numpy.typing import NDArray
 from recsys_lib.checks import check_choice, check_number, check_sparsity
 from recsys_lib.compression.weights import named_weights, with_weights
 from recsys_lib.files import LITERT_MARK, replace_file, seal, unseal
-from recsys_lib.serving.export import convert_to_onnx, plain_lookups
+from recsys_lib.serving.export import convert_to_litert, convert_to_onnx, plain_lookups
+from recsys_lib.serving.scorers import onnx_session
 from recsys_lib.text.encoder import (
     TextEncoderConfig,
     build_text_encoder,
@@ -198,7 +198,7 @@ def _suffix(path: str | os.PathLike[str]) -> str:
 
 
 def _function(model: Any) -> tuple[Any, Any]:
-    """The copy of the model that is exported, and a TensorFlow function of it."""
+    """A TensorFlow function of the copy of the model that is exported, and the copy."""
     import tensorflow as tf
 
     copy = plain_lookups(model)
@@ -208,29 +208,15 @@ def _function(model: Any) -> tuple[Any, Any]:
     def encode(token_ids: Any, mask: Any) -> dict[str, Any]:
         return {"vectors": copy([token_ids, mask], training=False)}
 
-    return copy, encode
+    return encode, copy
 
 
 def _litert(model: Any, quantization: str | None) -> bytes:
-    import tensorflow as tf
-
-    copy, encode = _function(model)
-    module = tf.Module()
-    # What is tracked is stored, and frozen by the converter; what is not, comes out as NaN.
-    module.model_variables = [getattr(variable, "value", variable) for variable in copy.weights]
-    module.serve = encode
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the converter, about itself
-        tf.saved_model.save(module, folder, signatures={"serving_default": encode})
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        if quantization == "int8":
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        return converter.convert()
+    return convert_to_litert(*_function(model), quantization and "dynamic")
 
 
 def _onnx(model: Any, quantization: str | None) -> bytes:
-    _, encode = _function(model)
-    proto = convert_to_onnx(encode, encode.input_signature)
+    proto = convert_to_onnx(_function(model)[0])
     if quantization is None:
         return proto.SerializeToString()
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -255,12 +241,6 @@ def _open_litert(content: bytes, num_threads: int) -> Callable[..., NDArray[np.f
 
 
 def _open_onnx(content: bytes, num_threads: int) -> Callable[..., NDArray[np.float32]]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    session = onnx_session(content, num_threads)
     mask_name, ids_name = sorted(inputs.name for inputs in session.get_inputs())
     return lambda ids, mask: session.run(None, {ids_name: ids, mask_name: mask})[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,7 +130,8 @@ def quantization_aware(
         if reason := _obstacle(layer):
             raise ValueError(f"layer {layer.name!r} cannot be quantized: {reason}")
     named_weights(model)  # raises where they are not finite
-    rows = model_inputs(model, calibration, _CALIBRATION_ROWS)
+    counts = {tensor.name: num_rows(model, tensor) for tensor in model.inputs}
+    rows = calibration_rows(counts, calibration, _CALIBRATION_ROWS)
     outputs = quantized_outputs(model)
     kinds: dict[str, Any] = {"Dense": FakeQuantDense, "Embedding": FakeQuantEmbedding}
 
@@ -246,11 +247,13 @@ def quantized_outputs(model: Any) -> set[str]:
     return names
 
 
-def model_inputs(model: Any, calibration: Calibration | None, most: int) -> list[NDArray[Any]]:
+def calibration_rows(
+    counts: Mapping[str, int], calibration: Calibration | None, most: int
+) -> list[NDArray[Any]]:
     """Return one array for each input of a model, of the same length, at most ``most``.
 
     Args:
-        model: functional Keras model.
+        counts: the number of ids by name of the input; 0 where it takes other numbers.
         calibration: see :func:`quantization_aware`.
         most: rows; of more, so many are taken, evenly spread.
 
@@ -259,7 +262,6 @@ def model_inputs(model: Any, calibration: Calibration | None, most: int) -> list
         ValueError: empty, not one array per input, of different lengths, or ids out of range; or
             None where an input is not the ids of one table.
     """
-    counts = {tensor.name: num_rows(model, tensor) for tensor in model.inputs}
     random = np.random.default_rng(0)
     if calibration is None:
         if not all(counts.values()):
