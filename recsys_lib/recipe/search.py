@@ -1,4 +1,4 @@
-"""The smallest or fastest recipe within a quality budget: chosen on some users, told by others."""
+"""The smallest recipe within a quality budget: chosen on some users, told by others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recsys_lib.checks import check_choice, check_k, check_number, check_sparsity
+from recsys_lib.checks import check_k, check_number, check_sparsity
 from recsys_lib.compression import named_weights
 from recsys_lib.data import Split
 from recsys_lib.evaluation import RankingResult
@@ -21,7 +21,7 @@ from recsys_lib.files import read_file, reading, write_file
 from recsys_lib.models.factors import Factors, as_factors
 from recsys_lib.recipe.compress import CompressionResult, compress, prepare, relative_change
 from recsys_lib.recipe.families import default_recipes
-from recsys_lib.recipe.measure import Timer, hold_out_users, least_change, measure, time_all
+from recsys_lib.recipe.measure import Timer, hold_out_users, least_change, measure
 from recsys_lib.recipe.steps import Recipe, Step, start
 from recsys_lib.training.checkpoint import fingerprint
 
@@ -38,7 +38,6 @@ class Trial:
         change: of the NDCG against the model, as a share of it.
         change_low: what the change is at least, with the confidence that was asked for.
         file_bytes: of the file.
-        p50_us: for the k best of the catalogue for one user; NaN when not timed.
     """
 
     family: str
@@ -46,7 +45,6 @@ class Trial:
     change: float
     change_low: float
     file_bytes: int
-    p50_us: float
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -87,7 +85,6 @@ class RecipeSearch:
                 "change": trial.change,
                 "change_low": trial.change_low,
                 "bytes": trial.file_bytes,
-                "p50_us": trial.p50_us,
                 "chosen": trial is self.best,
             }
             for trial in self.trials
@@ -101,7 +98,6 @@ def search_recipe(
     max_quality_loss: float = 0.01,
     *,
     timer: Timer | None,
-    objective: str = "bytes",
     account: str = "self-contained",
     recipes: Mapping[str, Sequence[Recipe]] | None = None,
     confidence: float = 0.95,
@@ -111,7 +107,7 @@ def search_recipe(
     checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> RecipeSearch:
-    """Find the recipe of fewest bytes, or least time, that loses no more NDCG than allowed.
+    """Find the recipe of fewest bytes that loses no more NDCG than allowed.
 
     Some of the test users become validation users. A recipe is within the budget when the *lower
     end* of the interval of its change on them is (a one-sided t interval of the paired change): a
@@ -130,8 +126,7 @@ def search_recipe(
         model: as for :func:`compress`.
         data: as for :func:`compress`.
         max_quality_loss: largest relative loss of NDCG@k, from 0 to below 1.
-        timer: :func:`recsys_lib.serving.compare_latency`; may be None if the objective is "bytes".
-        objective: "bytes" of the file, or "latency" (median for the k best of the catalogue).
+        timer: of the recipe that is chosen, as for :func:`compress`; None for no times.
         account: as for :func:`compress`.
         recipes: families by name, each ordered from mild to harsh; None for
             :func:`default_recipes`. A family with one recipe is just tried.
@@ -167,11 +162,8 @@ def search_recipe(
     """
     from tqdm.auto import tqdm
 
-    check_choice("objective", objective, ("bytes", "latency"))
     k, max_quality_loss = check_k(k), check_sparsity(max_quality_loss, "max_quality_loss")
     confidence = check_number("confidence", confidence, 0.5, 0.9999)
-    if objective == "latency" and timer is None:
-        raise ValueError("timer is None: expected compare_latency for the objective 'latency'")
     factors = as_factors(model)
     families = default_recipes(factors.embedding_dim) if recipes is None else dict(recipes)
     if not any(families.values()):
@@ -180,12 +172,11 @@ def search_recipe(
         for recipe in family:
             prepare(factors, recipe, data, account)
     validation, test = hold_out_users(data, validation_share, seed)
-    timed = timer if objective == "latency" else None
-    tables = named_weights(factors).values()
-    fold_in, settings = factors.how_to_fold_in, (account, k, seed, timed is not None, confidence)
-    mark = fingerprint(factors, factors.global_mean, fold_in, validation, *tables, *settings)
+    tables, fold_in = named_weights(factors).values(), factors.how_to_fold_in
+    settings = factors.global_mean, fold_in, account, k, seed, confidence
+    mark = fingerprint(factors, validation, *tables, *settings)
     known = {} if checkpoint is None else _known_trials(Path(checkpoint), mark)
-    judge = _Judge(factors, validation, account, k, seed, timed, confidence)
+    judge = _Judge(factors, validation, account, k, confidence)
 
     def attempt(name: str, recipe: Recipe) -> Trial:
         key = repr(list(recipe))
@@ -201,7 +192,7 @@ def search_recipe(
         for trial in bisect_families(families, attempt, max_quality_loss, bar.update):
             trials.append(trial)
             bar.set_postfix_str(f"{trial.family}: {trial.file_bytes:,} bytes, {trial.change:+.2%}")
-    best, users = choose(trials, max_quality_loss, objective), np.unique(validation.test.user_ids)
+    best, users = choose(trials, max_quality_loss), np.unique(validation.test.user_ids)
     if doubt := too_few_users(trials, max_quality_loss):
         chosen = "nothing is certain" if best is None else "the choice is more careful for it"
         warnings.warn(
@@ -233,13 +224,10 @@ def bisect_families(
         done()
 
 
-def choose(
-    trials: Sequence[Trial], max_quality_loss: float, objective: str = "bytes"
-) -> Trial | None:
-    """Return the smallest or fastest of the trials that are certain to be within the budget."""
+def choose(trials: Sequence[Trial], max_quality_loss: float) -> Trial | None:
+    """Return the smallest of the trials that are certain to be within the budget."""
     allowed = [trial for trial in trials if trial.change_low >= -max_quality_loss]
-    worth = (lambda t: t.p50_us) if objective == "latency" else (lambda t: t.file_bytes)
-    return min(allowed, key=worth, default=None)
+    return min(allowed, key=lambda trial: trial.file_bytes, default=None)
 
 
 def too_few_users(trials: Sequence[Trial], max_quality_loss: float) -> float:
@@ -254,43 +242,32 @@ def too_few_users(trials: Sequence[Trial], max_quality_loss: float) -> float:
 
 
 def _known_trials(path: Path, mark: str) -> dict[str, list[Any]]:
-    """Read change, bytes and latency by recipe; none where there is no file yet."""
+    """Read change and bytes by recipe; none where there is no file yet."""
     if not path.exists():
         return {}
     _, settings, _ = read_file(path, [_KIND])
     with reading(path, _KIND):
         if settings["search"] != mark:
             raise ValueError(f"{path} is a checkpoint of another model, other data or settings")
-        return {
-            recipe: [float(c), float(low), int(b), float(t)]
-            for recipe, (c, low, b, t) in settings["trials"].items()
-        }
+        known = settings["trials"].items()
+        return {recipe: [float(c), float(low), int(size)] for recipe, (c, low, size) in known}
 
 
 class _Judge:
     """Runs recipes, keeping the states of the last one for recipes that begin in the same way."""
 
     def __init__(
-        self,
-        factors: Factors,
-        data: Split,
-        account: str,
-        k: int,
-        seed: int,
-        timer: Timer | None,
-        confidence: float,
+        self, factors: Factors, data: Split, account: str, k: int, confidence: float
     ) -> None:
-        self.data, self.account, self.k, self.seed, self.timer = data, account, k, seed, timer
-        self.confidence = confidence
+        self.data, self.judged, self.confidence = data, (account, data, k), confidence
         self.steps: list[Step] = []
         self.states = [start(factors)]
         self.reference: RankingResult | None = None
 
-    def __call__(self, recipe: Recipe) -> tuple[float, float, int, float]:
-        """Return change, its lower end, bytes and median latency of a recipe."""
+    def __call__(self, recipe: Recipe) -> tuple[float, float, int]:
+        """Return change, its lower end and bytes of a recipe."""
         if self.reference is None:
-            first = measure(self.states[0].compressed, self.account, self.data, self.k)
-            self.reference = first.quality
+            self.reference = measure(self.states[0].compressed, *self.judged).quality
         both = zip(self.steps, recipe, strict=False)
         shared = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], both)))
         self.steps, self.states = self.steps[:shared], self.states[: shared + 1]
@@ -299,12 +276,7 @@ class _Judge:
                 self.states.append(step.run(self.states[-1], self.data.train))
                 self.steps.append(step)
         except ValueError:  # too fine a step for the tables of this model, for example
-            return float("-inf"), float("-inf"), 0, float("nan")
-        one = measure(self.states[-1].compressed, self.account, self.data, self.k)
-        p50_us = float("nan")
-        if self.timer is not None:
-            top, _ = time_all([one.factors], self.data, self.k, self.timer, self.seed)[0]
-            p50_us = top.p50_us
+            return float("-inf"), float("-inf"), 0
+        one = measure(self.states[-1].compressed, *self.judged)
         change = relative_change(one.quality.ndcg, self.reference.ndcg)
-        low = least_change(self.reference, one.quality, self.confidence)
-        return change, low, one.file_bytes, p50_us
+        return change, least_change(self.reference, one.quality, self.confidence), one.file_bytes
