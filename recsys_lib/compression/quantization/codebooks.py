@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,11 +12,10 @@ from recsys_lib.compression.quantization.kmeans import kmeans_scalar
 from recsys_lib.compression.quantization.uniform import (
     FLOAT_DTYPES,
     Array,
+    PackedTensor,
     fitting_dtype,
     pack_bits,
-    unpack_bits,
 )
-from recsys_lib.compression.tensors import EncodedTensor
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ class CodebookQuantization:
         return CodebookTensor(joined, books, self.bits, width)
 
 
-class CodebookTensor(EncodedTensor):
+class CodebookTensor(PackedTensor):
     """Codes of 1 to 8 bits and the values that they stand for.
 
     Args:
@@ -111,17 +109,6 @@ class CodebookTensor(EncodedTensor):
             {"bits": bits, "shape": list(codes.shape), "columns_per_codebook": columns},
             {"codes": pack_bits(codes, bits), "codebooks": codebooks},
         )
-
-    @property
-    def codebooks(self) -> NDArray[Any]:
-        """The values, (groups, values)."""
-        return self._arrays["codebooks"]
-
-    @property
-    def codes(self) -> NDArray[np.uint8]:
-        """The codes, unpacked, in the shape of the array."""
-        count, bits = int(np.prod(self.shape)), self._header["bits"]
-        return unpack_bits(self._arrays["codes"], bits, count).reshape(self.shape)
 
     def decode(self) -> NDArray[np.float32]:
         """Look the codes up."""

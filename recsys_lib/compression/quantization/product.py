@@ -14,11 +14,10 @@ from recsys_lib.compression.quantization.uniform import (
     FLOAT_DTYPES,
     Array,
     Floats,
+    PackedTensor,
     fitting_dtype,
     pack_bits,
-    unpack_bits,
 )
-from recsys_lib.compression.tensors import EncodedTensor
 
 _SMALLEST_SHARE = 1e-6  # of the largest eigenvalue: below, a direction counts as that much
 
@@ -116,7 +115,7 @@ class ProductQuantization:
         return ProductTensor(codes, books, self.bits, back)
 
 
-class ProductTensor(EncodedTensor):
+class ProductTensor(PackedTensor):
     """Codes of pieces of rows, the centroids they stand for, and how to turn the rows back.
 
     Args:
@@ -133,6 +132,7 @@ class ProductTensor(EncodedTensor):
 
     kind = "product"
     settings = ("bits",)
+    by_row = True
 
     def __init__(
         self, codes: Array, codebooks: Array, bits: int, back: Array | None = None
@@ -141,18 +141,6 @@ class ProductTensor(EncodedTensor):
         stored = {"codes": pack_bits(codes, bits), "codebooks": codebooks}
         header = {"bits": bits, "shape": [len(codes), pieces * width]}
         super().__init__(header, stored if back is None else stored | {"back": back})
-
-    @property
-    def codebooks(self) -> NDArray[Any]:
-        """The centroids, (m, k, columns / m)."""
-        return self._arrays["codebooks"]
-
-    @property
-    def codes(self) -> NDArray[np.uint8]:
-        """The codes, unpacked, (rows, m)."""
-        rows, pieces = self.shape[0], len(self.codebooks)
-        flat = unpack_bits(self._arrays["codes"], self._header["bits"], rows * pieces)
-        return flat.reshape(rows, pieces)
 
     def decode(self) -> Floats:
         """Look the pieces up, put them side by side and turn them back."""

@@ -13,11 +13,10 @@ from recsys_lib.compression.quantization.uniform import (
     FLOAT_DTYPES,
     Array,
     Floats,
+    PackedTensor,
     fitting_dtype,
     pack_bits,
-    unpack_bits,
 )
-from recsys_lib.compression.tensors import EncodedTensor
 
 _ROWS_PER_BLOCK = 4096
 _ROWS_PER_CODEWORD = 256  # to learn from, as in faiss
@@ -107,7 +106,7 @@ class ResidualQuantization:
         return table[np.random.default_rng(self.seed).choice(len(table), most, replace=False)]
 
 
-class ResidualTensor(EncodedTensor):
+class ResidualTensor(PackedTensor):
     """Codes of codewords whose sum is the row.
 
     Args:
@@ -123,17 +122,11 @@ class ResidualTensor(EncodedTensor):
 
     kind = "residual"
     settings = ("bits",)
+    by_row = True
 
     def __init__(self, codes: Array, codebooks: Array, bits: int) -> None:
         header = {"bits": bits, "shape": [len(codes), codebooks.shape[2]]}
         super().__init__(header, {"codes": pack_bits(codes, bits), "codebooks": codebooks})
-
-    @property
-    def codes(self) -> NDArray[np.uint8]:
-        """The codes, unpacked, (rows, m)."""
-        rows, stages = self.shape[0], len(self._arrays["codebooks"])
-        flat = unpack_bits(self._arrays["codes"], self._header["bits"], rows * stages)
-        return flat.reshape(rows, stages)
 
     def decode(self) -> Floats:
         """Look the codewords up and add them."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -138,7 +139,25 @@ class UniformQuantization:
         return UniformTensor(codes.astype(np.uint8), scale, offset, self)
 
 
-class UniformTensor(EncodedTensor):
+class PackedTensor(EncodedTensor):
+    """A form with packed ``codes``: one for each number, or ``by_row`` one for each codebook."""
+
+    by_row: ClassVar[bool] = False
+
+    @property
+    def codebooks(self) -> NDArray[Any]:
+        """What the codes stand for."""
+        return self._arrays["codebooks"]
+
+    @property
+    def codes(self) -> NDArray[np.uint8]:
+        """The codes, unpacked, in the shape of the array, or (rows, codebooks)."""
+        shape = (self.shape[0], len(self.codebooks)) if self.by_row else self.shape
+        count = math.prod(shape)
+        return unpack_bits(self._arrays["codes"], self._header["bits"], count).reshape(shape)
+
+
+class UniformTensor(PackedTensor):
     """Whole numbers of a few bits, packed, with a scale (and an offset) for each group.
 
     Args:
@@ -185,12 +204,6 @@ class UniformTensor(EncodedTensor):
     def config(self) -> UniformQuantization:
         """How they were made."""
         return UniformQuantization(**{name: self._header[name] for name in self.settings})
-
-    @property
-    def codes(self) -> NDArray[np.uint8]:
-        """The codes, unpacked, in the shape of the array."""
-        count, bits = int(np.prod(self.shape)), self._header["bits"]
-        return unpack_bits(self._arrays["codes"], bits, count).reshape(self.shape)
 
     @property
     def zero_point(self) -> Floats:
