@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -82,7 +83,8 @@ def with_weights(model: Any, weights: Mapping[str, NDArray[Any]]) -> Any:
         for name, values in new.items():
             setattr(result, name, values)
         return result
-    inner = _clone(keras_model(model))
+    own = keras_model(model)
+    inner = keras_of(own).models.clone_model(own)
     inner.set_weights(list(new.values()))
     return replace_keras_model(model, inner) if isinstance(model, Recommender) else inner
 
@@ -144,11 +146,7 @@ def named_variables(model: Any) -> dict[str, Any]:
     return named
 
 
-def _clone(model: Any) -> Any:
-    import keras
-
-    if isinstance(model, keras.Model):
-        return keras.models.clone_model(model)
-    import tf_keras
-
-    return tf_keras.models.clone_model(model)
+def keras_of(model: Any) -> Any:
+    """Return the kind of Keras that a model is of: ``keras``, or ``tf_keras`` for a twin."""
+    keras = importlib.import_module("keras")
+    return keras if isinstance(model, keras.Model) else importlib.import_module("tf_keras")

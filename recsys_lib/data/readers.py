@@ -54,9 +54,7 @@ def _parts(
 def read_lastfm(folder: Path) -> Interactions:
     """Read listening counts; texts are the artist's name and its five most frequent tags."""
     table = read_numbers(path_of(folder, "user_artists.dat"), header=True)
-    path, columns = path_of(folder, "artists.dat"), ("id", "name", "url", "pictureURL")
-    artists, names, _, _ = read_columns(path, columns, delimiter="\t", quoted=False)
-    artist_ids = np.array(artists).astype(np.int64)
+    artist_ids, names = _lastfm_artists(folder)
     order = np.argsort(artist_ids)
     vocabulary = artist_ids[order]
     top_tags = _lastfm_tags(folder, vocabulary)
@@ -78,6 +76,12 @@ def read_lastfm(folder: Path) -> Interactions:
     )
 
 
+def _lastfm_artists(folder: Path) -> tuple[NDArray[np.int64], list[str]]:
+    path, columns = path_of(folder, "artists.dat"), ("id", "name", "url", "pictureURL")
+    artists, names, _, _ = read_columns(path, columns, delimiter="\t", quoted=False)
+    return np.array(artists).astype(np.int64), names
+
+
 def _lastfm_values(folder: Path) -> dict[int, str]:
     path = path_of(folder, "tags.dat")
     tag_ids, values = read_columns(path, ("tagID", "tagValue"), delimiter="\t", quoted=False)
@@ -87,13 +91,8 @@ def _lastfm_values(folder: Path) -> dict[int, str]:
 def read_lastfm_tags(folder: Path) -> pd.DataFrame:
     """Read who gave which artist which tag, and when; tags of artists without listeners go."""
     table = read_numbers(path_of(folder, "user_taggedartists.dat"), header=True)
-    artists = read_columns(
-        path_of(folder, "artists.dat"),
-        ("id", "name", "url", "pictureURL"),
-        delimiter="\t",
-        quoted=False,
-    )[0]
-    user, item, tag, day, month, year = table[np.isin(table[:, 1], np.array(artists, int))].T
+    known = np.isin(table[:, 1], _lastfm_artists(folder)[0])
+    user, item, tag, day, month, year = table[known].T
     frame = pd.DataFrame(
         {"user": user, "item": item, "tag": pd.Series(tag).map(_lastfm_values(folder))}
     )

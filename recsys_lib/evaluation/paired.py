@@ -185,17 +185,15 @@ def segments(
         for side in ("items", "users")
     }
     tested = np.unique(test.user_ids)
-    groups, item_names = thirds(counts["items"], counts["items"])
+    items, item_names = thirds(counts["items"], counts["items"])
+    users, user_names = thirds(counts["users"][tested])
     rows, parts = [], []
-    for number, name in enumerate(item_names):
-        inside = groups[test.item_ids] == number
-        if inside.any():
-            parts.append(("items", name, test.take(inside)))
-    user_groups, user_names = thirds(counts["users"][tested])
-    for number, name in enumerate(user_names):
-        inside = np.isin(test.user_ids, tested[user_groups == number])
-        if inside.any():
-            parts.append(("users", name, test.take(inside)))
+    for side, group, names in (
+        ("items", items[test.item_ids], item_names),
+        ("users", users[np.searchsorted(tested, test.user_ids)], user_names),
+    ):
+        there = np.unique(group)
+        parts += [(side, names[number], test.take(group == number)) for number in there]
 
     def rank(model: Scorer, part: Interactions) -> RankingResult:
         return evaluate_full_ranking(model, train, part, k, exclude_seen=exclude_seen)

@@ -100,20 +100,17 @@ def compress_seeds(
             state = step.run(state, data.train)
         after.append(measure(state.compressed, account, data, k))
         compressed.append(state.compressed)
+    found = [one.factors for one in after]
     return SeedRuns(
         before=tuple(one.quality for one in before),
         after=tuple(one.quality for one in after),
         before_bytes=tuple(one.file_bytes for one in before),
         after_bytes=tuple(one.file_bytes for one in after),
         compressed=tuple(compressed),
-        factors=tuple(_with_users(one.factors, data) for one in after),
+        factors=tuple(f if f.num_users else f.with_folded_users(data.train) for f in found),
         account=account,
         change=paired_change([one.quality for one in after], [one.quality for one in before]),
     )
-
-
-def _with_users(factors: Factors, data: Split) -> Factors:
-    return factors if factors.num_users else factors.with_folded_users(data.train)
 
 
 def compare_models(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_ids, check_number, check_shape
+from recsys_lib.checks import check_ids, check_number, check_pairs, check_shape
 from recsys_lib.files import LITERT_MARK, unseal
 
 FORMAT = "recsys_lib scorer"
@@ -44,10 +44,7 @@ class PairScorer(ABC):
             TypeError: ids that are not integers.
             ValueError: ids out of range, or arrays of different length.
         """
-        users = check_ids("user_ids", user_ids, self.num_users)
-        items = check_ids("item_ids", item_ids, self.num_items)
-        check_shape("item_ids", items, users.shape)
-        return self._score_pairs(users, items)
+        return self._score_pairs(*check_pairs(user_ids, item_ids, self.num_users, self.num_items))
 
     def score_candidates(
         self, user_id: int, item_ids: ArrayLike | None = None

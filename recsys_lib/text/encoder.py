@@ -163,15 +163,6 @@ def output_of_block(model: Any, count: int) -> Any:
     return model.get_layer(f"block_{count - 1}_output_norm" if count else "input_norm").output
 
 
-def copy_model(model: Any) -> Any:
-    """Return a Keras model with copies of the weights."""
-    import keras
-
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    return copy
-
-
 class TextEncoder:
     """Texts to vectors: a tokenizer and a Keras model.
 
@@ -214,9 +205,7 @@ class TextEncoder:
             mask[row, : len(tokens)] = 1
         return ids, mask
 
-    def encode(
-        self, texts: Sequence[str], *, batch_size: int = 64, progress: bool = False
-    ) -> NDArray[np.float32]:
+    def encode(self, texts: Sequence[str], *, batch_size: int = 64) -> NDArray[np.float32]:
         """Return (n, d) vectors of length 1, one for each text.
 
         Texts of like length share a batch, so that little is computed for padding.
@@ -229,13 +218,10 @@ class TextEncoder:
         Raises:
             TypeError, ValueError: as for :meth:`tokenize`.
         """
-        from tqdm.auto import tqdm
-
         check_number("batch_size", batch_size, 1, integer=True)
         ids, mask = self.tokenize(texts)
         vectors = np.empty((len(ids), self.embedding_dim), np.float32)
-        batches = batches_by_length(mask, batch_size)
-        for rows in tqdm(batches, desc="encode", unit="batch", disable=not progress):
+        for rows in batches_by_length(mask, batch_size):
             width = mask[rows].sum(axis=1).max()
             vectors[rows] = self.model([ids[rows, :width], mask[rows, :width]], training=False)
         return vectors

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_choice, check_number, check_weights
+from recsys_lib.checks import check_choice, check_weights
 from recsys_lib.compression.tensors import EncodedTensor
 from recsys_lib.files import known_settings
 
@@ -55,8 +55,6 @@ class TableScheme(ABC):
         Raises:
             ValueError: the scheme does not fit the table.
         """
-        check_number("num_rows", num_rows, 1, integer=True)
-        check_number("dim", dim, 1, integer=True)
         random = np.random.default_rng(seed)
 
         def normal(std: float, *shape: int) -> NDArray[np.float32]:
@@ -102,13 +100,9 @@ class TableScheme(ABC):
     def lookup(self, xp: Any, parts: Parts, ids: Any) -> Any:
         """Return rows (n, d) for ids (n,); ``xp`` is ``numpy`` or ``keras.ops``."""
 
-    def store(self, parts: Parts, num_rows: int, dtype: str = "float16") -> EncodedTensor:
-        """Return the stored form of all parts, trained ones in ``dtype``."""
-        stored = {
-            name: part.astype(dtype if part.dtype.kind == "f" else part.dtype)
-            for name, part in parts.items()
-        }
-        return TableTensor(self, stored, num_rows)
+    def store(self, parts: Parts, num_rows: int) -> EncodedTensor:
+        """Return the stored form of all parts, trained ones in float16."""
+        return TableTensor(self, _in_floats(parts, "float16"), num_rows)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings with the name of the scheme, for JSON."""
@@ -161,11 +155,13 @@ class TableTensor(EncodedTensor):
 
     def decode(self) -> NDArray[np.float32]:
         """Look all ids up."""
-        floats = {
-            name: part.astype(np.float32) if part.dtype.kind == "f" else part
-            for name, part in self.parts.items()
-        }
+        floats = _in_floats(self.parts, "float32")
         return self.scheme.lookup(np, floats, np.arange(self._num_rows)).astype(np.float32)
+
+
+def _in_floats(parts: Parts, dtype: str) -> Parts:
+    """Return the parts, trained ones in another type."""
+    return {n: part.astype(dtype) if part.dtype.kind == "f" else part for n, part in parts.items()}
 
 
 def _checked(counts: ArrayLike | None, num_rows: int) -> Counts:

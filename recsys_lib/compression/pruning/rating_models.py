@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -16,7 +15,7 @@ from recsys_lib.checks import check_counts, check_number
 from recsys_lib.compression import CompressedModel, EncodedTensor, named_weights
 from recsys_lib.compression.compressed import compare_weights
 from recsys_lib.compression.tensors import DenseTensor
-from recsys_lib.compression.weights import keras_model
+from recsys_lib.compression.weights import keras_model, keras_of
 from recsys_lib.data import Interactions
 from recsys_lib.models import RatingModelConfig, Recommender, build_rating_model
 from recsys_lib.models.base import check_interactions
@@ -104,10 +103,7 @@ def rebuild(model: Any, config: RatingModelConfig, weights: Mapping[str, NDArray
     Returns:
         A Keras model, or a KerasRecommender around one where ``model`` is one.
     """
-    inner = keras_model(model)
-    keras = importlib.import_module("keras")
-    twin = keras if isinstance(inner, keras.Model) else importlib.import_module("tf_keras")
-    new = build_rating_model(config, keras=twin)
+    new = build_rating_model(config, keras=keras_of(keras_model(model)))
     new.set_weights([weights[name] for name in named_weights(new)])
     if not isinstance(model, Recommender):
         return new

@@ -109,8 +109,9 @@ def quantize(
         check_names("config", config, weights)
         chosen = {name: choice for name, choice in config.items() if choice is not None}
     else:
-        fits = _is_matrix if isinstance(config, _ANY_MATRIX) else _is_table
-        chosen = {name: config for name, w in weights.items() if plain or fits(name, w)}
+        any_matrix = isinstance(config, _ANY_MATRIX)
+        fits = {n: w.ndim > 1 if any_matrix else _is_table(n, w) for n, w in weights.items()}
+        chosen = {name: config for name, fit in fits.items() if plain or fit}
     check_names("counts", dict(counts or {}), chosen)
     energy = None
     if weighting == "scores":
@@ -121,10 +122,6 @@ def quantize(
         return tensors
     method = "float16" if config == "float16" else "quantization"
     return store_weights(method, config, model, {**kept, **tensors})
-
-
-def _is_matrix(name: str, values: NDArray[Any]) -> bool:
-    return values.ndim > 1
 
 
 def _is_table(name: str, values: NDArray[Any]) -> bool:
