@@ -157,5 +157,4 @@ def _from_uci(url: str, num_rows: int, scratch: Path, progress: bool) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(RETAIL_COLUMNS)
     writer.writerows(zip(*columns, strict=True))
-    packed = gzip.compress(text.getvalue().encode(), mtime=0)
-    (scratch / "online_retail.csv.gz").write_bytes(packed)
+    (scratch / "online_retail.csv.gz").write_bytes(gzip.compress(text.getvalue().encode(), mtime=0))

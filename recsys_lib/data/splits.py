@@ -143,8 +143,7 @@ def leave_one_out(data: Interactions, seed: int = 0) -> tuple[Interactions, Inte
     else:
         age = data.timestamps
     order = np.lexsort((np.arange(len(data)), age, data.user_ids))
-    is_last = np.diff(data.user_ids[order], append=-1) != 0
-    last = order[is_last]
+    last = order[np.diff(data.user_ids[order], append=-1) != 0]
     held_out = np.full(data.num_users, -1)
     held_out[data.user_ids[last]] = data.item_ids[last]
     same_pair = held_out[data.user_ids] == data.item_ids
@@ -252,8 +251,7 @@ def stratified(
     position = np.empty(len(data), np.int64)  # in a random order of the rows of its user
     position[order] = np.arange(len(data)) - start[data.user_ids[order]]
     count = counts[data.user_ids]
-    num_test = np.minimum(np.floor(count * test_fraction + 0.5), count - 1)
-    mask = position < num_test
+    mask = position < np.minimum(np.floor(count * test_fraction + 0.5), count - 1)
     if not mask.any():
         raise ValueError(
             f"test_fraction is {test_fraction}: no user has enough rows to hold one out"

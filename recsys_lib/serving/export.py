@@ -145,8 +145,7 @@ def convert_to_litert(
         if quantization == "float16":
             converter.target_spec.supported_types = [tf.float16]
         if quantization in _INTEGERS:
-            operations = getattr(tf.lite.OpsSet, _INTEGERS[quantization])
-            converter.target_spec.supported_ops = [operations]
+            converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, _INTEGERS[quantization])]
         if pairs is not None:
             converter.representative_dataset = lambda: _batches(pairs)
         return converter.convert()

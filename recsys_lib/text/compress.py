@@ -153,8 +153,7 @@ def export_text_encoder(
 
     def write(temporary: Path) -> None:
         temporary.write_bytes(seal(convert(model, quantization), _FORMAT))
-        found = _open(temporary, 1)(ids, np.ones_like(ids))
-        error = float(np.abs(found - expected).max())
+        error = float(np.abs(_open(temporary, 1)(ids, np.ones_like(ids)) - expected).max())
         if not error <= _TOLERANCES[quantization]:
             raise ValueError(f"vectors of the model are off by {error:.3g}: expected fewer layers")
 

@@ -130,8 +130,7 @@ def embedding_tables(model: Any) -> list[tuple[int, str]]:
         if id(layer.embeddings) in positions
     ]
     known = {position for position, _ in tables}
-    layers = [x for x in model._flatten_layers() if isinstance(x, keras.layers.Embedding)]
-    for layer in layers:
+    for layer in [x for x in model._flatten_layers() if isinstance(x, keras.layers.Embedding)]:
         if layer.trainable and positions[id(layer.embeddings)] not in known:
             raise ValueError(f"l2: no input feeds {layer.name!r} directly: expected l2=0")
     if not tables:

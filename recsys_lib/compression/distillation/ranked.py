@@ -254,5 +254,4 @@ def draw_by_rank(
         [[0, 1, 2], [0, 1, 2]]
     """
     keys = rng.gumbel(size=(num_users, pool)).astype(np.float32) - np.arange(pool) / decay
-    chosen = np.argpartition(-keys, count - 1, axis=1)[:, :count]
-    return np.sort(chosen, axis=1)
+    return np.sort(np.argpartition(-keys, count - 1, axis=1)[:, :count], axis=1)

@@ -177,8 +177,7 @@ def fixed_point(multiplier: ArrayLike) -> tuple[Ints, Ints]:
         >>> [int(x) for x in fixed_point(0.75)]
         [1610612736, 0]
     """
-    real = np.asarray(multiplier, np.float64)
-    fraction, exponent = np.frexp(real)
+    fraction, exponent = np.frexp(np.asarray(multiplier, np.float64))
     mantissa = np.rint(fraction * 2.0**31).astype(np.int64)
     carried = mantissa == 1 << 31
     shift = (exponent + carried).astype(np.int64)
@@ -189,8 +188,7 @@ def fixed_point(multiplier: ArrayLike) -> tuple[Ints, Ints]:
 
 def _round_shift(value: Ints, bits: Ints) -> Ints:
     """Divide by 2**bits and round, halves up."""
-    half = np.where(bits > 0, np.int64(1) << np.maximum(bits - 1, 0), 0)
-    return (value + half) >> bits
+    return (value + np.where(bits > 0, np.int64(1) << np.maximum(bits - 1, 0), 0)) >> bits
 
 
 def read_litert_dense(
