@@ -143,9 +143,7 @@ def check_names(
         ValueError: bits names 'user_table': expected some of item_vectors, user_vectors
     """
     if unknown := sorted(set(given) - set(known)):
-        raise ValueError(
-            f"{name} names {unknown[0]!r}: expected some of {', '.join(sorted(known))}"
-        )
+        raise ValueError(f"{name} names {unknown[0]!r}: expected some of {sorted(known)}")
 
 
 def check_type(name: str, value: Any, kinds: tuple[type, ...], hint: str = "") -> None:

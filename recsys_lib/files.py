@@ -194,9 +194,7 @@ def unseal(path: str | os.PathLike[str], content: bytes, kind: str) -> tuple[byt
         if version > _FACTS_VERSION:
             raise ValueError(f"{path} has version {version}: expected up to {_FACTS_VERSION}")
     if hashlib.sha256(model + text).hexdigest().encode() != digest:
-        raise ValueError(
-            f"{path} is damaged (its checksum is another): expected the file as written"
-        )
+        raise ValueError(f"{path} is damaged (its checksum is another): expected a whole file")
     return model, facts
 
 

@@ -109,10 +109,8 @@ def extract(archive: Path, files: Sequence[str], folder: Path) -> None:
                 is_link = stat.S_ISLNK(info.external_attr >> 16)
                 leaves = path.is_absolute() or ".." in path.parts
                 if is_link or leaves or PureWindowsPath(info.filename).drive:
-                    raise DownloadError(
-                        f"{archive.name} is refused: its member {info.filename!r} points out of "
-                        "the folder or is a symbolic link"
-                    )
+                    what = f"{info.filename!r} in it points out of the folder or is a link"
+                    raise DownloadError(f"{archive.name} is refused: {what}")
                 members[path.name] = info
             for missing in sorted(set(files) - set(members)):
                 raise DownloadError(f"{archive.name} has no {missing}: expected it there")

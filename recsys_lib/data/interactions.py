@@ -79,9 +79,8 @@ class Interactions:
                 columns["ratings"] = _column("ratings", self.ratings, "iuf").astype(np.float32)
             if not np.isfinite(columns["ratings"]).all():
                 bad = int(np.flatnonzero(~np.isfinite(columns["ratings"]))[0])
-                raise ValueError(
-                    f"ratings[{bad}] is {columns['ratings'][bad]}: expected finite numbers"
-                )
+                what = columns["ratings"][bad]
+                raise ValueError(f"ratings[{bad}] is {what}: expected finite numbers")
         if self.timestamps is not None:
             columns["timestamps"] = times = _column("timestamps", self.timestamps, "iuf")
             unit = self.time_unit or frames.unit_of("timestamps", times)
@@ -104,10 +103,8 @@ class Interactions:
             if values is None:
                 continue
             if len(values) != getattr(self, count):
-                raise ValueError(
-                    f"{name} has {len(values)} entries, {count} is {getattr(self, count)}: "
-                    "expected one entry per id"
-                )
+                expected = f"one entry per id, {count} is {getattr(self, count)}"
+                raise ValueError(f"{name} has {len(values)} entries: expected {expected}")
             is_vocabulary = name.endswith("vocabulary")
             self._set(name, np.array(values) if is_vocabulary else tuple(map(str, values)))
 

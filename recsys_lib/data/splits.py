@@ -102,10 +102,8 @@ def check_parts(**parts: Interactions | None) -> None:
         for ids in ("user_vocabulary", "item_vocabulary"):
             own, its = getattr(one, ids), getattr(other, ids)
             if own is not None and its is not None and not np.array_equal(own, its):
-                raise ValueError(
-                    f"{ids} of {name} is not that of {first}: expected the same; read {name} with "
-                    f"Interactions.from_frame(..., vocabulary={first})"
-                )
+                same = f"the same: from_frame(..., vocabulary={first})"
+                raise ValueError(f"{ids} of {name} is not that of {first}: expected {same}")
         units = one.time_unit, other.time_unit
         if len(set(units) - {None, "unknown"}) > 1:
             raise ValueError(f"time_unit of {first} is {units[0]!r}, of {name} {units[1]!r}")
@@ -178,9 +176,7 @@ def random_split(
     _check_fraction(test_fraction)
     num_test = round(len(data) * test_fraction)
     if num_test in (0, len(data)):
-        raise ValueError(
-            f"test_fraction is {test_fraction}: with {len(data)} rows it leaves a part empty"
-        )
+        raise ValueError(f"test_fraction is {test_fraction}: it leaves a part of the rows empty")
     rows = np.random.default_rng(seed).permutation(len(data))
     return data.take(np.sort(rows[num_test:])), data.take(np.sort(rows[:num_test]))
 
@@ -215,9 +211,7 @@ def by_time(data: Interactions, test_fraction: float = 0.2) -> tuple[Interaction
     num_test = max(1, round(len(data) * test_fraction))
     held_out = data.timestamps >= np.sort(data.timestamps)[-num_test]
     if held_out.all():
-        raise ValueError(
-            f"test_fraction is {test_fraction}: with these timestamps it leaves no row for training"
-        )
+        raise ValueError(f"test_fraction is {test_fraction}: these times leave no row for training")
     return data.take(~held_out), data.take(held_out)
 
 
@@ -253,9 +247,7 @@ def stratified(
     count = counts[data.user_ids]
     mask = position < np.minimum(np.floor(count * test_fraction + 0.5), count - 1)
     if not mask.any():
-        raise ValueError(
-            f"test_fraction is {test_fraction}: no user has enough rows to hold one out"
-        )
+        raise ValueError(f"test_fraction is {test_fraction}: no user has rows enough for it")
     return data.take(~mask), data.take(mask)
 
 
@@ -316,9 +308,8 @@ def sample_negatives(
         unseen[known.indices[known.indptr[user] : known.indptr[user + 1]]] = False
         choice = np.flatnonzero(unseen)
         if len(choice) < num_negatives:
-            raise ValueError(
-                f"num_negatives is {num_negatives}: user {user} has only {len(choice)} unseen items"
-            )
+            found = f"user {user} has only {len(choice)} unseen items"
+            raise ValueError(f"num_negatives is {num_negatives}: {found}")
         negatives[row] = rng.choice(choice, num_negatives, replace=False)
     return negatives
 
@@ -384,21 +375,16 @@ def split_cold_items(
     fractions = {"test_fraction": test_fraction, "validation_fraction": validation_fraction}
     for name, value in fractions.items():
         _check_fraction(value, name)
-    if test_fraction + validation_fraction >= 1:
-        raise ValueError(
-            f"test_fraction and validation_fraction add up to {test_fraction + validation_fraction}"
-            ": expected less than 1"
-        )
+    if (both := test_fraction + validation_fraction) >= 1:
+        raise ValueError(f"test_fraction and validation_fraction add up to {both}: expected less")
     counts = np.bincount(interactions.item_ids, minlength=interactions.num_items)
     items = np.random.default_rng(seed).permutation(np.flatnonzero(counts >= min_interactions))
     num_test, num_validation = (round(share * len(items)) for share in fractions.values())
     test, validation, train = np.split(items, [num_test, num_test + num_validation])
     for name, part in (("test", test), ("validation", validation), ("train", train)):
         if not len(part):
-            raise ValueError(
-                f"{len(items)} items have {min_interactions} interactions or more: expected enough "
-                f"for one in {name}"
-            )
+            what = f"{len(items)} items have {min_interactions} interactions or more"
+            raise ValueError(f"{what}: expected enough for one in {name}")
     return ColdItemSplit(*(_part(interactions, np.sort(p)) for p in (train, validation, test)))
 
 

@@ -185,9 +185,7 @@ class ExportedEncoder:
         """Return (n, d) vectors of (n, t) token ids and mask."""
         ids, present = np.asarray(token_ids, np.int32), np.asarray(mask, np.int32)
         if ids.ndim != 2 or not ids.size or present.shape != ids.shape:
-            raise ValueError(
-                f"token_ids, mask: {ids.shape}, {present.shape}, expected (n, t) twice"
-            )
+            raise ValueError(f"token_ids, mask: {ids.shape}, {present.shape}, expected (n, t)")
         return self._run(ids, present)
 
 

@@ -240,9 +240,7 @@ class DistillationExperts(Method):
         import tensorflow as tf
 
         if lesson.parts is None:
-            raise TypeError(
-                "student's score is no inner product: expected a model such as two_tower"
-            )
+            raise TypeError("student's score is no inner product: expected such as two_tower")
         temperature, count = tf.Variable(1.0), self.rows_per_update
         looks, sides = (lesson.parts.user_side, lesson.parts.item_side), []
         for number, (look, vectors) in enumerate(zip(looks, lesson.teacher.vectors(), strict=True)):

@@ -201,9 +201,7 @@ class Ensemble:
         given = [1.0] * len(members) if weights is None else weights
         checked = [check_number(f"weights[{n}]", weight, 0) for n, weight in enumerate(given)]
         if len(checked) != len(members) or not any(checked):
-            raise ValueError(
-                f"weights {checked} of {len(members)} members: expected one each, above 0"
-            )
+            raise ValueError(f"weights is {checked}: expected one for each member, and one above 0")
         check_type("exclude", exclude, (Interactions, type(None)))
         self.members = tuple(members)
         self.weights = tuple(weight / sum(checked) for weight in checked)
