@@ -140,7 +140,7 @@ def check_names(
     Example:
         >>> check_names("bits", {"user_table": 4}, ["user_vectors", "item_vectors"])
         Traceback (most recent call last):
-        ValueError: bits names 'user_table': expected some of item_vectors, user_vectors
+        ValueError: bits names 'user_table': expected some of ['item_vectors', 'user_vectors']
     """
     if unknown := sorted(set(given) - set(known)):
         raise ValueError(f"{name} names {unknown[0]!r}: expected some of {sorted(known)}")

@@ -161,7 +161,7 @@ def seal(content: bytes, kind: str, **facts: Any) -> bytes:
         b'0000TFL3'
         >>> unseal("a.tflite", sealed.replace(b"3", b"4"), "demo")
         Traceback (most recent call last):
-        ValueError: a.tflite is damaged (its checksum is another): expected the file as written
+        ValueError: a.tflite is damaged (its checksum is another): expected a whole file
     """
     first = {"format": kind, "format_version": _FACTS_VERSION, "model_bytes": len(content)}
     text = json.dumps(first | facts).encode()

@@ -43,9 +43,7 @@ def named_weights(model: Any) -> dict[str, NDArray[np.float32]]:
     """
     if isinstance(model, Factors):
         model._counts()  # raises unless fitted
-        weights = {
-            name: getattr(model, name) for name in TABLES if getattr(model, name) is not None
-        }
+        weights = {n: getattr(model, n) for n in TABLES if getattr(model, n) is not None}
     else:
         inner = keras_model(model)
         weights = dict(zip(named_variables(inner), inner.get_weights(), strict=True))

@@ -150,9 +150,8 @@ def read_numbers(
     """
     try:
         with open_text(path) as file:
-            return np.loadtxt(
-                file, dtype, comments=None, delimiter=delimiter, skiprows=int(header), ndmin=2
-            )
+            options: Any = {"delimiter": delimiter, "skiprows": int(header), "ndmin": 2}
+            return np.loadtxt(file, dtype, None, **options)
     except ValueError as error:
         raise CorruptFileError(f"{path}: {error}") from error
 

@@ -207,9 +207,8 @@ class Interactions:
         (user_ids, users), (item_ids, items) = mapped["user"], mapped["item"]
         times = None
         if time is not None:
-            times, time_unit = frames.times(
-                frame, time, time_unit, time_format, getattr(before, "time_unit", None)
-            )
+            coarsest = getattr(before, "time_unit", None)
+            times, time_unit = frames.times(frame, time, time_unit, time_format, coarsest)
 
         def text_of(column: str | None, name: str) -> tuple[str, ...] | None:
             return frames.texts(frame, column, item_ids, len(items), getattr(before, name, None))

@@ -49,10 +49,8 @@ def read_ml_100k(folder: Path, file: str = "u.data") -> Interactions:
     """Read MovieLens 100k, or one of its parts (``u1.base`` ...)."""
     table = read_numbers(path_of(folder, file))
     path = path_of(folder, "u.item")
-    columns = ["movie id", "title", "release date", "video release date", "address", *_FLAGS]
-    items = read_columns(
-        path, columns, delimiter="|", header=False, encoding="latin-1", quoted=False
-    )
+    names = ["movie id", "title", "release date", "video release date", "address", *_FLAGS]
+    items = read_columns(path, names, delimiter="|", header=False, encoding="latin-1", quoted=False)
     flags = np.array(items[5:]).T == "1"
     texts = [
         " ".join([title, *(genre for genre, is_set in zip(_FLAGS, row, strict=True) if is_set)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,10 +46,8 @@ def _parts(
     """Return one part for each (n, 2) table of users and items, with common counts."""
     most = np.max([table.max(axis=0) for table in tables], axis=0) + 1
     users, items = np.maximum(most, at_least).tolist()
-    return [
-        Interactions(table[:, 0], table[:, 1], num_users=users, num_items=items, name=name)
-        for table in tables
-    ]
+    common: Any = {"num_users": users, "num_items": items, "name": name}
+    return [Interactions(table[:, 0], table[:, 1], **common) for table in tables]
 
 
 def read_lastfm(folder: Path) -> Interactions:
@@ -93,9 +92,8 @@ def read_lastfm_tags(folder: Path) -> pd.DataFrame:
     table = read_numbers(path_of(folder, "user_taggedartists.dat"), header=True)
     known = np.isin(table[:, 1], _lastfm_artists(folder)[0])
     user, item, tag, day, month, year = table[known].T
-    frame = pd.DataFrame(
-        {"user": user, "item": item, "tag": pd.Series(tag).map(_lastfm_values(folder))}
-    )
+    tags = pd.Series(tag).map(_lastfm_values(folder))
+    frame = pd.DataFrame({"user": user, "item": item, "tag": tags})
     frame["time"] = pd.to_datetime(pd.DataFrame({"year": year, "month": month, "day": day}))
     return frame.dropna(subset="tag").reset_index(drop=True)
 
@@ -192,10 +190,8 @@ def purchases_of(
     count = rows.groupby(["StockCode", "Description"]).size().rename("count").reset_index()
     best = count.sort_values(["count", "Description"], ascending=[False, True])
     description_of = best.drop_duplicates("StockCode").set_index("StockCode")["Description"]
-    rows = rows.assign(
-        CustomerID=rows["CustomerID"].astype("int64"),
-        Description=rows["StockCode"].map(description_of),
-    )
+    names, customers = rows["StockCode"].map(description_of), rows["CustomerID"].astype("int64")
+    rows = rows.assign(CustomerID=customers, Description=names)
     return Interactions.from_frame(
         rows,
         user="CustomerID",

@@ -164,9 +164,8 @@ def split_basket_completion(
     """
     past, later = _interactions(lines, "basket").split_by_time(test_fraction)
     pairs = later.user_ids * later.num_items + later.item_ids
-    visible, tested = later.take(np.unique(pairs, return_index=True)[1]).split_stratified(
-        hidden, seed
-    )
+    once = later.take(np.unique(pairs, return_index=True)[1])
+    visible, tested = once.split_stratified(hidden, seed)
     visible = visible.take(np.isin(visible.user_ids, tested.user_ids))
     return past, Split(visible, tested, name=past.name)
 

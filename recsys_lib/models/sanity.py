@@ -62,10 +62,8 @@ def warn_if_below_popularity(
 
 def warn_below(what: str, ndcg: float, popularity: float, stacklevel: int = 3) -> None:
     """Warn that what was fitted ranks below popularity on held-out items."""
-    found = (
-        f"{what} reaches an NDCG@10 of {ndcg:.4f} on held-out items, popularity {popularity:.4f}"
-    )
-    warnings.warn(f"{found}: {ADVICE}", UserWarning, stacklevel)
+    found = f"an NDCG@10 of {ndcg:.4f} on held-out items, popularity {popularity:.4f}"
+    warnings.warn(f"{what} reaches {found}: {ADVICE}", UserWarning, stacklevel)
 
 
 def _without(matrix: csr_matrix, columns: NDArray[np.integer]) -> csr_matrix:

@@ -66,11 +66,8 @@ class RecipeSearch:
     confidence: float
 
     def __repr__(self) -> str:
-        found = (
-            "no recipe is certain to be within the budget"
-            if self.result is None
-            else repr(self.result)
-        )
+        nothing = "no recipe is certain to be within the budget"
+        found = nothing if self.result is None else repr(self.result)
         return (
             f"RecipeSearch({len(self.trials)} recipes tried on {self.num_validation_users:,} "
             f"validation users; on test users: {found})"

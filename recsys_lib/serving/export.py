@@ -26,10 +26,8 @@ from recsys_lib.serving.scorers import FORMAT, check_agrees, count_ids, load_sco
 
 # How far scores may be off, in their standard deviations (root mean square).
 _TOLERANCES = {"float32": 1e-3, "float16": 0.02, "dynamic": 0.5, "int8": 0.5, "int16x8": 0.5}
-_INTEGERS = {
-    "int8": "TFLITE_BUILTINS_INT8",
-    "int16x8": "EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8",
-}
+_INT16X8 = "EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8"
+_INTEGERS = {"int8": "TFLITE_BUILTINS_INT8", "int16x8": _INT16X8}
 _CALIBRATION_PAIRS = 2048
 _ONNX_OPSET = 18
 
@@ -200,9 +198,8 @@ def convert_to_onnx(function: Any) -> Any:
         graph.remove_node(node.name)
         one = graph.make_const(f"{name}_one", np.ones((), np.float32)).output[0]
         erf = graph.make_node("Erf", node.input, dtypes=[dtype], shapes=[shape]).output[0]
-        graph.make_node(
-            "Sub", [one, erf], name=name, outputs=node.output, dtypes=[dtype], shapes=[shape]
-        )
+        numbers = {"dtypes": [dtype], "shapes": [shape]}
+        graph.make_node("Sub", [one, erf], name=name, outputs=node.output, **numbers)
 
     own: dict[str, Any] = {"opset": _ONNX_OPSET, "custom_op_handlers": {"Erfc": (erfc, [])}}
     return tf2onnx.convert.from_function(function, function.input_signature, **own)[0]

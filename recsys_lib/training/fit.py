@@ -172,9 +172,8 @@ def fit(
     state = TrainingState([], [], [], History((), (), (), judged, lower_is_better))
     if path is not None:
         more = {"early_stopping": stops, "metric": judged, "lower_is_better": lower_is_better}
-        settings = checks.run_settings(
-            run_options, model, interactions, optimizer, validation, **more
-        )
+        given = run_options, model, interactions, optimizer, validation
+        settings = checks.run_settings(*given, **more)
         if resume and path.exists():
             state = load_checkpoint(path, settings)
     done = state.history.epochs

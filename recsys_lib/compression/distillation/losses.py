@@ -115,9 +115,7 @@ def soft_loss(name: str, temperature: float) -> Callable[[Any, Any], Any]:
         [[1. 0.]]
     """
     if name == "regression":
-        return lambda teacher, student: objectives.squared_error(
-            *_teacher_and_student(teacher, student)
-        )
+        return lambda *logits: objectives.squared_error(*_teacher_and_student(*logits))
     loss = softmax_kl_divergence if name == "listwise" else soft_sigmoid_cross_entropy
     return lambda teacher, student: loss(teacher, student, temperature=temperature)
 
@@ -164,7 +162,6 @@ def _teacher_and_student(teacher_logits: Any, student_logits: Any) -> tuple[Any,
     """Two tensors of one shape, the teacher's without a gradient."""
     from keras import ops
 
-    teacher, student = objectives._same_shape(
-        teacher_logits=teacher_logits, student_logits=student_logits
-    )
+    named = {"teacher_logits": teacher_logits, "student_logits": student_logits}
+    teacher, student = objectives._same_shape(**named)
     return ops.stop_gradient(teacher), student

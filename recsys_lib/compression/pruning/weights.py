@@ -128,9 +128,8 @@ class WeightPruning(Pruning):
         flat = np.concatenate([np.abs(weights[name]).ravel() for name in sparsities])
         kept = _largest(flat, next(iter(sparsities.values())))
         pieces = np.split(kept, np.cumsum([weights[name].size for name in sparsities])[:-1])
-        return {
-            n: piece.reshape(weights[n].shape) for n, piece in zip(sparsities, pieces, strict=True)
-        }
+        pairs = zip(sparsities, pieces, strict=True)
+        return {name: piece.reshape(weights[name].shape) for name, piece in pairs}
 
 
 def magnitude_mask(

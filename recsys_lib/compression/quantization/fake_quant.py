@@ -203,9 +203,7 @@ def symmetric_scales(
         >>> symmetric_scales(np.float32([[1, -3], [0, 0]]), 2, "row").tolist()
         [[3.0], [3.0]]
     """
-    config = UniformQuantization(
-        bits, granularity, symmetric=True, scale_search=search, scale_dtype="float32"
-    )
+    config = UniformQuantization(bits, granularity, True, search, "float32")
     scales = config.encode(weights).scale
     widest = scales.max() if scales.max() > _TINY else np.float32(1)
     return np.where(scales > _TINY, scales, widest)

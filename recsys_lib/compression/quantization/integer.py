@@ -66,9 +66,8 @@ class IntegerDense:
         The products are made by floating-point units, which are exact for whole numbers of this
         size and several times faster in NumPy than its integer product.
         """
-        shifted = codes.astype(self._factors.dtype) - self._factors.dtype.type(
-            self.input_grid.zero_point
-        )
+        kind = self._factors.dtype
+        shifted = codes.astype(kind) - kind.type(self.input_grid.zero_point)
         total = (shifted @ self._factors).astype(np.int32) + self.bias
         return np.maximum(total, 0) if self.relu else total
 
@@ -217,9 +216,8 @@ def read_litert_dense(
 
     check_choice("requantization", requantization, REQUANTIZATIONS)
     content = source if isinstance(source, bytes) else Path(source).read_bytes()
-    interpreter = Interpreter(
-        model_content=content, experimental_op_resolver_type=OpResolverType.BUILTIN_REF
-    )
+    plain = {"experimental_op_resolver_type": OpResolverType.BUILTIN_REF}
+    interpreter = Interpreter(model_content=content, **plain)
     interpreter.allocate_tensors()
     tensors = {tensor["index"]: tensor for tensor in interpreter.get_tensor_details()}
     layers = {}

@@ -177,9 +177,8 @@ def _start_ranges(
     for (layer, side), value in zip(places, values, strict=True):
         numbers = keras.ops.convert_to_numpy(value).reshape(1, -1)
         numbers = check_weights(f"calibration's {side} of {layer.name}", numbers)
-        low, high = find_range(
-            numbers, config.activation_bits, symmetric=False, search=config.range_search
-        )
+        bits, search = config.activation_bits, config.range_search
+        low, high = find_range(numbers, bits, symmetric=False, search=search)
         layer.set_range(side, float(low[0]), float(high[0]))
 
 

@@ -189,9 +189,8 @@ def _start(users: Floats, items: Floats, config: RateDistortion) -> _Latents:
     roots = np.sqrt(energy[:kept])
     user_steps = (unit * np.sqrt(ratio * len(items)) / roots).astype(np.float32)
     item_steps = (unit * np.sqrt(len(users) / ratio) / roots).astype(np.float32)
-    return _Latents(
-        users[:, :kept] / user_steps, items[:, :kept] / item_steps, user_steps, item_steps
-    )
+    users, items = users[:, :kept] / user_steps, items[:, :kept] / item_steps
+    return _Latents(users, items, user_steps, item_steps)
 
 
 def check_teacher(teacher: Any, counts: tuple[int, int]) -> None:
