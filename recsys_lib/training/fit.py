@@ -172,7 +172,7 @@ def fit(
     state = TrainingState([], [], [], History((), (), (), judged, lower_is_better))
     if path is not None:
         more = {"early_stopping": stops, "metric": judged, "lower_is_better": lower_is_better}
-        given = run_options, model, interactions, optimizer, validation
+        given: Any = run_options, model, interactions, optimizer, validation
         settings = checks.run_settings(*given, **more)
         if resume and path.exists():
             state = load_checkpoint(path, settings)

@@ -112,7 +112,7 @@ def to_grid(
         >>> to_grid(np.array([19, -5, 9999]), np.float32(0.125), Grid(0.5, 1, -128, 127)).tolist()
         [6, 0, 127]
     """
-    dtype = np.float32 if requantization == "float" else np.float64  # float32 as in XNNPACK
+    dtype: Any = np.float32 if requantization == "float" else np.float64  # the first as XNNPACK
     multiplier = np.asarray(scale, dtype) / dtype(grid.scale)
     codes = requantize(values, multiplier, requantization) + int(grid.zero_point)
     return np.clip(codes, grid.low, grid.high).astype(np.int8)
