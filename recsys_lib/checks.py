@@ -10,7 +10,7 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -72,12 +72,10 @@ def store(config: Any, **values: Any) -> None:
         object.__setattr__(config, name, value)
 
 
-def store_numbers(
-    config: Any, low: float, *names: str, high: float = np.inf, **options: bool
-) -> None:
+def store_numbers(config: Any, low: float, *names: str, high: float = np.inf, **how: bool) -> None:
     """Check numbers of a frozen dataclass, see ``check_number``, and keep them as int or float."""
     for name in names:
-        store(config, **{name: check_number(name, getattr(config, name), low, high, **options)})
+        store(config, **{name: check_number(name, getattr(config, name), low, high, **how)})
 
 
 def store_flags(config: Any, *names: str) -> None:
@@ -132,9 +130,7 @@ def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
     return value
 
 
-def check_names(
-    name: str, given: Mapping[str, Any] | Collection[str], known: Collection[str]
-) -> None:
+def check_names(name: str, given: Collection[str], known: Collection[str]) -> None:
     """Raise ValueError unless all names are known ones.
 
     Example:
@@ -187,13 +183,11 @@ def check_ids(name: str, values: ArrayLike | None, count: int) -> Ids:
     return ids.astype(np.int64)
 
 
-def check_pairs(
-    user_ids: ArrayLike, item_ids: ArrayLike, num_users: int, num_items: int
-) -> tuple[Ids, Ids]:
+def check_pairs(user_ids: ArrayLike, item_ids: ArrayLike, *counts: int) -> tuple[Ids, Ids]:
     """Return the ids of (n,) users and as many items as int64; errors as :func:`check_ids`."""
-    users, items = check_ids("user_ids", user_ids, num_users), np.asarray(item_ids)
+    users, items = check_ids("user_ids", user_ids, counts[0]), np.asarray(item_ids)
     check_shape("item_ids", items, users.shape)
-    return users, check_ids("item_ids", items, num_items)
+    return users, check_ids("item_ids", items, counts[1])
 
 
 def check_weights(name: str, values: ArrayLike, *, ndim: int | None = None) -> Floats:

@@ -352,9 +352,7 @@ def _wrap_layers(twin: Any, wrap: Callable[[Any], Any], names: Collection[str]) 
     )
 
 
-def _fit_twin(
-    twin: Any, data: Interactions, options: TwinTraining, callbacks: Sequence[Any] = ()
-) -> None:
+def _fit_twin(twin: Any, data: Interactions, options: TwinTraining, callbacks: Any = ()) -> None:
     """Train a twin in place, on the same batches and draws as ``fit`` with the same seed."""
     optimizer = _import("tf_keras").optimizers.get(options.optimizer)
     optimizer.learning_rate = options.learning_rate

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import urlsplit
 
 from recsys_lib.data.files import DownloadError, verify
-from recsys_lib.files import replace_file
+from recsys_lib.files import FilePath, replace_file
 
 MIRROR_VARIABLE = "RECSYS_DATA_MIRROR"
 
@@ -21,7 +21,7 @@ _unreachable: dict[str, str] = {}
 
 def fetch(
     url: str,
-    target: str | os.PathLike[str],
+    target: FilePath,
     *,
     checksum: str | Sequence[str] = (),
     progress: bool = True,

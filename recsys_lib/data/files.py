@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from recsys_lib.files import is_running
+from recsys_lib.files import FilePath, is_running
 
 # Files that were right in this process, each with its time, size and checksums.
 _checked: set[tuple[object, ...]] = set()
@@ -44,7 +44,7 @@ class CorruptFileError(DataError):
     """A file is there, but something in it is not what its format says."""
 
 
-def data_home(folder: str | os.PathLike[str] | None = None) -> Path:
+def data_home(folder: FilePath | None = None) -> Path:
     """Return the folder in which data sets are kept: one folder each, named after the data set.
 
     Args:

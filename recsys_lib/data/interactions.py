@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import coo_matrix, csr_matrix
 
 from recsys_lib.checks import check_choice, check_number, check_range, exact_numbers
 from recsys_lib.data import frames, splits
@@ -249,9 +249,7 @@ class Interactions:
             columns["time"] = pd.to_datetime(self.timestamps, unit=self.time_unit)
         return pd.DataFrame(columns)
 
-    def to_csr(
-        self, values: Literal["binary", "ratings", "count"] = "binary"
-    ) -> scipy.sparse.csr_matrix:
+    def to_csr(self, values: Literal["binary", "ratings", "count"] = "binary") -> csr_matrix:
         """Return the (num_users, num_items) sparse matrix of float32.
 
         Args:
@@ -268,7 +266,7 @@ class Interactions:
         rows = self if values == "count" else self.take(_last_of_each_pair(self))
         data = rows.ratings if values == "ratings" else np.ones(len(rows), np.float32)
         # coo -> csr adds repeated pairs up, which is the count.
-        return scipy.sparse.coo_matrix((data, (rows.user_ids, rows.item_ids)), shape).tocsr()
+        return coo_matrix((data, (rows.user_ids, rows.item_ids)), shape).tocsr()
 
     def take(self, rows: ArrayLike) -> Interactions:
         """Return some of the rows, with the same users, items and vocabularies.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,8 +21,9 @@ from recsys_lib.data.interactions import Interactions
 from recsys_lib.data.sources import obtain
 from recsys_lib.data.splits import Split, sample_negatives
 from recsys_lib.data.synthetic import PRESETS, Preset, make_synthetic
+from recsys_lib.files import FilePath
 
-Folder = str | os.PathLike[str] | None
+Folder = FilePath | None
 Fallback = Literal["synthetic"] | None
 _T = TypeVar("_T")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pandas as pd
 from recsys_lib.data.files import open_text, path_of
 from recsys_lib.data.frames import first_reasons
 from recsys_lib.data.interactions import Interactions
+from recsys_lib.files import FilePath
 
 _NEWS = ("news", "category", "subcategory", "title", "abstract", "url")
 _BEHAVIORS = ("impression", "user", "time", "history", "shown")
@@ -38,7 +38,7 @@ class News:
     report: pd.Series
 
 
-def read_mind(folder: str | os.PathLike[str]) -> News:
+def read_mind(folder: FilePath) -> News:
     r"""Read ``behaviors.tsv`` and ``news.tsv`` of a folder, plain or gzipped.
 
     Lines of ``news.tsv`` without an id or a title, and repeated ids, are left out. A line of

@@ -154,9 +154,7 @@ def read_retail_frame(folder: Path) -> pd.DataFrame:
     return frame
 
 
-def purchases_of(
-    frame: pd.DataFrame, name: str = "online-retail", *, report: bool = True
-) -> Interactions:
+def purchases_of(frame: pd.DataFrame, *, report: bool = True) -> Interactions:
     """Keep the purchases of known customers; one row per invoice line.
 
     A purchase has a customer, a quantity above zero, an invoice that is no cancellation (its number
@@ -200,7 +198,7 @@ def purchases_of(
         time="InvoiceDate",
         item_name="Description",
         item_text="Description",
-        name=name,
+        name="online-retail",
     )
 
 

@@ -15,6 +15,8 @@ from recsys_lib.checks import check_counts, check_ids, check_number
 if TYPE_CHECKING:
     from recsys_lib.data.interactions import Interactions
 
+    Halves = tuple[Interactions, Interactions]  # train and test
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Split:
@@ -109,7 +111,7 @@ def check_parts(**parts: Interactions | None) -> None:
             raise ValueError(f"time_unit of {first} is {units[0]!r}, of {name} {units[1]!r}")
 
 
-def leave_one_out(data: Interactions, seed: int = 0) -> tuple[Interactions, Interactions]:
+def leave_one_out(data: Interactions, seed: int = 0) -> Halves:
     """Hold out the last item of every user who has at least two different ones.
 
     "Last" is by timestamp, ties by row order. Without timestamps the held-out item is drawn at
@@ -154,9 +156,7 @@ def leave_one_out(data: Interactions, seed: int = 0) -> tuple[Interactions, Inte
     return data.take(~(same_pair & tested[data.user_ids])), data.take(test)
 
 
-def random_split(
-    data: Interactions, test_fraction: float = 0.2, seed: int = 0
-) -> tuple[Interactions, Interactions]:
+def random_split(data: Interactions, test_fraction: float = 0.2, seed: int = 0) -> Halves:
     """Hold out random rows.
 
     Args:
@@ -181,7 +181,7 @@ def random_split(
     return data.take(np.sort(rows[num_test:])), data.take(np.sort(rows[:num_test]))
 
 
-def by_time(data: Interactions, test_fraction: float = 0.2) -> tuple[Interactions, Interactions]:
+def by_time(data: Interactions, test_fraction: float = 0.2) -> Halves:
     """Cut the record at one moment: train on what was before, test on the rest.
 
     This is the only split here in which no row of any user in training is newer than a test row.
@@ -215,9 +215,7 @@ def by_time(data: Interactions, test_fraction: float = 0.2) -> tuple[Interaction
     return data.take(~held_out), data.take(held_out)
 
 
-def stratified(
-    data: Interactions, test_fraction: float = 0.25, seed: int = 0
-) -> tuple[Interactions, Interactions]:
+def stratified(data: Interactions, test_fraction: float = 0.25, seed: int = 0) -> Halves:
     """Hold out the same share of each user's rows, at random.
 
     A user keeps at least one row for training; with ``m`` rows, ``floor(m * test_fraction + 1/2)``
@@ -251,9 +249,7 @@ def stratified(
     return data.take(~mask), data.take(mask)
 
 
-def folds(
-    data: Interactions, num_folds: int = 5, seed: int = 0
-) -> Iterator[tuple[Interactions, Interactions]]:
+def folds(data: Interactions, num_folds: int = 5, seed: int = 0) -> Iterator[Halves]:
     """Return ``num_folds`` pairs (train, test); each row is in exactly one test part.
 
     Args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +14,13 @@ from recsys_lib.checks import check_choice
 from recsys_lib.data.files import CorruptFileError, open_text
 from recsys_lib.data.frames import first_reasons, plain_texts, read_frame
 from recsys_lib.data.interactions import Interactions
+from recsys_lib.files import FilePath
 
 _MISSING = ("", "NULL", "null", "NaN", "nan", "None", r"\N")
 
 
 def read_interactions(
-    path: str | os.PathLike[str],
+    path: FilePath,
     *,
     user: str | None = None,
     item: str | None = None,
@@ -123,9 +123,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         raise CorruptFileError(f"{path} is no whole Parquet file ({error})") from error
 
 
-def _read_text(
-    path: Path, columns: Sequence[str] | None, separator: str, encoding: str
-) -> pd.DataFrame:
+def _read_text(path: Path, columns: Any, separator: str, encoding: str) -> pd.DataFrame:
     """Read all columns as text; refuse a first line that is no line of names."""
     skips_mark = "utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding
     try:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from recsys_lib.checks import check_choice, check_number, check_shape, check_weights
+from recsys_lib.checks import Ids, check_choice, check_number, check_shape, check_weights
 from recsys_lib.data.interactions import Interactions
 from recsys_lib.evaluation.metrics import METRICS, RankingResult
 from recsys_lib.evaluation.protocols import Scorer, evaluate_full_ranking
@@ -111,9 +111,7 @@ def paired_change(
     return Change(float(value), float(low), float(high))
 
 
-def thirds(
-    counts: ArrayLike, sizes: ArrayLike | None = None
-) -> tuple[NDArray[np.int64], list[str]]:
+def thirds(counts: ArrayLike, sizes: ArrayLike | None = None) -> tuple[Ids, list[str]]:
     """Divide things by how often they occur: the rarest third is 0, the most frequent 2.
 
     Args:

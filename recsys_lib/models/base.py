@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
@@ -23,7 +22,7 @@ from recsys_lib.checks import (
     check_type,
 )
 from recsys_lib.data import Interactions
-from recsys_lib.files import read_file, reading, write_file
+from recsys_lib.files import FilePath, read_file, reading, write_file
 from recsys_lib.models.topk import top_k
 
 # Scores held at once by recommend() and score(): 4 million float32, 16 MB.
@@ -210,7 +209,7 @@ class Recommender(ABC):
         """Return the shape that each array attribute must have; checked after loading."""
         return {}
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: FilePath) -> None:
         """Write the model to one file of arrays and settings: whole, or not at all.
 
         Args:
@@ -226,7 +225,7 @@ class Recommender(ABC):
         write_file(path, type(self).__name__, settings, arrays)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
+    def load(cls, path: FilePath) -> Self:
         """Read a model that was written by :meth:`save`; no code is run from the file.
 
         A class of one's own opens its own files only, and :func:`load_model` none of them.
@@ -269,7 +268,7 @@ class Recommender(ABC):
         return result
 
 
-def load_model(path: str | os.PathLike[str]) -> Recommender:
+def load_model(path: FilePath) -> Recommender:
     """Read a model of any class of the library from a file written by :meth:`Recommender.save`.
 
     Args:
@@ -308,9 +307,7 @@ def check_interactions(interactions: Interactions) -> None:
     check_type("interactions", interactions, (Interactions,), hint)
 
 
-def item_lists_to_csr(
-    name: str, lists: Sequence[ArrayLike], num_items: int, may_be_empty: bool
-) -> csr_matrix:
+def item_lists_to_csr(name: str, lists: Any, num_items: int, may_be_empty: bool) -> csr_matrix:
     """Return lists of item ids as a (len(lists), num_items) sparse matrix of 0 and 1, float32.
 
     Raises:

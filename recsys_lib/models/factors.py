@@ -330,10 +330,8 @@ def _with_biases(model: Factors) -> tuple[Floats, Floats]:
     return users, np.column_stack([items, ones[1], second])
 
 
-def paired_products(
-    user_vectors: Floats, item_vectors: Floats, user_ids: Ids, item_ids: Ids
-) -> Floats:
-    """Return ``<user_vectors[user_ids[n]], item_vectors[item_ids[n]]>`` for each n, (n,).
+def paired_products(users: Floats, items: Floats, user_ids: Ids, item_ids: Ids) -> Floats:
+    """Return ``<users[user_ids[n]], items[item_ids[n]]>`` for each n, (n,).
 
     In pieces of 65,536 pairs, so that the gathered vectors stay small.
 
@@ -345,8 +343,7 @@ def paired_products(
     scores = np.empty(len(user_ids), np.float32)
     for start in range(0, len(user_ids), 65_536):
         part = slice(start, start + 65_536)
-        users, items = user_vectors[user_ids[part]], item_vectors[item_ids[part]]
-        scores[part] = np.einsum("nd,nd->n", users, items)
+        scores[part] = np.einsum("nd,nd->n", users[user_ids[part]], items[item_ids[part]])
     return scores
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from recsys_lib.compression.compressed import CompressedModel
 from recsys_lib.compression.files import ACCOUNTS, save_compressed
 from recsys_lib.compression.quantization.rate_distortion import check_teacher
 from recsys_lib.data import Split
+from recsys_lib.files import FilePath
 from recsys_lib.models.factors import Factors, as_factors
 from recsys_lib.recipe.measure import Measured, Timer, interval, measure, resampled_means, time_all
 from recsys_lib.recipe.steps import Distill, Quantize, Recipe, Step, ordered_steps, start
@@ -84,7 +84,7 @@ class CompressionResult:
             f"{self.account})"
         )
 
-    def save(self, path: str | os.PathLike[str]) -> int:
+    def save(self, path: FilePath) -> int:
         """Write the file; see :func:`save_compressed`."""
         return save_compressed(path, self.compressed, account=self.account)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from recsys_lib.checks import check_k, check_number, check_sparsity
 from recsys_lib.compression import named_weights
 from recsys_lib.data import Split
 from recsys_lib.evaluation import RankingResult
-from recsys_lib.files import read_file, reading, write_file
+from recsys_lib.files import FilePath, read_file, reading, write_file
 from recsys_lib.models.factors import Factors, as_factors
 from recsys_lib.recipe.compress import CompressionResult, compress, prepare, relative_change
 from recsys_lib.recipe.families import default_recipes
@@ -101,7 +100,7 @@ def search_recipe(
     validation_share: float = 1 / 3,
     k: int = 10,
     seed: int = 0,
-    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint: FilePath | None = None,
     progress: bool = True,
 ) -> RecipeSearch:
     """Find the recipe of fewest bytes that loses no more NDCG than allowed.
@@ -252,10 +251,8 @@ def _known_trials(path: Path, mark: str) -> dict[str, list[Any]]:
 class _Judge:
     """Runs recipes, keeping the states of the last one for recipes that begin in the same way."""
 
-    def __init__(
-        self, factors: Factors, data: Split, account: str, k: int, confidence: float
-    ) -> None:
-        self.data, self.judged, self.confidence = data, (account, data, k), confidence
+    def __init__(self, factors: Factors, data: Split, account: str, k: int, sure: float) -> None:
+        self.data, self.judged, self.confidence = data, (account, data, k), sure
         self.steps: list[Step] = []
         self.states = [start(factors)]
         self.reference: RankingResult | None = None

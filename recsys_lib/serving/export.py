@@ -8,7 +8,6 @@ them; a SavedModel is for TensorFlow Serving.
 from __future__ import annotations
 
 import importlib
-import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from recsys_lib.checks import check_choice, check_type
 from recsys_lib.compression.quantization.qat import calibration_rows
 from recsys_lib.data import Interactions
-from recsys_lib.files import replace_file, seal, temporary_beside
+from recsys_lib.files import FilePath, replace_file, seal, temporary_beside
 from recsys_lib.serving.scorers import FORMAT, check_agrees, count_ids, load_scorer
 
 # How far scores may be off, in their standard deviations (root mean square).
@@ -32,7 +31,7 @@ _CALIBRATION_PAIRS = 2048
 _ONNX_OPSET = 18
 
 
-def export_saved_model(model: Any, path: str | os.PathLike[str]) -> None:
+def export_saved_model(model: Any, path: FilePath) -> None:
     """Write a model as a TensorFlow SavedModel: a folder that TensorFlow Serving can load.
 
     Args:
@@ -66,7 +65,7 @@ def export_saved_model(model: Any, path: str | os.PathLike[str]) -> None:
 
 def export_litert(
     model: Any,
-    path: str | os.PathLike[str],
+    path: FilePath,
     quantization: str | None = None,
     calibration: Interactions | tuple[ArrayLike, ArrayLike] | None = None,
 ) -> None:
@@ -122,15 +121,13 @@ def export_litert(
         pairs = calibration_rows(by_name, calibration, _CALIBRATION_PAIRS)
 
     def convert() -> bytes:
-        content = convert_to_litert(*_serving_function(model), quantization, pairs)
+        content = to_litert(*_serving_function(model), quantization, pairs)
         return append_facts(content, model)
 
     _write_and_try(model, path, convert, _TOLERANCES[quantization or "float32"], pairs)
 
 
-def convert_to_litert(
-    function: Any, model: Any, quantization: str | None = None, pairs: Any = None
-) -> bytes:
+def to_litert(function: Any, model: Any, quantization: Any = None, pairs: Any = None) -> bytes:
     """Return a TensorFlow function of a model as LiteRT; see :func:`export_litert`."""
     import tensorflow as tf
 
@@ -149,7 +146,7 @@ def convert_to_litert(
         return converter.convert()
 
 
-def export_onnx(model: Any, path: str | os.PathLike[str]) -> None:
+def export_onnx(model: Any, path: FilePath) -> None:
     """Write a model as one ONNX file, in float32; tried before it takes its place, as LiteRT.
 
     Args:

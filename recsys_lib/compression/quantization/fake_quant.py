@@ -46,9 +46,7 @@ def code_range(bits: int, *, narrow: bool = False) -> tuple[int, int]:
     return -half + narrow, half - 1
 
 
-def nudged_grid(
-    minimum: ArrayLike, maximum: ArrayLike, bits: int = 8, *, narrow: bool = False
-) -> Grid:
+def nudged_grid(minimum: Any, maximum: Any, bits: int = 8, *, narrow: bool = False) -> Grid:
     """Return the grid of a range, moved by less than half a step so that 0.0 lies on it.
 
     Args:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import check_choice, check_shape
 from recsys_lib.compression.quantization.fake_quant import Grid
+from recsys_lib.files import FilePath
 
 Ints = NDArray[np.int64]
 REQUANTIZATIONS = ("single", "double", "float")
@@ -191,7 +191,7 @@ def _round_shift(value: Ints, bits: Ints) -> Ints:
 
 
 def read_litert_dense(
-    source: str | os.PathLike[str] | bytes, requantization: str = "single"
+    source: FilePath | bytes, requantization: str = "single"
 ) -> dict[str, IntegerDense]:
     """Read codes, scales and zero points of all 8-bit dense layers out of a LiteRT file.
 

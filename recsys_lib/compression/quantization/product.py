@@ -71,9 +71,7 @@ class ProductQuantization:
         check_choice("rotation", self.rotation, ("none", "principal"))
         check_choice("dtype", self.dtype, FLOAT_DTYPES)
 
-    def encode(
-        self, values: ArrayLike, counts: Any = None, *, column_weights: Any = None
-    ) -> ProductTensor:
+    def encode(self, values: Any, counts: Any = None, column_weights: Any = None) -> ProductTensor:
         """Return codes, centroids and what turns them back.
 
         Args:
@@ -133,9 +131,7 @@ class ProductTensor(PackedTensor):
     settings = ("bits",)
     by_row = True
 
-    def __init__(
-        self, codes: Array, codebooks: Array, bits: int, back: Array | None = None
-    ) -> None:
+    def __init__(self, codes: Array, codebooks: Array, bits: int, back: Any = None) -> None:
         pieces, _, width = codebooks.shape
         stored = {"codes": pack_bits(codes, bits), "codebooks": codebooks}
         header = {"bits": bits, "shape": [len(codes), pieces * width]}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from recsys_lib.checks import check_choice, check_type, check_weights, store_flags, store_numbers
 from recsys_lib.compression.quantization.uniform import (
@@ -127,9 +127,7 @@ class SignTensor(EncodedTensor):
     kind = "sign"
     settings = ("again",)
 
-    def __init__(
-        self, positive: NDArray[np.bool_], parts: dict[str, Array], again: Any = None
-    ) -> None:
+    def __init__(self, positive: Array, parts: dict[str, Array], again: Any = None) -> None:
         arrays = {"signs": np.packbits(positive, axis=1)} | parts
         header: dict[str, Any] = {"shape": list(positive.shape)}
         if again is not None:

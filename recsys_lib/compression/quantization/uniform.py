@@ -181,9 +181,7 @@ class UniformTensor(PackedTensor):
     kind = "uniform"
     settings = tuple(UniformQuantization.__annotations__)
 
-    def __init__(
-        self, codes: Array, scale: Array, offset: Array | None, config: UniformQuantization
-    ) -> None:
+    def __init__(self, codes: Array, scale: Array, offset: Any, config: Any) -> None:
         if np.broadcast_shapes(scale.shape, codes.shape) != codes.shape:
             raise ValueError(f"scale has shape {scale.shape}: expected one for {codes.shape}")
         header = {"shape": list(codes.shape), **asdict(config)}

@@ -71,7 +71,8 @@ def test_an_ensemble_is_the_mean_of_standardised_scores(exclude):
 def test_refuses():
     nan = np.where(np.arange(600).reshape(30, 20) == 77, np.nan, EXPECTED)
     column, ones = (lambda u, i: EXPECTED[u, i][:, None]), Interactions([0], [0])
-    never = TeacherScores(lambda u, i: pytest.fail("called"), 30, 20, max_cache_bytes=2_399)
+    never = TeacherScores(lambda u, i: pytest.fail("called"), 30, 20)
+    never.max_cache_bytes = 2_399
     for error, word, call in (
         (MemoryError, "2,400 bytes", never.all_scores),  # before anything is computed
         (ValueError, "teacher.* NaN", lambda: TeacherScores(nan, 30, 20).all_scores()),
