@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -48,12 +49,7 @@ class Change:
 
 
 def paired_change(
-    after: Results,
-    before: Results,
-    metric: str = "ndcg",
-    *,
-    weights: ArrayLike | None = None,
-    seed: int = 0,
+    after: Results, before: Results, metric: str = "ndcg", *, weights: Any = None, seed: int = 0
 ) -> Change:
     """Return the relative change of a metric on the same users, with a 95 % bootstrap interval.
 

@@ -330,10 +330,7 @@ def item_lists_to_csr(name: str, lists: Any, num_items: int, may_be_empty: bool)
 
 
 def exclusion_matrix(
-    exclude: Interactions | Sequence[ArrayLike] | None,
-    user_ids: Ids | None,
-    num_rows: int,
-    shape: tuple[int, int],
+    exclude: Any, user_ids: Ids | None, num_rows: int, shape: tuple[int, int]
 ) -> csr_matrix:
     """Return the (num_rows, num_items) sparse matrix of what must not be recommended.
 

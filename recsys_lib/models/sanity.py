@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from recsys_lib.checks import Floats
+from recsys_lib.checks import Floats, Ids
 
 FEWEST_USERS, _MOST_USERS = 200, 2000
 _MOST_SCORES = 20_000_000  # 80 megabytes
@@ -74,9 +74,7 @@ def _without(matrix: csr_matrix, columns: NDArray[np.integer]) -> csr_matrix:
     return csr_matrix((matrix.data[kept], matrix.indices[kept], starts), matrix.shape)
 
 
-def _gain(
-    scores: Floats, own: Floats, left_out: NDArray[np.integer], histories: csr_matrix
-) -> NDArray[np.float64]:
+def _gain(scores: Floats, own: Floats, left_out: Ids, histories: csr_matrix) -> NDArray[np.float64]:
     """NDCG@10 of one relevant item a row; ties count against it."""
     scores[histories.nonzero()] = -np.inf
     scores[np.arange(len(scores)), left_out] = -np.inf

@@ -57,12 +57,7 @@ class SeedRuns:
 
 
 def compress_seeds(
-    models: Sequence[Any],
-    recipe: Recipe,
-    data: Split,
-    *,
-    account: str = "self-contained",
-    k: int = 10,
+    models: Any, recipe: Recipe, data: Split, *, account: str = "self-contained", k: int = 10
 ) -> SeedRuns:
     """Run a recipe on the same model trained with several seeds, and compare before and after.
 

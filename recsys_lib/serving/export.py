@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +203,7 @@ def convert_to_onnx(function: Any) -> Any:
 
 
 def _write_and_try(
-    model: Any, path: Any, convert: Callable[[], bytes], tolerance: float, pairs: Any = None
+    model: Any, path: Any, convert: Any, tolerance: float, pairs: Any = None
 ) -> None:
     """Convert, write, open and compare; leave no file, and name the layers, if that fails."""
 

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -45,11 +46,7 @@ class TextRatingModel:
 
 
 def fit_text_rating(
-    text_vectors: ArrayLike,
-    interactions: Interactions,
-    *,
-    embedding_dim: int = 64,
-    l2: float = 10.0,
+    text_vectors: Any, interactions: Interactions, *, embedding_dim: int = 64, l2: float = 10.0
 ) -> TextRatingModel:
     """Fit users and projection in closed form: ridge regression, then its best low-rank form.
 

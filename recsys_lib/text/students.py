@@ -138,9 +138,7 @@ class HashedTextEncoder:
         embedding_dim: length of a vector.
     """
 
-    def __init__(
-        self, config: HashedText, table: Any, numbers: Any, bias: NDArray[Any], axes: NDArray[Any]
-    ) -> None:
+    def __init__(self, config: HashedText, table: Any, numbers: Any, bias: Any, axes: Any) -> None:
         self.config, self.axes, self.embedding_dim = config, axes, len(bias)
         self.nbytes = bias.nbytes + table.nbytes + (0 if numbers is None else numbers.nbytes)
         self._codes, self._scale = table.codes, table.scale.ravel().astype(np.float32)

@@ -123,12 +123,7 @@ def uses_averages(optimizer: Any) -> bool:
 
 
 def run_settings(
-    loop: dict[str, Any],
-    model: Any,
-    interactions: Interactions,
-    optimizer: Any,
-    validation: Any,
-    **more: Any,
+    loop: Any, model: Any, interactions: Interactions, optimizer: Any, validation: Any, **more: Any
 ) -> dict[str, Any]:
     """Return what a checkpoint notes of a run, and what must agree when it is resumed.
 

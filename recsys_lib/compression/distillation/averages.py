@@ -121,10 +121,7 @@ class WeightAverage:
 
 
 def train_with_average(
-    student: Any,
-    train: Interactions,
-    config: WeightAveraging = WeightAveraging(),
-    **options: Any,
+    student: Any, train: Interactions, config: WeightAveraging = WeightAveraging(), **options: Any
 ) -> AveragedModel:
     """Train a model, and keep the running average of its weights.
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import check_choice, check_number, store_numbers
+from recsys_lib.checks import Ids, check_choice, check_number, store_numbers
 from recsys_lib.compression.distillation.losses import SOFT_LOSSES, soft_loss
 from recsys_lib.compression.distillation.teacher import TeacherScores, standardized
 from recsys_lib.data import Interactions
@@ -300,7 +300,7 @@ def term_over_users(
     return Term(loss, *start_epoch)
 
 
-def half_best(teacher: TeacherScores, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def half_best(teacher: TeacherScores, count: int, rng: Any) -> Ids:
     """Return (num_users, count) items: the teacher's best half, then others from the rest."""
     best = teacher.best_items(count // 2)
     users = np.repeat(np.arange(teacher.num_users), best.shape[1])
@@ -309,9 +309,7 @@ def half_best(teacher: TeacherScores, count: int, rng: np.random.Generator) -> N
     return np.hstack([best.astype(np.int64), rest])
 
 
-def draw_outside(
-    rng: np.random.Generator, num_items: int, count: int, excluded: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def draw_outside(rng: Any, num_items: int, count: int, excluded: Ids) -> Ids:
     """Draw items uniformly from those that are not excluded; an item can be drawn twice.
 
     Args:
@@ -340,7 +338,7 @@ def draw_outside(
         keys[bad] = np.broadcast_to(first, keys.shape)[bad] + again
 
 
-def pair_keys(num_items: int, user_ids: NDArray[Any], item_ids: NDArray[Any]) -> NDArray[np.int64]:
+def pair_keys(num_items: int, user_ids: NDArray[Any], item_ids: NDArray[Any]) -> Ids:
     """Return pairs as numbers ``user * num_items + item``, sorted, each once.
 
     Example:

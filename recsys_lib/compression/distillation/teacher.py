@@ -191,10 +191,7 @@ class Ensemble:
     """
 
     def __init__(
-        self,
-        members: Sequence[Any],
-        weights: Sequence[float] | None = None,
-        exclude: Interactions | None = None,
+        self, members: Sequence[Any], weights: Sequence[float] | None = None, exclude: Any = None
     ) -> None:
         if strangers := [one for one in members if not hasattr(one, "score_all_items")]:
             raise TypeError(f"members: {type(strangers[0]).__name__} has no score_all_items")
@@ -269,11 +266,7 @@ class Agreement:
 
 
 def agreement(
-    teacher: Any,
-    student: Any,
-    user_ids: ArrayLike,
-    k: int = 10,
-    exclude: Interactions | None = None,
+    teacher: Any, student: Any, user_ids: ArrayLike, k: int = 10, exclude: Any = None
 ) -> Agreement:
     """Compare two models' rankings of the catalogue.
 

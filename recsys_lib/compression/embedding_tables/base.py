@@ -35,13 +35,7 @@ class TableScheme(ABC):
         TableScheme._names[cls.name] = cls
 
     def start(
-        self,
-        num_rows: int,
-        dim: int,
-        *,
-        std: float = 0.1,
-        seed: int = 0,
-        counts: ArrayLike | None = None,
+        self, num_rows: int, dim: int, *, std: float = 0.1, seed: int = 0, counts: Any = None
     ) -> Parts:
         """Return random parts to train from, whose rows have a standard deviation of about ``std``.
 

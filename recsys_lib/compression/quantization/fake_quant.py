@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import check_bits
-from recsys_lib.compression.quantization.uniform import UniformQuantization
+from recsys_lib.compression.quantization.uniform import Floats, UniformQuantization
 
 _TINY = np.float32(1e-30)  # 1 over it is still a number
 
@@ -183,8 +183,8 @@ def quantize_to_grid(values: ArrayLike, grid: Grid) -> NDArray[np.int32]:
 
 
 def symmetric_scales(
-    weights: NDArray[np.float32], bits: int, granularity: str, search: str = "minmax"
-) -> NDArray[np.float32]:
+    weights: Floats, bits: int, granularity: str, search: str = "minmax"
+) -> Floats:
     """Return the scale of each row or column of a matrix, for the narrow symmetric grid.
 
     Args:

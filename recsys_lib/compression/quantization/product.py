@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_choice, check_shape, check_weights, store_numbers
+from recsys_lib.checks import Ids, check_choice, check_shape, check_weights, store_numbers
 from recsys_lib.compression.quantization.kmeans import kmeans
 from recsys_lib.compression.quantization.uniform import (
     FLOAT_DTYPES,
@@ -184,9 +184,7 @@ def deal_out(variances: NDArray[np.floating], num_subspaces: int) -> NDArray[np.
     return np.array(pieces, np.int64).ravel()
 
 
-def _fit_pieces(
-    points: Floats, config: ProductQuantization, weights: Floats | None
-) -> tuple[NDArray[np.int64], Floats]:
+def _fit_pieces(points: Floats, config: ProductQuantization, weights: Any) -> tuple[Ids, Floats]:
     """Fit and apply the codebook of each piece: codes (rows, m) and centroids (m, k, d)."""
     options: dict[str, Any] = {"weights": weights, "iterations": config.iterations}
     found = [

@@ -162,9 +162,7 @@ def quantization_aware(
     return result
 
 
-def _start_ranges(
-    model: Any, rounded_model: Any, rows: list[NDArray[Any]], config: IntegerQuantization
-) -> None:
+def _start_ranges(model: Any, rounded_model: Any, rows: Any, config: IntegerQuantization) -> None:
     """Set the ranges of inputs and outputs from what they are in a model with rounded weights."""
     import keras
 
@@ -246,9 +244,7 @@ def quantized_outputs(model: Any) -> set[str]:
     return names
 
 
-def calibration_rows(
-    counts: Mapping[str, int], calibration: Calibration | None, most: int
-) -> list[NDArray[Any]]:
+def calibration_rows(counts: Mapping[str, int], calibration: Any, most: int) -> list[NDArray[Any]]:
     """Return one array for each input of a model, of the same length, at most ``most``.
 
     Args:

@@ -28,7 +28,7 @@ SEARCHES = ("minmax", "percentile", "mse")
 # The search takes away 2 % of the range at a time until 24 % are left; the best four levels for
 # normally distributed values reach to 1.5 standard deviations, for 192 of them half the range.
 _SEARCH_STEPS = 38
-_STEP = np.float32(0.02)
+_STEP, _PERCENTILE = np.float32(0.02), 99.9
 _NUMBERS_AT_ONCE = 1 << 16  # what is worked on stays in the second-level cache
 
 
@@ -228,9 +228,7 @@ class UniformTensor(PackedTensor):
         return values
 
 
-def find_range(
-    groups: Floats, bits: int, *, symmetric: bool, search: str, percentile: float = 99.9
-) -> tuple[Floats, Floats]:
+def find_range(groups: Floats, bits: int, *, symmetric: bool, search: str) -> tuple[Floats, Floats]:
     """Return the ends of the range that each group's codes will cover.
 
     - "minmax": all values.
@@ -263,8 +261,8 @@ def find_range(
     """
     size = np.abs(groups) if symmetric else groups
     if search == "percentile":
-        high = np.percentile(size, percentile, axis=1).astype(np.float32)
-        low = -high if symmetric else np.percentile(groups, 100 - percentile, axis=1)
+        high = np.percentile(size, _PERCENTILE, axis=1).astype(np.float32)
+        low = -high if symmetric else np.percentile(groups, 100 - _PERCENTILE, axis=1)
         return low.astype(np.float32), high
     high = size.max(axis=1)
     low = -high if symmetric else groups.min(axis=1)

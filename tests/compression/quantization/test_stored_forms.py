@@ -188,8 +188,8 @@ def test_the_search_is_close_to_the_optimum(bits, symmetric):
 
 def test_percentiles_leave_the_outermost_out():
     row = np.arange(1001, dtype=np.float32)[None]
-    for x, symmetric, share, ends in ((row, 0, 99, (10, 990)), (row - 400, 1, 100, (-600, 600))):
-        found = find_range(x, 8, symmetric=bool(symmetric), search="percentile", percentile=share)
+    for x, symmetric, ends in ((row, False, (1, 999)), (row - 400, True, (-599, 599))):
+        found = find_range(x, 8, symmetric=symmetric, search="percentile")
         assert np.ravel(found) == pytest.approx(ends)
 
 
