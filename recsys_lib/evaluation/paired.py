@@ -172,15 +172,11 @@ def segments(
         ['items', 'users']
     """
     k = check_number("k", k, 1, train.num_items, integer=True)
-    counts = {
-        side: np.bincount(
-            getattr(train, f"{side[:-1]}_ids"), minlength=getattr(train, f"num_{side}")
-        )
-        for side in ("items", "users")
-    }
+    item_counts = np.bincount(train.item_ids, minlength=train.num_items)
+    user_counts = np.bincount(train.user_ids, minlength=train.num_users)
     tested = np.unique(test.user_ids)
-    items, item_names = thirds(counts["items"], counts["items"])
-    users, user_names = thirds(counts["users"][tested])
+    items, item_names = thirds(item_counts, item_counts)
+    users, user_names = thirds(user_counts[tested])
     rows, parts = [], []
     for side, group, names in (
         ("items", items[test.item_ids], item_names),

@@ -227,12 +227,8 @@ def choose(trials: Sequence[Trial], max_quality_loss: float) -> Trial | None:
 
 def too_few_users(trials: Sequence[Trial], max_quality_loss: float) -> float:
     """Return the narrowest margin that kept out a trial within the budget, if it is wider; or 0."""
-    margins = [
-        trial.change - trial.change_low
-        for trial in trials
-        if trial.change >= -max_quality_loss > trial.change_low
-    ]
-    narrowest = min(margins, default=0.0)
+    kept_out = [t for t in trials if t.change >= -max_quality_loss > t.change_low]
+    narrowest = min((t.change - t.change_low for t in kept_out), default=0.0)
     return narrowest if narrowest > max_quality_loss else 0.0
 
 

@@ -16,15 +16,11 @@ _ROWS = 1024  # pairs that go through the layers together: they fit in the secon
 _TOLERANCE = 1e-3  # in standard deviations of the scores
 
 
-def _sigmoid(values: Floats) -> Floats:
-    return np.float32(0.5) * np.tanh(np.float32(0.5) * values) + np.float32(0.5)
-
-
 _ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {
     "relu": lambda values: np.maximum(values, 0, out=values),
     "linear": lambda values: values,
     "tanh": np.tanh,
-    "sigmoid": _sigmoid,
+    "sigmoid": lambda values: np.tanh(values * np.float32(0.5)) * np.float32(0.5) + np.float32(0.5),
 }
 
 

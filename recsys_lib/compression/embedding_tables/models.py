@@ -142,9 +142,7 @@ def _clone(model: Any, new: Mapping[str, Any]) -> Any:
     """Return a model with other layers in the place of some, by name, and none of the weights."""
     import keras
 
-    return keras.models.clone_model(
-        model,
-        clone_function=lambda layer: (
-            new.get(layer.name) or type(layer).from_config(layer.get_config())
-        ),
-    )
+    def clone(layer: Any) -> Any:
+        return new.get(layer.name) or type(layer).from_config(layer.get_config())
+
+    return keras.models.clone_model(model, clone_function=clone)

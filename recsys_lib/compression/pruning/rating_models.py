@@ -55,13 +55,11 @@ def hidden_layers(config: RatingModelConfig) -> list[HiddenLayer]:
     towers = ("user_dense", "item_dense") if config.kind == "two_tower" else ("dense",)
     end = None if config.kind == "two_tower" else "score"
     offset = config.embedding_dim if config.kind == "neumf" else 0
-    return [
-        HiddenLayer(f"{tower}_{n}", n, f"{tower}_{n + 1}")
-        if n < last
-        else HiddenLayer(f"{tower}_{n}", n, end, offset)
-        for tower in towers
-        for n in range(last + 1)
-    ]
+    layers = []
+    for tower in towers:
+        readers = [(f"{tower}_{n + 1}", 0) for n in range(last)] + [(end, offset)] * (last >= 0)
+        layers += [HiddenLayer(f"{tower}_{n}", n, *reader) for n, reader in enumerate(readers)]
+    return layers
 
 
 def read_config(model: Any) -> RatingModelConfig:

@@ -22,12 +22,7 @@ from recsys_lib.compression.weights import named_weights, with_weights
 from recsys_lib.models.factors import Factors
 
 _ANY_MATRIX: Any = (UniformQuantization, CodebookQuantization, str)  # the others are for tables
-_ROW_BY_ROW: Any = (
-    UniformQuantization,
-    CodebookQuantization,
-    ResidualQuantization,
-    SignQuantization,
-)
+_ROW_BY_ROW: Any = (*_ANY_MATRIX, ResidualQuantization, SignQuantization)
 
 
 def quantize(
