@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import Ids, check_choice, check_number, check_sparsity
+from recsys_lib.checks import Ids, check_choice, check_sparsity, store, store_numbers
 from recsys_lib.data.interactions import Interactions
 
 _WORDS = tomllib.loads(Path(__file__).with_name("words.toml").read_text("utf-8"))
@@ -56,10 +56,10 @@ class SyntheticConfig:
 
     def __post_init__(self) -> None:
         check_choice("domain", self.domain, _WORDS["topics"])
-        for name in ("num_users", "num_items", "num_topics"):
-            check_number(name, getattr(self, name), 2, integer=True)
-        check_number("mean_items_per_user", self.mean_items_per_user, 2, self.num_items / 2)
-        check_sparsity(self.repeat_fraction, "repeat_fraction")
+        store_numbers(self, 2, "num_users", "num_items", "num_topics", integer=True)
+        store_numbers(self, 2, "mean_items_per_user", high=self.num_items / 2)
+        store_numbers(self, 0, "popularity_exponent", "taste_strength", "span_days")
+        store(self, repeat_fraction=check_sparsity(self.repeat_fraction, "repeat_fraction"))
 
 
 PRESETS: dict[str, SyntheticConfig] = {

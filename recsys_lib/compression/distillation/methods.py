@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import Ids, check_choice, check_number, store_numbers
+from recsys_lib.checks import Ids, check_choice, check_number, store_flags, store_numbers
 from recsys_lib.compression.distillation.losses import SOFT_LOSSES, soft_loss
 from recsys_lib.compression.distillation.teacher import TeacherScores, standardized
 from recsys_lib.data import Interactions
@@ -156,6 +156,7 @@ class SoftLabels(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("loss", self.loss, SOFT_LOSSES)
+        store_flags(self, "standardize")
         store_numbers(self, 0, "temperature", include_low=False)
         store_numbers(self, 1, "users_per_update", integer=True)
         chosen = [n for n in ("num_candidates", "items_per_update") if getattr(self, n) is not None]

@@ -187,7 +187,6 @@ def test_refuses():
         ("sparsity is given by name", lambda: config(by_name, names=("a",))),
         ("expected 'element'", lambda: config(0.5, "row", budget="global")),
         ("names is 'dense", lambda: config(names="dense_0/kernel")),
-        ("budget is 'x'", lambda: config(budget="x")),
         ("names names 'x'", lambda: prune(model, config(names=("x",)))),
         ("sparsity names 'x'", lambda: prune(model, config({"x": 0.5}))),
         ("expected at least one", lambda: prune(model, config({}))),

@@ -371,7 +371,6 @@ MODEL = Factors(TABLE, TABLE)
     ("call", "error", "message"),
     [
         (lambda: UniformQuantization(4.0), TypeError, "bits is 4.0"),
-        (lambda: UniformQuantization(4, symmetric=1), TypeError, "symmetric is 1"),
         (lambda: quantize(np.array([[1, np.nan]]), UNIFORM), ValueError, "values holds 1 NaN"),
         (lambda: quantize(np.array([[1, 2]]), UNIFORM), TypeError, "values is of type int64"),
         (lambda: quantize(np.array(3.0), UNIFORM), ValueError, r"values has shape \(\)"),
@@ -381,8 +380,6 @@ MODEL = Factors(TABLE, TABLE)
         (lambda: pack_bits([4], 2), ValueError, "codes holds 4"),
         (lambda: pack_bits([0.5], 2), TypeError, "codes is of type float64"),
         (lambda: CodebookQuantization(columns_per_codebook=0), ValueError, "columns_per_codebook"),
-        (lambda: ProductQuantization(2, rotation="pca"), ValueError, "rotation is"),
-        (lambda: ProductQuantization(0), ValueError, "num_subspaces is"),
         (lambda: quantize(TABLE, ProductQuantization(4)), ValueError, "num_subspaces is 4"),
         (lambda: quantize(TABLE[0], PIECES), ValueError, "2 dimensions"),
         (lambda: quantize(TABLE, PIECES, counts=np.ones(3)), ValueError, "counts"),
