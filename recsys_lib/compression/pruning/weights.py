@@ -73,7 +73,8 @@ class WeightPruning(Pruning):
         store_numbers(self, 2, "group_size", integer=True)
         by_name = isinstance(self.sparsity, Mapping)
         shares = self.sparsity if isinstance(self.sparsity, Mapping) else {"": self.sparsity}
-        checked = {n: check_sparsity(s, f"sparsity[{n!r}]") for n, s in shares.items()}
+        label = "sparsity[{!r}]" if by_name else "sparsity"
+        checked = {name: check_sparsity(s, label.format(name)) for name, s in shares.items()}
         store(self, sparsity=checked if by_name else checked[""])
         check_shape("block_size", np.asarray(self.block_size), (2,))
         size = tuple(check_number("block_size", n, 1, integer=True) for n in self.block_size)

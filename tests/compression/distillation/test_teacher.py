@@ -84,7 +84,7 @@ def test_refuses():
         (ValueError, "fewer than 20", lambda: TeacherScores(MODEL, 30, 20).best_items(20, DATA)),
         (TypeError, "teacher is of type", lambda: TeacherScores(EXPECTED, 30, 20).vectors()),
         (ValueError, "exclude", lambda: Ensemble([MODEL], exclude=ones)),
-        (ValueError, "members", lambda: Ensemble([])),
+        (ValueError, "member", lambda: Ensemble([])),
         (TypeError, "members", lambda: Ensemble([EXPECTED])),
         (ValueError, "weights", lambda: Ensemble([MODEL, MODEL], weights=[0, 0])),
         (ValueError, "weights", lambda: Ensemble([MODEL, MODEL], weights=[1])),
