@@ -104,7 +104,7 @@ def extract(archive: Path, files: Sequence[str], folder: Path) -> None:
                 is_link = stat.S_ISLNK(info.external_attr >> 16)
                 leaves = path.is_absolute() or ".." in path.parts
                 if is_link or leaves or PureWindowsPath(info.filename).drive:
-                    what = f"{info.filename!r} in it points out of the folder or is a link"
+                    what = f"{info.filename!r} points out of the folder or is a symbolic link"
                     raise DownloadError(f"{archive.name} is refused: {what}")
                 members[path.name] = info
             for missing in sorted(set(files) - set(members)):

@@ -176,7 +176,7 @@ def random_split(data: Interactions, test_fraction: float = 0.2, seed: int = 0) 
     _check_fraction(test_fraction)
     num_test = round(len(data) * test_fraction)
     if num_test in (0, len(data)):
-        raise ValueError(f"test_fraction is {test_fraction}: it leaves a part of the rows empty")
+        raise ValueError(f"test_fraction is {test_fraction}: of the rows, it leaves a part empty")
     rows = np.random.default_rng(seed).permutation(len(data))
     return data.take(np.sort(rows[num_test:])), data.take(np.sort(rows[:num_test]))
 
@@ -211,7 +211,9 @@ def by_time(data: Interactions, test_fraction: float = 0.2) -> Halves:
     num_test = max(1, round(len(data) * test_fraction))
     held_out = data.timestamps >= np.sort(data.timestamps)[-num_test]
     if held_out.all():
-        raise ValueError(f"test_fraction is {test_fraction}: these times leave no row for training")
+        raise ValueError(
+            f"test_fraction is {test_fraction}: by time, it leaves no row for training"
+        )
     return data.take(~held_out), data.take(held_out)
 
 

@@ -21,6 +21,7 @@ from recsys_lib.serving.scorers import onnx_session
 from recsys_lib.text.encoder import (
     TextEncoderConfig,
     build_text_encoder,
+    copy_model,
     count_blocks,
     mean_of_tokens,
     output_of_block,
@@ -58,7 +59,7 @@ def keep_blocks(model: Any, count: int) -> Any:
     import keras
 
     vectors = mean_of_tokens(output_of_block(model, count), model.inputs[1])
-    return with_weights(keras.Model(model.inputs, vectors, name=model.name), {})
+    return copy_model(keras.Model(model.inputs, vectors, name=model.name))
 
 
 def prune_text_neurons(model: Any, sparsity: float) -> Any:

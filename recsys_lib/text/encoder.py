@@ -163,6 +163,15 @@ def output_of_block(model: Any, count: int) -> Any:
     return model.get_layer(f"block_{count - 1}_output_norm" if count else "input_norm").output
 
 
+def copy_model(model: Any) -> Any:
+    """Return a Keras model, even one without weights, with copies of the weights."""
+    import keras
+
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
 class TextEncoder:
     """Texts to vectors: a tokenizer and a Keras model.
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import store_numbers
 from recsys_lib.compression.weights import named_weights, with_weights
-from recsys_lib.text.encoder import TextEncoder, batches_by_length, output_of_block
+from recsys_lib.text.encoder import TextEncoder, batches_by_length, copy_model, output_of_block
 from recsys_lib.text.rating import check_vectors, ridge
 
 _BATCHES_SORTED = 16  # texts of so many batches are sorted by length before they are batched
@@ -98,7 +98,7 @@ def upper_blocks(model: Any, count: int) -> Any:
     import keras
 
     below = [output_of_block(model, count), model.inputs[1]]
-    return with_weights(keras.Model(below, model.outputs[0], name="upper"), {})
+    return copy_model(keras.Model(below, model.outputs[0], name="upper"))
 
 
 def replace_upper_blocks(model: Any, upper: Any) -> Any:
@@ -180,7 +180,7 @@ def fit_upper_blocks(
     import tensorflow as tf
 
     wanted = check_vectors("targets", targets, len(cached))
-    trained = with_weights(upper, {})
+    trained = copy_model(upper)
     start = ridge(encode_cached(upper, cached), wanted, config.l2)
     head = [keras.Variable(value) for value in start]
     weights = [*trained.trainable_variables, *head]
