@@ -211,9 +211,7 @@ def by_time(data: Interactions, test_fraction: float = 0.2) -> Halves:
     num_test = max(1, round(len(data) * test_fraction))
     held_out = data.timestamps >= np.sort(data.timestamps)[-num_test]
     if held_out.all():
-        raise ValueError(
-            f"test_fraction is {test_fraction}: by time, it leaves no row for training"
-        )
+        raise ValueError(f"test_fraction is {test_fraction}: by time, it leaves no row to train")
     return data.take(~held_out), data.take(held_out)
 
 
