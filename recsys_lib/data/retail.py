@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from recsys_lib.data.frames import first_reasons, plain_texts, read_frame
 from recsys_lib.data.interactions import Interactions
 from recsys_lib.data.readers import PRODUCT_CODE, RETAIL_COLUMNS
 from recsys_lib.data.splits import Split
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _NAMES = ("basket", "item", "name", "quantity", "time", "price", "customer", "country")
 
@@ -62,8 +60,6 @@ def clean_retail(frame: Any) -> tuple[pd.DataFrame, pd.Series]:
         >>> lines["basket"].tolist(), report[report > 0].to_dict()
         (['1'], {'no product': 1, 'a cancellation': 1, 'cancelled later': 1, 'kept': 1})
     """
-    import pandas as pd
-
     raw = read_frame(frame, {column: column for column in RETAIL_COLUMNS})
     lines = raw[list(RETAIL_COLUMNS)].set_axis(_NAMES, axis=1).reset_index(drop=True)
     for column in ("basket", "item", "name", "customer", "country"):
@@ -73,8 +69,7 @@ def clean_retail(frame: Any) -> tuple[pd.DataFrame, pd.Series]:
     for column in ("quantity", "price"):
         lines[column] = pd.to_numeric(lines[column], errors="coerce")
     if lines["time"].dtype.kind != "M":
-        texts = lines["time"].astype(str)
-        lines["time"] = pd.to_datetime(texts, errors="coerce", format="ISO8601")
+        lines["time"] = pd.to_datetime(lines["time"].astype(str), errors="coerce", format="ISO8601")
     cancels = lines["basket"].str.upper().str.startswith("C")
     reasons = {
         "no invoice": lines["basket"] == "",
@@ -92,8 +87,7 @@ def clean_retail(frame: Any) -> tuple[pd.DataFrame, pd.Series]:
     lines["time"] = lines.groupby("basket")["time"].transform("min")
     counts = lines[lines["name"] != ""].groupby(["item", "name"]).size().rename("n").reset_index()
     best = counts.sort_values(["n", "name"], ascending=[False, True]).drop_duplicates("item")
-    name_of = best.set_index("item")["name"]
-    lines["name"] = lines["item"].map(name_of).fillna(lines["item"])
+    lines["name"] = lines["item"].map(best.set_index("item")["name"]).fillna(lines["item"])
     lines["customer"] = lines["customer"].where(lines["customer"] != "", None)
     lines.attrs["is_synthetic"] = raw.attrs.get("is_synthetic", False)
     return lines.reset_index(drop=True), report
@@ -170,9 +164,8 @@ def split_basket_completion(
     """
     past, later = _interactions(lines, "basket").split_by_time(test_fraction)
     pairs = later.user_ids * later.num_items + later.item_ids
-    visible, tested = later.take(np.unique(pairs, return_index=True)[1]).split_stratified(
-        hidden, seed
-    )
+    once = later.take(np.unique(pairs, return_index=True)[1])
+    visible, tested = once.split_stratified(hidden, seed)
     visible = visible.take(np.isin(visible.user_ids, tested.user_ids))
     return past, Split(visible, tested, name=past.name)
 

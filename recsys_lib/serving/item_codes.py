@@ -105,5 +105,4 @@ def _head(dim: int) -> int:
 
 def _lengths(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
     """Give the largest length within each block, (blocks, 16, d) to (blocks,)."""
-    squares = np.einsum("brd,brd->br", vectors, vectors)
-    return np.sqrt(squares.max(axis=1))
+    return np.sqrt(np.einsum("brd,brd->br", vectors, vectors).max(axis=1))

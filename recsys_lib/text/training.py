@@ -193,8 +193,7 @@ def fit_upper_blocks(
             kernel, bias = (variable.value for variable in head)
             y_pred = trained([tokens, mask], training=True) @ kernel + bias  # (b, c)
             loss = tf.reduce_mean(tf.reduce_sum((y_pred - y_true) ** 2, axis=1))
-        gradients = tape.gradient(loss, [variable.value for variable in weights])
-        optimizer.apply(gradients, weights)
+        optimizer.apply(tape.gradient(loss, [variable.value for variable in weights]), weights)
         return loss
 
     losses, rng = [], np.random.default_rng(config.seed)
@@ -208,7 +207,7 @@ def fit_upper_blocks(
 
 
 def _training_batches(
-    mask: NDArray[np.int32], batch_size: int, rng: np.random.Generator
+    mask: NDArray[np.int32], batch_size: int, rng: Any
 ) -> list[NDArray[np.int64]]:
     """Batches in random order, of texts of like length."""
     order, batches, step = rng.permutation(len(mask)), [], batch_size * _BATCHES_SORTED

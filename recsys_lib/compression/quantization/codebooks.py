@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_bits, check_choice, check_number, check_weights
+from recsys_lib.checks import check_choice, check_weights, store_numbers
 from recsys_lib.compression.quantization.kmeans import kmeans_scalar
 from recsys_lib.compression.quantization.uniform import (
     FLOAT_DTYPES,
     Array,
+    PackedTensor,
     fitting_dtype,
     pack_bits,
-    store,
-    unpack_bits,
 )
-from recsys_lib.compression.tensors import EncodedTensor
 
 
 @dataclass(frozen=True)
@@ -53,10 +50,9 @@ class CodebookQuantization:
     dtype: str = "float16"
 
     def __post_init__(self) -> None:
-        store(self, bits=check_bits(self.bits, low=1))
-        if (columns := self.columns_per_codebook) is not None:
-            columns = check_number("columns_per_codebook", columns, 1, integer=True)
-            store(self, columns_per_codebook=columns)
+        store_numbers(self, 1, "bits", high=8, integer=True)
+        if self.columns_per_codebook is not None:
+            store_numbers(self, 1, "columns_per_codebook", integer=True)
         check_choice("dtype", self.dtype, FLOAT_DTYPES)
 
     def encode(self, values: ArrayLike) -> CodebookTensor:
@@ -82,11 +78,10 @@ class CodebookQuantization:
         books = books.astype(fitting_dtype(books, self.dtype))
         middles = (books[:, 1:].astype(np.float32) + books[:, :-1]) / 2
         codes = [np.searchsorted(*pair) for pair in zip(middles, parts, strict=True)]
-        joined = np.hstack(codes).reshape(array.shape)
-        return CodebookTensor(joined, books, self.bits, width)
+        return CodebookTensor(np.hstack(codes).reshape(array.shape), books, self.bits, width)
 
 
-class CodebookTensor(EncodedTensor):
+class CodebookTensor(PackedTensor):
     """Codes of 1 to 8 bits and the values that they stand for.
 
     Args:
@@ -114,20 +109,8 @@ class CodebookTensor(EncodedTensor):
             {"codes": pack_bits(codes, bits), "codebooks": codebooks},
         )
 
-    @property
-    def codebooks(self) -> NDArray[Any]:
-        """The values, (groups, values)."""
-        return self._arrays["codebooks"]
-
-    @property
-    def codes(self) -> NDArray[np.uint8]:
-        """The codes, unpacked, in the shape of the array."""
-        count, bits = int(np.prod(self.shape)), self._header["bits"]
-        return unpack_bits(self._arrays["codes"], bits, count).reshape(self.shape)
-
     def decode(self) -> NDArray[np.float32]:
         """Look the codes up."""
         num_columns = self.shape[-1] if self.shape else 1
         group = np.arange(num_columns) // self._header["columns_per_codebook"]
-        values = self.codebooks.astype(np.float32)[group, self.codes]
-        return values.reshape(self.shape)
+        return self.codebooks.astype(np.float32)[group, self.codes].reshape(self.shape)

@@ -226,19 +226,15 @@ def _write(symbols: NDArray[np.integer], contexts: NDArray[np.int64]) -> Arrays:
     counts = _count(symbols, contexts)
     tables = np.where(counts > 0, 1 + np.rint(8 * np.log2(np.maximum(counts, 1))), 0)
     widths = ((tables > 0) * np.arange(1, tables.shape[1] + 1)).max(axis=1)
-    inside = np.arange(tables.shape[1]) < widths[:, None]
-    kept = tables[inside].astype(np.uint8)
+    kept = tables[np.arange(tables.shape[1]) < widths[:, None]].astype(np.uint8)
     encoder = stream.queue.RangeEncoder()
     ordered = symbols[np.argsort(contexts, kind="stable")].astype(np.int32)
     runs = np.split(ordered, np.cumsum(counts.sum(axis=1))[:-1])
     for run, model in zip(runs, _models(kept, widths), strict=True):
         if len(run):
             encoder.encode(run, model)
-    return {
-        "coded": encoder.get_compressed(),
-        "coded_counts": kept,
-        "coded_widths": widths.astype(np.uint16),
-    }
+    facts = {"coded_counts": kept, "coded_widths": widths.astype(np.uint16)}
+    return {"coded": encoder.get_compressed(), **facts}
 
 
 def _read(coded: Arrays, contexts: NDArray[np.int64]) -> NDArray[np.uint16]:
