@@ -378,10 +378,8 @@ def ablate_layers(
         >>> ablate_layers(model, lambda smaller: smaller.count_params())
         {0: 881.0, 1: 1681.0, 2: 2737.0}
     """
-    return {
-        position: float(metric(LayerRemoval(position).apply(model, interactions).model))
-        for position in range(_count_removable(read_config(model)))
-    }
+    places = range(_count_removable(read_config(model)))
+    return {n: float(metric(LayerRemoval(n).apply(model, interactions).model)) for n in places}
 
 
 def _count_removable(shape: RatingModelConfig) -> int:

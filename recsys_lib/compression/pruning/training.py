@@ -200,10 +200,8 @@ def fit_pruned(
     if frequency is not None:
         _redraw_every(frequency, holders, draw)
     history = fit(inner, interactions, on_epoch_end=after_epoch, **options)
-    tensors = {
-        name: store_sparse(values, "smallest" if name in final else "dense")
-        for name, values in named_weights(inner).items()
-    }
+    weights = named_weights(inner).items()
+    tensors = {n: store_sparse(w, "smallest" if n in final else "dense") for n, w in weights}
     # A fresh clone takes the weights, so that no constraint is left on the result.
     stored = store_weights("weight pruning in training", config, model, tensors)
     return PrunedModel(stored.tensors, stored.model, stored.report, masks, history, tuple(course))
