@@ -261,7 +261,8 @@ def quantization_aware_twin(model: Any, data: Interactions, config: TfmotQuantiz
     scheme = SimpleNamespace(apply=lambda *arguments: arguments, supports=lambda layer: False)
     scheme.get_layout_transformer = scheme.get_quantize_registry = lambda: scheme
     with quantization.quantize_scope({"LayerConfig": layer_config}):
-        twin = quantization.quantize_apply(_wrap_layers(to_twin(model), annotate, layers), scheme)
+        annotated = _wrap_layers(to_twin(model), annotate, layers)
+        twin = quantization.quantize_apply(annotated, scheme)
     _fit_twin(twin, data, config.training)
     return twin
 

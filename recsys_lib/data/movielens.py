@@ -114,7 +114,8 @@ def read_ml_latest_small(folder: Path) -> Interactions:
 
 def read_ml_tags(folder: Path) -> pd.DataFrame:
     """Read who gave which film which tag, and when."""
-    columns = read_columns(path_of(folder, "tags.csv"), ("userId", "movieId", "tag", "timestamp"))
+    path = path_of(folder, "tags.csv")
+    columns = read_columns(path, ("userId", "movieId", "tag", "timestamp"))
     user, item, _, time = (np.array(values) for values in columns)
     rows = {"user": user.astype(np.int64), "item": item.astype(np.int64), "tag": columns[2]}
     return pd.DataFrame(rows | {"time": pd.to_datetime(time.astype(np.int64), unit="s")})

@@ -69,7 +69,8 @@ def clean_retail(frame: Any) -> tuple[pd.DataFrame, pd.Series]:
     for column in ("quantity", "price"):
         lines[column] = pd.to_numeric(lines[column], errors="coerce")
     if lines["time"].dtype.kind != "M":
-        lines["time"] = pd.to_datetime(lines["time"].astype(str), errors="coerce", format="ISO8601")
+        texts = lines["time"].astype(str)
+        lines["time"] = pd.to_datetime(texts, errors="coerce", format="ISO8601")
     cancels = lines["basket"].str.upper().str.startswith("C")
     reasons = {
         "no invoice": lines["basket"] == "",
@@ -87,7 +88,8 @@ def clean_retail(frame: Any) -> tuple[pd.DataFrame, pd.Series]:
     lines["time"] = lines.groupby("basket")["time"].transform("min")
     counts = lines[lines["name"] != ""].groupby(["item", "name"]).size().rename("n").reset_index()
     best = counts.sort_values(["n", "name"], ascending=[False, True]).drop_duplicates("item")
-    lines["name"] = lines["item"].map(best.set_index("item")["name"]).fillna(lines["item"])
+    name_of = best.set_index("item")["name"]
+    lines["name"] = lines["item"].map(name_of).fillna(lines["item"])
     lines["customer"] = lines["customer"].where(lines["customer"] != "", None)
     lines.attrs["is_synthetic"] = raw.attrs.get("is_synthetic", False)
     return lines.reset_index(drop=True), report

@@ -152,4 +152,5 @@ def _from_uci(url: str, num_rows: int, scratch: Path, progress: bool) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(RETAIL_COLUMNS)
     writer.writerows(zip(*columns, strict=True))
-    (scratch / "online_retail.csv.gz").write_bytes(gzip.compress(text.getvalue().encode(), mtime=0))
+    packed = gzip.compress(text.getvalue().encode(), mtime=0)
+    (scratch / "online_retail.csv.gz").write_bytes(packed)

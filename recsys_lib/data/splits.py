@@ -143,7 +143,8 @@ def leave_one_out(data: Interactions, seed: int = 0) -> Halves:
     else:
         age = data.timestamps
     order = np.lexsort((np.arange(len(data)), age, data.user_ids))
-    last = order[np.diff(data.user_ids[order], append=-1) != 0]
+    is_last = np.diff(data.user_ids[order], append=-1) != 0
+    last = order[is_last]
     held_out = np.full(data.num_users, -1)
     held_out[data.user_ids[last]] = data.item_ids[last]
     same_pair = held_out[data.user_ids] == data.item_ids
@@ -243,7 +244,8 @@ def stratified(data: Interactions, test_fraction: float = 0.25, seed: int = 0) -
     position = np.empty(len(data), np.int64)  # in a random order of the rows of its user
     position[order] = np.arange(len(data)) - start[data.user_ids[order]]
     count = counts[data.user_ids]
-    mask = position < np.minimum(np.floor(count * test_fraction + 0.5), count - 1)
+    num_test = np.minimum(np.floor(count * test_fraction + 0.5), count - 1)
+    mask = position < num_test
     if not mask.any():
         raise ValueError(f"test_fraction is {test_fraction}: no user has rows enough for it")
     return data.take(~mask), data.take(mask)

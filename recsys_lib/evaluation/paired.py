@@ -182,7 +182,8 @@ def segments(
         ("items", items[test.item_ids], item_names),
         ("users", users[np.searchsorted(tested, test.user_ids)], user_names),
     ):
-        parts += [(side, names[number], test.take(group == number)) for number in np.unique(group)]
+        there = np.unique(group)
+        parts += [(side, names[number], test.take(group == number)) for number in there]
 
     def rank(model: Scorer, part: Interactions) -> RankingResult:
         return evaluate_full_ranking(model, train, part, k, exclude_seen=exclude_seen)

@@ -235,7 +235,8 @@ class Factors(Recommender):
 
     @classmethod
     def _from_state(cls, config: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
-        config = known_settings(config, (*cls._settings, "global_mean", "fold_in"), cls.__name__)
+        known = (*cls._settings, "global_mean", "fold_in")
+        config = known_settings(config, known, cls.__name__)
         tables: dict[str, Any] = arrays | {"global_mean": config.pop("global_mean")}
         if (how := config.pop("fold_in")) is not None:
             how = FoldIn(**known_settings(how, ["l2", "unobserved_weight"], "fold_in"))

@@ -214,7 +214,8 @@ def bisect_families(
         while bad - good > 1:
             middle = (good + bad) // 2
             trial = attempt(name, family[middle])
-            good, bad = (middle, bad) if trial.change_low >= -max_quality_loss else (good, middle)
+            within = trial.change_low >= -max_quality_loss
+            good, bad = (middle, bad) if within else (good, middle)
             yield trial
         done()
 

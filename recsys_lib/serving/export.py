@@ -140,7 +140,8 @@ def to_litert(function: Any, model: Any, quantization: Any = None, pairs: Any = 
         if quantization == "float16":
             converter.target_spec.supported_types = [tf.float16]
         if quantization in _INTEGERS:
-            converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, _INTEGERS[quantization])]
+            operations = getattr(tf.lite.OpsSet, _INTEGERS[quantization])
+            converter.target_spec.supported_ops = [operations]
         if pairs is not None:
             converter.representative_dataset = lambda: _batches(pairs)
         return converter.convert()

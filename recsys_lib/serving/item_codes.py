@@ -105,4 +105,5 @@ def _head(dim: int) -> int:
 
 def _lengths(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
     """Give the largest length within each block, (blocks, 16, d) to (blocks,)."""
-    return np.sqrt(np.einsum("brd,brd->br", vectors, vectors).max(axis=1))
+    squares = np.einsum("brd,brd->br", vectors, vectors)
+    return np.sqrt(squares.max(axis=1))

@@ -151,7 +151,8 @@ def export_text_encoder(model: Any, path: FilePath, quantization: str | None = N
 
     def write(temporary: Path) -> None:
         temporary.write_bytes(seal(convert(model, quantization), _FORMAT))
-        error = float(np.abs(_open(temporary, 1)(ids, np.ones_like(ids)) - expected).max())
+        found = _open(temporary, 1)(ids, np.ones_like(ids))
+        error = float(np.abs(found - expected).max())
         if not error <= _TOLERANCES[quantization]:
             raise ValueError(f"vectors of the model are off by {error:.3g}: expected fewer layers")
 

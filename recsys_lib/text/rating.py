@@ -81,7 +81,8 @@ def fit_text_rating(
     vectors = check_vectors("text_vectors", text_vectors, interactions.num_items)
     most = min(interactions.num_users, vectors.shape[1])
     dim = check_number("embedding_dim", embedding_dim, 1, most, integer=True)
-    kernel, bias = ridge(vectors, interactions.to_csr().T.toarray(), l2)
+    ratings = interactions.to_csr().T.toarray()  # (items, users)
+    kernel, bias = ridge(vectors, ratings, l2)
     # Right singular vectors of the predictions, by the eigenvectors of a (users, users) matrix.
     fitted = (vectors @ kernel + bias).astype(np.float64)
     _, axes = np.linalg.eigh(fitted.T @ fitted)

@@ -193,7 +193,8 @@ def fit_upper_blocks(
             kernel, bias = (variable.value for variable in head)
             y_pred = trained([tokens, mask], training=True) @ kernel + bias  # (b, c)
             loss = tf.reduce_mean(tf.reduce_sum((y_pred - y_true) ** 2, axis=1))
-        optimizer.apply(tape.gradient(loss, [variable.value for variable in weights]), weights)
+        gradients = tape.gradient(loss, [variable.value for variable in weights])
+        optimizer.apply(gradients, weights)
         return loss
 
     losses, rng = [], np.random.default_rng(config.seed)

@@ -39,7 +39,8 @@ def check_model(model: Any, interactions: Interactions, extra_loss: Any = None) 
         raise ValueError(f"model has inputs {names}: expected users first, then items")
     check_type("model", model, (keras.Layer,), " of Keras")
     plain = {name: getattr(keras.Model, name) for name in _HOOKS}
-    own = [x for x, f in plain.items() if x in vars(model) or getattr(type(model), x, f) is not f]
+    kind = type(model)
+    own = [x for x, f in plain.items() if x in vars(model) or getattr(kind, x, f) is not f]
     if own:
         name = f"{type(model).__name__}.{own[0]}"
         raise TypeError(f"model has its own {name}, which fit() does not call: expected none")

@@ -127,7 +127,8 @@ def embedding_tables(model: Any) -> list[tuple[int, str]]:
     looked_up = [(id(layer.embeddings), side) for layer, side in _lookups(model)]
     tables = [(positions[table], side) for table, side in looked_up if table in positions]
     known = {position for position, _ in tables}
-    for layer in [x for x in model._flatten_layers() if isinstance(x, keras.layers.Embedding)]:
+    layers = [x for x in model._flatten_layers() if isinstance(x, keras.layers.Embedding)]
+    for layer in layers:
         if layer.trainable and positions[id(layer.embeddings)] not in known:
             raise ValueError(f"l2: no input feeds {layer.name!r} directly: expected l2=0")
     if not tables:

@@ -61,7 +61,8 @@ def softmax_kl_divergence(
         raise ValueError(f"logits have shape {shape}: expected (n, m), at least two candidates")
     log_teacher = ops.log_softmax(teacher / temperature, axis=-1)  # (n, m)
     log_student = ops.log_softmax(student / temperature, axis=-1)
-    return temperature**2 * ops.sum(ops.exp(log_teacher) * (log_teacher - log_student), axis=-1)
+    divergence = ops.sum(ops.exp(log_teacher) * (log_teacher - log_student), axis=-1)
+    return temperature**2 * divergence
 
 
 def soft_sigmoid_cross_entropy(teacher: Any, student: Any, *, temperature: float = 1.0) -> Any:

@@ -63,7 +63,8 @@ class Lesson:
         items = self.parts.item_side(item_ids, training=True)  # (c, d)
         dots = tf.reshape(tf.matmul(users, items, transpose_b=True), [-1, 1])  # (b c, 1)
         pairs = [dots, tf.repeat(user_ids, shape[1]), tf.tile(item_ids, shape[:1])]
-        return tf.reshape(tf.cast(self.parts.rest(pairs, training=True), tf.float32), shape)
+        logits = self.parts.rest(pairs, training=True)
+        return tf.reshape(tf.cast(logits, tf.float32), shape)
 
 
 @dataclass(frozen=True, eq=False)

@@ -251,4 +251,5 @@ def draw_by_rank(rng: Any, num_users: int, pool: int, count: int, decay: float) 
         [[0, 1, 2], [0, 1, 2]]
     """
     keys = rng.gumbel(size=(num_users, pool)).astype(np.float32) - np.arange(pool) / decay
-    return np.sort(np.argpartition(-keys, count - 1, axis=1)[:, :count], axis=1)
+    chosen = np.argpartition(-keys, count - 1, axis=1)[:, :count]
+    return np.sort(chosen, axis=1)

@@ -121,7 +121,8 @@ class QuotientRemainder(TableScheme):
     def lookup(self, xp: Any, parts: Parts, ids: Any) -> Any:
         """Look both rows up and multiply them, number by number."""
         quotients = xp.take(parts["quotients"], ids // self.num_remainders, axis=0)
-        return quotients * xp.take(parts["remainders"], ids % self.num_remainders, axis=0)
+        remainders = xp.take(parts["remainders"], ids % self.num_remainders, axis=0)
+        return quotients * remainders
 
 
 def _ratio(above: NDArray[Any], below: NDArray[Any], axis: int) -> NDArray[np.float64]:
@@ -301,7 +302,8 @@ class MixedDimension(TableScheme):
             block, first = table[first : first + size], first + size
             parts[f"left_{number}"] = block.copy()
             if length < table.shape[1]:
-                parts[f"left_{number}"], parts[f"right_{number}"] = _truncate(block, length)
+                factors = _truncate(block, length)
+                parts[f"left_{number}"], parts[f"right_{number}"] = factors
         return parts
 
     def lookup(self, xp: Any, parts: Parts, ids: Any) -> Any:

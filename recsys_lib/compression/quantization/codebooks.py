@@ -78,7 +78,8 @@ class CodebookQuantization:
         books = books.astype(fitting_dtype(books, self.dtype))
         middles = (books[:, 1:].astype(np.float32) + books[:, :-1]) / 2
         codes = [np.searchsorted(*pair) for pair in zip(middles, parts, strict=True)]
-        return CodebookTensor(np.hstack(codes).reshape(array.shape), books, self.bits, width)
+        joined = np.hstack(codes).reshape(array.shape)
+        return CodebookTensor(joined, books, self.bits, width)
 
 
 class CodebookTensor(PackedTensor):
@@ -111,4 +112,5 @@ class CodebookTensor(PackedTensor):
         """Look the codes up."""
         num_columns = self.shape[-1] if self.shape else 1
         group = np.arange(num_columns) // self._header["columns_per_codebook"]
-        return self.codebooks.astype(np.float32)[group, self.codes].reshape(self.shape)
+        values = self.codebooks.astype(np.float32)[group, self.codes]
+        return values.reshape(self.shape)

@@ -226,7 +226,8 @@ def _write(symbols: NDArray[np.integer], contexts: NDArray[np.int64]) -> Arrays:
     counts = _count(symbols, contexts)
     tables = np.where(counts > 0, 1 + np.rint(8 * np.log2(np.maximum(counts, 1))), 0)
     widths = ((tables > 0) * np.arange(1, tables.shape[1] + 1)).max(axis=1)
-    kept = tables[np.arange(tables.shape[1]) < widths[:, None]].astype(np.uint8)
+    inside = np.arange(tables.shape[1]) < widths[:, None]
+    kept = tables[inside].astype(np.uint8)
     encoder = stream.queue.RangeEncoder()
     ordered = symbols[np.argsort(contexts, kind="stable")].astype(np.int32)
     runs = np.split(ordered, np.cumsum(counts.sum(axis=1))[:-1])

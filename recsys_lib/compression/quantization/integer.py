@@ -176,7 +176,8 @@ def fixed_point(multiplier: ArrayLike) -> tuple[Ints, Ints]:
         >>> [int(x) for x in fixed_point(0.75)]
         [1610612736, 0]
     """
-    fraction, exponent = np.frexp(np.asarray(multiplier, np.float64))
+    real = np.asarray(multiplier, np.float64)
+    fraction, exponent = np.frexp(real)
     mantissa = np.rint(fraction * 2.0**31).astype(np.int64)
     carried = mantissa == 1 << 31
     shift = (exponent + carried).astype(np.int64)
@@ -187,7 +188,8 @@ def fixed_point(multiplier: ArrayLike) -> tuple[Ints, Ints]:
 
 def _round_shift(value: Ints, bits: Ints) -> Ints:
     """Divide by 2**bits and round, halves up."""
-    return (value + np.where(bits > 0, np.int64(1) << np.maximum(bits - 1, 0), 0)) >> bits
+    half = np.where(bits > 0, np.int64(1) << np.maximum(bits - 1, 0), 0)
+    return (value + half) >> bits
 
 
 def read_litert_dense(

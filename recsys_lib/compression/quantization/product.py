@@ -98,7 +98,8 @@ class ProductQuantization:
         scale = np.ones(columns, np.float32)
         if column_weights is not None:
             energy = _importance("column_weights", column_weights, columns)
-            scale = np.sqrt(np.maximum(energy, _SMALLEST_SHARE * energy.max()) / energy.mean())
+            floor = _SMALLEST_SHARE * energy.max()
+            scale = np.sqrt(np.maximum(energy, floor) / energy.mean())
         points = array * scale
         rotation = _rotation(points, self, weights)
         codes, books = _fit_pieces(np.asarray(points @ rotation, np.float32), self, weights)
