@@ -146,10 +146,8 @@ def compile_epoch(
             for own in (*brought, *getattr(extra_loss, "losses", ())):
                 losses += tf.cast(tf.reduce_sum(own), tf.float32)
             scaled = optimizer.scale_loss(tf.reduce_mean(losses))
-        gradients = [
-            combine_repeated_rows(gradient, (*variable.shape, 1)[0], num_gathered)
-            for gradient, variable in zip(tape.gradient(scaled, variables), variables, strict=True)
-        ]
+        pairs = zip(tape.gradient(scaled, variables), variables, strict=True)
+        gradients = [combine_repeated_rows(g, (*v.shape, 1)[0], num_gathered) for g, v in pairs]
         repeated = tf.repeat(batch_users, 1 + num_negatives)
         used = {"users": repeated, "items": tf.reshape(candidates, [-1])}
         strength = optimizer.scale_loss(l2 / tf.cast(num_batch, tf.float32))
