@@ -34,8 +34,6 @@ from recsys_lib.models.factors import Factors, inner_product_vectors
 from recsys_lib.models.least_squares import one_blas_thread
 from recsys_lib.serving.retrieval import TopKIndex
 
-AnyPath = str | os.PathLike[str]
-
 
 @dataclass(frozen=True)
 class _Job:
@@ -111,11 +109,11 @@ class ShardScorer:
 
 
 def recommend_all(
-    model_file: AnyPath,
-    out_folder: AnyPath,
+    model_file: str | os.PathLike[str],
+    out_folder: str | os.PathLike[str],
     *,
     k: int = 10,
-    histories: Interactions | AnyPath | None = None,
+    histories: Interactions | str | os.PathLike[str] | None = None,
     shard_size: int = 4096,
     workers: int = 2,
     engine: str = "processes",
@@ -174,8 +172,8 @@ def recommend_all(
     digest, model = _sha256(model_file.read_bytes()), load_compressed(model_file)
     met = _read_histories(histories, model)
     num_users = met.shape[0]
-    facts = {"k": check_k(k), "shard_size": size, "num_users": num_users, "model_sha256": digest}
-    facts["histories_sha256"] = _sha256(met.indptr, met.indices)
+    facts = {"k": check_k(k), "shard_size": size, "num_users": num_users}
+    facts |= {"model_sha256": digest, "histories_sha256": _sha256(met.indptr, met.indices)}
     job = _Job(Path(out_folder).resolve(), model_file, facts, met)
     shards = range(-(-num_users // size))
     _claim_folder(job, {"_job.json", "_SUCCESS", *(job.path(shard).name for shard in shards)})
@@ -216,8 +214,10 @@ def _on_processes(job: _Job, shards: list[int], workers: int) -> Iterator[int]:
             processes = [context.Process(target=_work, args=(job, part)) for part in parts]
             for process in processes:
                 process.start()
-            while alive := [process.sentinel for process in processes if process.is_alive()]:
-                wait(alive, timeout=0.1)
+            alive = processes
+            while alive:
+                wait([process.sentinel for process in alive], timeout=0.1)
+                alive = [process for process in processes if process.is_alive()]
                 written = {shard for shard in shards if job.path(shard).exists()}
                 yield from written
                 shards = [shard for shard in shards if shard not in written]
@@ -226,7 +226,7 @@ def _on_processes(job: _Job, shards: list[int], workers: int) -> Iterator[int]:
             if len(shards) == before:
                 raise RuntimeError("all workers were killed: expected fewer, or more memory")
     finally:
-        for process in processes:
+        for process in [process for process in processes if process.pid]:
             process.kill()
             process.join()
     if shards:
@@ -241,13 +241,13 @@ def _on_ray(job: _Job, shards: list[int], workers: int) -> Iterator[int]:
 
     if started := not ray.is_initialized():
         cpus = None if "RAY_ADDRESS" in os.environ else workers
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-        ray.init(num_cpus=cpus, include_dashboard=False, **quiet)
+        quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+        ray.init(num_cpus=cpus, **quiet)
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
         blocks = ray.data.from_items(shards, override_num_blocks=len(shards))
-        actors: Any = ray.data.ActorPoolStrategy(size=workers), ShardScorer
-        done = blocks.map(actors[1], fn_constructor_args=(job,), compute=actors[0])
+        actors = ray.data.ActorPoolStrategy(size=workers)
+        done = blocks.map(ShardScorer, fn_constructor_args=(job,), compute=actors)
         yield from (row["item"] for row in done.iter_rows())
     finally:
         if started:
@@ -264,23 +264,23 @@ def _claim_folder(job: _Job, names: set[str]) -> None:
     found = manifest.read_text(encoding="utf-8", errors="replace") if manifest.exists() else None
     if found not in (None, facts):
         raise ValueError(f"out_folder holds the job {found}: expected {facts}, or a new folder")
-    strange = {path.name for path in job.folder.glob("[!.]*")} - (names if found else set())
-    if strange:
+    names = names if found else set()
+    if strange := {path.name for path in job.folder.glob("[!.]*")} - names:
         raise ValueError(f"out_folder holds {min(strange)}: expected an empty folder, or a job's")
     if found is None:
         replace_file(manifest, lambda new: new.write_text(facts, encoding="utf-8"))
 
 
-def _read_histories(histories: Interactions | AnyPath | None, model: Factors) -> Any:
+def _read_histories(histories: Any, model: Factors) -> Any:
     """Return the sparse matrix of what users have met."""
     import pandas as pd
 
-    if histories is None and model.user_vectors is None:
-        raise ValueError("histories is None: expected them, as the model file holds items only")
     counts: Any = {"num_items": model.num_items, "num_users": model.num_users}
+    if histories is None and not model.num_users:
+        raise ValueError("histories is None: expected them, as the model file holds items only")
     if isinstance(histories, str | os.PathLike):
         read = pd.read_parquet if str(histories).endswith(".parquet") else pd.read_csv
-        users, items = (column for _, column in read(histories).items())
+        (_, users), (_, items) = read(histories).items()
         histories = Interactions(users, items, **{n: count for n, count in counts.items() if count})
     if histories is not None:
         check_type("histories", histories, (Interactions,), ", or a file of pairs")

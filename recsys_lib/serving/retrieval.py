@@ -238,8 +238,8 @@ def merge_top_k(
         columns.append(np.append(own, -1)[found.item_ids])
     ids, scores = np.hstack(columns), np.hstack([found.scores for found in results])
     order = np.lexsort((ids, -scores))[:, :k]
-    best = (np.take_along_axis(values, order, axis=1) for values in (ids, scores))
-    return SearchResult(*best, np.sum([found.rescored for found in results], axis=0))
+    ids, scores = (np.take_along_axis(values, order, axis=1) for values in (ids, scores))
+    return SearchResult(ids, scores, np.sum([found.rescored for found in results], axis=0))
 
 
 def _as_vectors(name: str, values: ArrayLike) -> Floats:
