@@ -12,7 +12,8 @@ Ways, in turns, each in a process of its own:
 
 ``users_per_s`` counts the whole command, with the start of Python and of Ray; ``warm_users_per_s``
 only from the moment at which each worker has finished its first shard, which a long job tends to.
-Folders of all ways are compared: the rows are the same.
+Folders of all ways are compared: the rows are the same. Ray's workers give way to other processes
+unless told not to (``RAY_worker_niceness``); here they do not.
 
 ``python benchmarks/batch_scoring.py`` takes three to five minutes and writes
 ``benchmarks/results/batch_scoring.csv``.
@@ -22,6 +23,8 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import logging
+import os
 import subprocess
 import sys
 import tempfile
@@ -54,6 +57,7 @@ def _on_cold_tasks(job: Any, shards: list[int], workers: int) -> Iterator[int]:
         return batch.ShardScorer(job)(row)
 
     ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     blocks = ray.data.from_items(shards, override_num_blocks=len(shards))
     yield from (row["item"] for row in blocks.map(score).iter_rows())
@@ -71,9 +75,10 @@ def work(way: str, model: str, folder: str, shard_size: int) -> None:
 
 def measure(way: str, model: Path, folder: Path, shard_size: int) -> dict[str, Any]:
     """Let another process do the job; give its rates."""
+    niceness = {"RAY_worker_niceness": "0"}
     start = time.time()
     command = [sys.executable, __file__, "--work", way, str(model), str(folder), str(shard_size)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, env=os.environ | niceness)
     seconds = time.time() - start
     parts = sorted(path.stat().st_mtime for path in folder.glob("*.parquet"))
     first = 1 if way == ONE else WORKERS

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -192,9 +193,7 @@ def recommend_all(
 
 def _in_this_process(job: _Job, shards: list[int]) -> Iterator[int]:
     with one_blas_thread():
-        score = ShardScorer(job)
-        for shard in shards:
-            yield score({"item": shard})["item"]
+        yield from (row["item"] for row in map(ShardScorer(job), [{"item": n} for n in shards]))
 
 
 def _work(job: _Job, shards: list[int]) -> None:
@@ -244,6 +243,7 @@ def _on_ray(job: _Job, shards: list[int], workers: int) -> Iterator[int]:
         quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
         ray.init(num_cpus=cpus, **quiet)
     try:
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         ray.data.DataContext.get_current().enable_progress_bars = False
         blocks = ray.data.from_items(shards, override_num_blocks=len(shards))
         actors = ray.data.ActorPoolStrategy(size=workers)

@@ -215,9 +215,10 @@ def merge_top_k(
         k: how many, at least 1.
 
     Raises:
-        TypeError: k or ids are not integers.
-        ValueError: no part, not a list of ids for each, ids that do not rise, other users, or a
-            part with fewer than k columns: item k of all could be missing.
+        TypeError: k is not an integer.
+        ValueError: no part, not a list of ids for each, ids that are no whole numbers or do not
+            rise (of those found), other users, or a part with fewer than k columns: item k of all
+            could be missing.
 
     Example:
         >>> odd, even = TopKIndex([[2.0], [3.0]]), TopKIndex([[3.0], [1.0]])
@@ -232,10 +233,13 @@ def merge_top_k(
         raise ValueError(f"results have shapes {sorted(shapes)}: expected at least k = {k} columns")
     columns = []
     for found, part in zip(results, item_ids, strict=True):
-        own = check_ids("item_ids", part, np.iinfo(np.int64).max)
-        if (np.diff(own) <= 0).any() or found.item_ids.max(initial=-1) >= len(own):
-            raise ValueError("item_ids of a part: expected one a row of its index, in rising order")
-        columns.append(np.append(own, -1)[found.item_ids])
+        rows, own = found.item_ids, np.asarray(part)
+        used = np.unique(rows[rows >= 0])
+        if len(used) and (own.dtype.kind not in "iu" or used[-1] >= len(own)):
+            raise ValueError(f"item_ids has {len(own)} {own.dtype}: expected an id for each row")
+        if (np.diff(own[used], prepend=-1) <= 0).any():
+            raise ValueError("item_ids fall: expected ids from 0 on in rising order")
+        columns.append(np.where(rows < 0, -1, own[rows]) if len(used) else rows)
     ids, scores = np.hstack(columns), np.hstack([found.scores for found in results])
     order = np.lexsort((ids, -scores))[:, :k]
     ids, scores = (np.take_along_axis(values, order, axis=1) for values in (ids, scores))
