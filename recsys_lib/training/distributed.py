@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from recsys_lib.checks import check_choice, check_counts, check_type, store_numbers
 from recsys_lib.data import DATASETS, Interactions, load_dataset, load_split, read_interactions
+from recsys_lib.data.files import DataError
 from recsys_lib.files import read_file, write_file
 from recsys_lib.models import RatingModelConfig, build_rating_model
 from recsys_lib.models.base import check_interactions
@@ -285,7 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         if last and given["output"]:
             _save(job, given["output"])
-    except (TypeError, ValueError, OSError) as error:
+    except (DataError, TypeError, ValueError, OSError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return REFUSED
     return 0

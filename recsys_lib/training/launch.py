@@ -86,9 +86,9 @@ def _start(
 ) -> None:
     names = [(job, number) for job, count in cluster.items() for number in range(count)]
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in names]
-    ports: dict[str, list[str]] = {job: [] for job in cluster}
+    ports: dict[str, list[str]] = {}
     for (job, _), one in zip(names, sockets, strict=True):
-        ports[job].append(f"127.0.0.1:{one.getsockname()[1]}")
+        ports.setdefault(job, []).append(f"127.0.0.1:{one.getsockname()[1]}")
         one.close()
     paths = [str(Path(recsys_lib.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
     known = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), _SIGN: str(folder / "sign")}

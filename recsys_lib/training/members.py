@@ -21,7 +21,7 @@ from recsys_lib.training.sampling import epoch_order, uniform_negatives
 if TYPE_CHECKING:
     from recsys_lib.training.distributed import Job
 
-_PARTS_PER_SERVER = 4  # a table starts part by part, so that no server needs room for it twice
+_PARTS_PER_SERVER = 8  # a table starts part by part, so that no server needs room for it twice
 
 
 def _train(job: Job, engine: _Engine) -> bool:
@@ -187,6 +187,7 @@ def _with_negatives(job: Job, items: Any, step: Any) -> Any:
 
 def be_member(job: Job) -> bool:
     """Do the part of a job that TF_CONFIG gives to this process; see :func:`_train`."""
+    import tensorflow as tf
     from tensorflow import distribute
 
     sign_of_life()
@@ -202,7 +203,7 @@ def be_member(job: Job) -> bool:
     members = [(job, n) for job in sorted(cluster.jobs) for n in cluster.task_indices(job)]
 
     def all_reduce(vector: Any) -> Any:
-        return distribute.get_replica_context().all_reduce(distribute.ReduceOp.SUM, vector)
+        return distribute.get_replica_context().all_reduce("SUM", tf.identity(vector))
 
     def add_up(vector: Any) -> Any:
         return strategy.run(all_reduce, (vector,))
