@@ -9,7 +9,6 @@ ports know no password: keep them on a network of your own.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import signal
@@ -62,7 +61,7 @@ class DistributedOptions:
         l2: strength of the shrinkage, as in :func:`recsys_lib.training.fit`.
         seed: of order and draws.
         backup_every: updates from one backup to the next.
-        memory_bytes: most private memory that a process may take, 0 for no limit; Linux only.
+        memory_bytes: most resident memory that a process may take; 0 for no limit. Linux only.
 
     Raises:
         TypeError: an argument is of the wrong type.
@@ -99,8 +98,6 @@ class DistributedOptions:
         store_numbers(self, 0, "servers", "seed", "memory_bytes", integer=True)
         store_numbers(self, 0, "l2")
         store_numbers(self, 0, "learning_rate", include_low=False)
-        if self.memory_bytes and sys.platform != "linux":
-            raise ValueError(f"memory_bytes is {self.memory_bytes}: expected 0, or Linux")
 
 
 class DistributedRun(NamedTuple):
@@ -207,6 +204,7 @@ def train_distributed(
         TypeError: an argument is of the wrong type.
         ValueError: an argument is out of range, or ``backup`` is damaged or of another job.
         FileNotFoundError: the folder of ``backup`` does not exist.
+        MemoryError: a process took more than ``memory_bytes``.
         RuntimeError: processes died more often than three times.
     """
     with tempfile.TemporaryDirectory() as name:
@@ -218,7 +216,8 @@ def train_distributed(
         cluster = {"chief": min(1, servers), "worker": workers, "ps": servers}
         command = [sys.executable, "-m", "recsys_lib.training.distributed"]
         command += ["--job", str(folder / "job")]
-        restarts, peaks = run_members(command, cluster, folder, say=say)
+        limit = job.options.memory_bytes
+        restarts, peaks = run_members(command, cluster, folder, memory_bytes=limit, say=say)
         state = job.state()
     return DistributedRun(state.model, state.history, restarts, peaks)
 
@@ -275,9 +274,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         job = _read(given["job"]) if given["job"] else _asked(given)
         if "TF_CONFIG" in os.environ:
-            if limit := job.options.memory_bytes:
-                resource = importlib.import_module("resource")
-                resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
             last = be_member(job)
         else:
             last = True

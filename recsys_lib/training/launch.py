@@ -29,6 +29,7 @@ def run_members(
     *,
     restarts: int = 3,
     silence_seconds: float = 300.0,
+    memory_bytes: int = 0,
     say: Callable[[str], None] | None = None,
 ) -> tuple[int, dict[str, int]]:
     r"""Run one process for each member of a cluster on loopback until the first ends well.
@@ -45,6 +46,7 @@ def run_members(
         folder: an existing one, for the logs.
         restarts: how often all may be started again.
         silence_seconds: longest time without :func:`sign_of_life`, from the start on.
+        memory_bytes: most resident memory of each member; 0 for no limit. Only Linux tells it.
         say: what is told of each start, death and restart; None tells nobody.
 
     Returns:
@@ -52,6 +54,7 @@ def run_members(
         by name: 0 where it is not known, as on systems other than Linux.
 
     Raises:
+        MemoryError: a member took more memory than it may.
         ValueError: a member refused what it was given (exit status 64); the last line of its log.
         RuntimeError: members died more often than ``restarts``.
 
@@ -70,7 +73,7 @@ def run_members(
         try:
             _start(command, cluster, folder, members)
             say("; ".join(f"{name} is process {x.pid}" for name, x in members.items()))
-            trouble = _watch(members, folder, silence_seconds, peaks)
+            trouble = _watch(members, folder, silence_seconds, peaks, memory_bytes)
         finally:
             for process in members.values():
                 process.kill()
@@ -107,7 +110,9 @@ def _start(
             )
 
 
-def _watch(members: _Members, folder: Path, silence: float, peaks: dict[str, int]) -> str | None:
+def _watch(
+    members: _Members, folder: Path, silence: float, peaks: dict[str, int], most: int
+) -> str | None:
     """Wait for the end of the first member; return what went wrong, None for nothing."""
     first = next(iter(members.values()))
     while (time.time() - (folder / "sign").stat().st_mtime) < silence:
@@ -116,16 +121,19 @@ def _watch(members: _Members, folder: Path, silence: float, peaks: dict[str, int
                 status = Path(f"/proc/{process.pid}/status").read_text("ascii")
                 found = re.findall(r"VmHWM:\s*(\d+) kB", status)
                 peaks[name] = max([peaks.get(name, 0), *(1024 * int(kb) for kb in found)])
-            if process.poll() == REFUSED:
+            if 0 < most < peaks.get(name, 0):
+                raise MemoryError(f"{name} took {peaks[name]:,} bytes: expected up to {most:,}")
+            if process.poll():
                 log = (folder / f"{name}.log").read_text("utf-8", "replace")
-                raise ValueError(log.strip().splitlines()[-1])
-            if process.returncode:
+                last = log.strip().rpartition("\n")[2]
+                if process.returncode == REFUSED:
+                    raise ValueError(last)
                 with suppress(subprocess.TimeoutExpired):
                     first.wait(1.0)  # another may have ended because the first was ready
             if first.poll() == 0:
                 return None
             if process.returncode:
-                return f"{name} ended with status {process.returncode}"
+                return f"{name} ended with status {process.returncode} ({last[:300]})"
         time.sleep(0.05)
     return f"no member gave a sign of life for {silence:g} seconds"
 

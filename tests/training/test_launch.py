@@ -76,7 +76,7 @@ time.sleep(0 if count == 2 else 600)
     assert run(tmp_path, script, {"worker": 2}, say=said.append)[0] == 2
     assert not left(tmp_path)
     assert [text for text in said if "process" not in text] == [
-        f"worker-1 ended with status -9; start {n} of 4 is over" for n in (1, 2)
+        f"worker-1 ended with status -9 (); start {n} of 4 is over" for n in (1, 2)
     ]
 
 
@@ -89,7 +89,7 @@ def test_the_end_of_the_first_may_end_others(tmp_path):
     ("script", "message"),
     [
         ("everybody(2)\nsys.exit(member['index'])", "^$"),
-        ("everybody(2)\nsys.exit(3)", "ended with status 3, after 1 restarts"),
+        ("everybody(2)\nsys.exit('so')", r"ended with status 1 \(so\), after 1 restarts"),
         ("time.sleep(600)", "no member gave a sign of life for 1 seconds, after 1 restarts"),
     ],
 )
@@ -107,6 +107,14 @@ def test_who_refuses_is_not_asked_again(tmp_path):
     with pytest.raises(ValueError, match=r"^ValueError: backup is damaged$"):
         run(tmp_path, script, {"worker": 2})
     assert len(list(tmp_path.glob("worker-0.*[0-9]"))) == 1 and not left(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the memory of a process")
+def test_nobody_takes_more_memory_than_given(tmp_path):
+    script = "everybody(2)\ntable = bytearray(member['index'] * 200_000_000)\ntime.sleep(600)"
+    with pytest.raises(MemoryError, match="worker-1 took 2.* bytes: expected up to 100,000,000"):
+        run(tmp_path, script, {"worker": 2}, memory_bytes=100_000_000)
+    assert not left(tmp_path)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
