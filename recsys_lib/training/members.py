@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -150,13 +151,15 @@ def _on_servers(job: Job, resolver: Any) -> _Engine:
             part.scatter_sub(tf.IndexedSlices(change, gradient.indices))
         return loss
 
+    # Compiled, since otherwise whole parts would travel.
+    lookup = [tf.function(partial(tf.nn.embedding_lookup, table)) for table in tables]
     files, update = tf.train.Checkpoint(users=tables[0], items=tables[1]), _compiled(update)
 
     def capture(step: int, at_end: bool) -> Any:
         files.write(f"{job.backup}-{step}")
-        used = zip(tables, (job.interactions.user_ids, job.interactions.item_ids), strict=True)
-        rows = [tf.nn.embedding_lookup(table, np.unique(ids)).numpy() for table, ids in used]
-        return rows if at_end else [], [np.int64(step)]
+        used = job.interactions.user_ids, job.interactions.item_ids
+        rows = [lookup[n](np.unique(ids)).numpy() for n, ids in enumerate(used) if at_end]
+        return rows, [np.int64(step)]
 
     def restore(state: TrainingState) -> None:
         files.read(f"{job.backup}-{int(state.optimizer[0])}").assert_consumed()
