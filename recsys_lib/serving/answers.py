@@ -20,7 +20,8 @@ from recsys_lib.compression.files import load_compressed
 from recsys_lib.models.factors import Factors, inner_product_vectors
 from recsys_lib.serving.retrieval import TopKIndex
 
-Id = Annotated[int, Meta(ge=0, lt=2**31)]
+_ROW = "a row; whole, and written without a point"
+Id = Annotated[int, Meta(ge=0, lt=2**31, description=_ROW)]
 History = Annotated[list[Id], Meta(min_length=1, max_length=1_000)]
 _OK, _UNKNOWN = 200, 422
 _encode = msgspec.json.Encoder().encode

@@ -68,7 +68,7 @@ class ServiceConfig:
 
     window_ms: float = 0.0
     max_batch: int = 32
-    max_queue: int = 256
+    max_queue: int = 128
     deadline_ms: float = 1_000.0
     max_body_bytes: int = 1 << 18
     watch_seconds: float = 1.0
@@ -110,7 +110,7 @@ class Service:
         self._bearer = None if token is None else b"Bearer " + token.encode()
         self._stamp = _stamp(self.path)
         self.model: Any = ServedModel(self.path, self.config.num_threads)
-        self._refused = 0
+        self._refused = self._batches = 0
         self._stopping = False
         self._next: asyncio.Handle | None = None  # turn of _take
         self._waiting: list[tuple[Any, asyncio.Future[tuple[int, bytes]], float]] = []
@@ -221,7 +221,7 @@ class Service:
         batch, self._waiting = self._waiting[:size], self._waiting[size:]
         if self._waiting:
             self._next = asyncio.get_running_loop().call_soon(self._take)
-        now = time.perf_counter()
+        now, self._batches = time.perf_counter(), self._batches + bool(batch)
         for _, answer, ends in batch:
             if ends < now and not answer.done():
                 answer.set_result((503, _LATE))
@@ -296,6 +296,7 @@ class Service:
         for kind, name, label, value in (
             ("gauge", "recsys_waiting", "", len(self._waiting)),
             ("gauge", "recsys_model_info", version, 1),
+            ("counter", "recsys_batches_total", "", self._batches),
             ("counter", "recsys_models_refused_total", "", self._refused),
         ):
             lines += [f"# TYPE {name} {kind}", f"{name}{{{label}{process}}} {value}"]
@@ -331,12 +332,11 @@ def ray_application(args: Mapping[str, Any]) -> Any:
     Raises:
         ValueError: neither a loopback address nor a token.
     """
-    from ray import serve
-
     options, token = dict(args), os.environ.get(TOKEN_VARIABLE)
     path, replicas = options.pop("model"), int(options.pop("replicas", 1))
     check_host(str(options.pop("host", "0.0.0.0")), token)
     config = ServiceConfig(**options)
+    from ray import serve
 
     def build() -> Service:
         return Service(path, config, token)
