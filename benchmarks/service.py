@@ -153,12 +153,11 @@ def served(name: str, path: Path, *options: str) -> Iterator[tuple[int, subproce
 
 def fire(
     autocannon: str, port: int, archive: Path, seconds: int, *, connections: int = CONNECTIONS,
-    rate: int | None = None, corrected: bool = True,
+    rate: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Let autocannon send requests and return what it counted."""
     command = [autocannon, "-j", "-n", "-x", "--har", str(archive), "-c", str(connections)]
     command += ["-d", str(seconds)] + ([] if rate is None else ["-R", str(rate)])
-    command += ["-C"] if rate is not None and not corrected else []
     out = subprocess.run(
         [*command, f"http://127.0.0.1:{port}"], capture_output=True, text=True, check=True
     )
@@ -168,8 +167,7 @@ def fire(
     wrong = found["errors"] + sum(codes.values())
     took = found["latency"]
     return {
-        "connections": connections, "rate": rate, "corrected": rate is not None and corrected,
-        "seconds": seconds, "requests_s": round(accepted / found["duration"]), "shed": shed,
+        "connections": connections, "rate": rate, "seconds": seconds, "requests_s": round(accepted / found["duration"]), "shed": shed,
         "accepted": accepted, "errors": wrong, "p50_ms": took["p50"], "p90_ms": took["p90"],
         "p99_ms": took["p99"], "p999_ms": took["p99_9"], "max_ms": took["max"],
     }  # fmt: skip
@@ -181,8 +179,7 @@ def store(rows: list[dict[str, Any]]) -> None:
     new["date"], new["machine"] = datetime.date.today().isoformat(), machine_line()
     if RESULTS.exists():
         old = pd.read_csv(RESULTS)
-        keys = ["row", "load", "corrected"]
-        new = pd.concat([old, new]).drop_duplicates(keys, keep="last")
+        new = pd.concat([old, new]).drop_duplicates(["row", "load"], keep="last")
     new.to_csv(RESULTS, index=False)
 
 
@@ -208,14 +205,12 @@ def measure_loads(loads: list[int], model: Model, autocannon: str, seconds: int)
         fire(autocannon, port, archive, 3)
         most = fire(autocannon, port, archive, 10)["requests_s"]
         for share in loads:
-            for corrected in (True, False) if share < 100 else (True,):
-                connections = CONNECTIONS if share < 100 else MANY
-                found = fire(autocannon, port, archive, seconds, connections=connections,
-                             rate=most * share // 100, corrected=corrected)  # fmt: skip
-                print(f"{share:4} % of {most:,}/s: {found['requests_s']:,}/s, p99 "
-                      f"{found['p99_ms']} ms, {found['shed']} shed, {found['errors']} errors",
-                      flush=True)  # fmt: skip
-                store([{"row": "service", "load": str(share)} | found])
+            connections = CONNECTIONS if share < 100 else MANY
+            rate = most * share // 100
+            found = fire(autocannon, port, archive, seconds, connections=connections, rate=rate)
+            print(f"{share:4} % of {most:,}/s: {found['requests_s']:,}/s, p99 {found['p99_ms']} "
+                  f"ms, {found['shed']} shed, {found['errors']} errors", flush=True)  # fmt: skip
+            store([{"row": "service", "load": str(share)} | found])
 
 
 def measure_swap(model: Model, autocannon: str, seconds: int) -> None:
