@@ -9,7 +9,7 @@ its own under the same uvicorn (Ray Serve: its own proxy), one after the other.
 Then the service alone, at shares of what it reached: autocannon's constant rate. It sends the quota
 of each second at once, connection by connection, as fast as answers come, and rests until the next
 second; so 80 % means full load for four fifths of each second. It corrects latencies for
-coordinated omission unless told not to ("corrected"). Above 100 % the load comes over 512
+coordinated omission. Above 100 % the load comes over 512
 connections, more than the queue holds: what is refused (503) is counted under "shed", and the
 latencies are those of the accepted.
 

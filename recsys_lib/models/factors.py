@@ -140,7 +140,7 @@ class Factors(Recommender):
             >>> IALS(embedding_dim=4).fit(Interactions([0, 1], [0, 1])).fold_in([[0], [1]]).shape
             (2, 4)
         """
-        return self._solve(item_lists("histories", histories, self._counts()[1], False))
+        return self._solve_lists(item_lists("histories", histories, self._counts()[1], False))
 
     def with_folded_users(self, interactions: Interactions) -> Factors:
         """Return a model whose user vectors are folded in from interactions; zeros without any.
@@ -191,9 +191,9 @@ class Factors(Recommender):
 
     def _solve_rows(self, matrix: csr_matrix) -> Floats:
         """Fold in each row of a sparse 0/1 matrix, (rows, d); zeros for a row without entries."""
-        return self._solve([matrix.indices[a:b] for a, b in pairwise(matrix.indptr)])
+        return self._solve_lists([matrix.indices[a:b] for a, b in pairwise(matrix.indptr)])
 
-    def _solve(self, lists: Sequence[NDArray[np.integer]]) -> Floats:
+    def _solve_lists(self, lists: Sequence[NDArray[np.integer]]) -> Floats:
         if self.how_to_fold_in is None:
             raise TypeError("histories: the model cannot fold in: expected the ids of users")
         users = np.zeros((len(lists), self.embedding_dim), np.float32)
