@@ -4,7 +4,7 @@ The model is iALS of ncf-ml-1m, d = 64, in a 4-bit file. The load comes from aut
 install autocannon``), over 16 connections that send the next request when the answer is there:
 "requests_s" is what the application, the load generator and two cores give together, for known
 users or for histories of 20 items (fold-in), ten items each. Every application runs in a process of
-its own under the same uvicorn (Ray Serve: its own proxy), one after the other.
+its own under the same uvicorn (Ray Serve: its own proxy), and they take turns, three times.
 
 Then the service alone, at shares of what it reached: autocannon's constant rate. It sends the quota
 of each second at once, connection by connection, as fast as answers come, and rests until the next
@@ -38,7 +38,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ from recsys_lib.models import IALS
 RESULTS = Path(__file__).parent / "results" / "service.csv"
 APPS = Path(__file__).parent / "parts" / "service_apps.py"
 HISTORY, NUM_REQUESTS, CONNECTIONS, MANY = 20, 500, 16, 512
+ROUNDS = 3
 RAY = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
 # Name of the row: application, and what is asked for.
 ROWS = {
@@ -179,22 +180,41 @@ def store(rows: list[dict[str, Any]]) -> None:
     new["date"], new["machine"] = datetime.date.today().isoformat(), machine_line()
     if RESULTS.exists():
         old = pd.read_csv(RESULTS)
-        new = pd.concat([old, new]).drop_duplicates(["row", "load"], keep="last")
+        taken = set(zip(new["row"], new["load"], strict=True))
+        pairs = zip(old["row"], old["load"], strict=True)
+        new = pd.concat([old[[pair not in taken for pair in pairs]], new])
     new.to_csv(RESULTS, index=False)
 
 
 def measure_rows(names: list[str], model: Model, autocannon: str, seconds: int) -> None:
-    for name in names:
-        app, what = ROWS[name]
-        with tempfile.TemporaryDirectory() as folder:
-            archive = Path(folder) / "requests.har"
-            with served(app, model[1 if what == "histories" else 0]) as (port, _):
-                write_requests(archive, port, what, model[2])
-                fire(autocannon, port, archive, 3)  # warm
-                found = fire(autocannon, port, archive, seconds)
-        print(f"{name:34} {found['requests_s']:7,}/s, p99 {found['p99_ms']} ms, "
-              f"{found['shed']} shed, {found['errors']} errors", flush=True)  # fmt: skip
-        store([{"row": name, "load": "most"} | found])
+    """Measure applications in turns, in rounds of a third of the seconds each.
+
+    "of_bare" and "of_constant" are ratios within a round.
+    """
+    rows: list[dict[str, Any]] = []
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        ports = {}
+        for n, name in enumerate(names):
+            app, what = ROWS[name]
+            path = model[1 if what == "histories" else 0]
+            ports[name], _ = stack.enter_context(served(app, path))
+            write_requests(folder / f"{n}.har", ports[name], what, model[2])
+            fire(autocannon, ports[name], folder / f"{n}.har", 2)  # warm
+        for round_ in range(ROUNDS):
+            found = {
+                name: fire(autocannon, ports[name], folder / f"{n}.har", seconds // ROUNDS)
+                for n, name in enumerate(names)
+            }
+            for name, row in found.items():
+                constant = f"{name.split(', ')[0]}, constant"
+                for column, other in (("of_bare", "bare constant"), ("of_constant", constant)):
+                    if other in found:
+                        row[column] = round(row["requests_s"] / found[other]["requests_s"], 4)
+                print(f"{name:34} {row['requests_s']:7,}/s, p99 {row['p99_ms']} ms, {row['shed']} "
+                      f"shed, {row['errors']} errors", flush=True)  # fmt: skip
+                rows.append({"row": name, "load": "most", "round": round_} | row)
+    store(rows)
 
 
 def measure_loads(loads: list[int], model: Model, autocannon: str, seconds: int) -> None:
