@@ -71,7 +71,7 @@ def some_users(data: Interactions, most_rows: int) -> Interactions:
 
 
 def measure(
-    name: str, split: Split, kinds: list[str], settings: Collection[str]
+    name: str, split: Split, kinds: list[str], settings: Collection[str], notes: Path | None = None
 ) -> Iterator[dict[str, Any]]:
     """Fit, tune and judge; one row for each model."""
     config = RatingModelConfig("matrix_factorization", split.num_users, split.num_items)
@@ -99,7 +99,8 @@ def measure(
         keras = kind == "KerasRecommender"
         start: Any = makers[kind]() if keras else makers[kind]
         seen = some_users(split.train, MOST_ROWS) if keras else split.train
-        found = tune(start, seen, trials=TRIALS[kind], most_users=2000, progress=False)
+        path = None if notes is None else notes / f"{name} {kind}"
+        found = tune(start, seen, trials=TRIALS[kind], most_users=2000, path=path, progress=False)
         model = found.model
         if seen is not split.train:
             model = with_settings(start, found.settings).fit(split.train)
@@ -144,10 +145,12 @@ def main() -> None:
     kinds = ["Popularity", "IALS", "EASE", "KerasRecommender"]
     parser.add_argument("--model", nargs="*", default=kinds, choices=kinds)
     parser.add_argument("--settings", nargs="*", default=("default", "tuned"))
+    parser.add_argument("--notes", type=Path, help="folder in which a search goes on")
     options = parser.parse_args()
     warnings.simplefilter("always", UserWarning)
     for name in options.data:
-        for row in measure(name, split_of(name), options.model, options.settings):
+        rows = measure(name, split_of(name), options.model, options.settings, options.notes)
+        for row in rows:
             print(row, flush=True)
             noted = {"date": datetime.date.today().isoformat(), "machine": machine_line()}
             frame = pd.DataFrame([row | noted])
