@@ -17,8 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NBVAL = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=900"]
-# Chapters with a claim about a time or a ratio of times.
-TIMED = ("05", "14", "16", "pitfalls")
+# Chapters with a claim about a time or a ratio of times, or that start processes of their own.
+TIMED = ("05", "14", "16", "18", "pitfalls")
 WORKERS = min(4, os.cpu_count() or 1)
 # A worker has a core to itself: more threads would only wait for each other.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
