@@ -168,7 +168,8 @@ def fire(
     wrong = found["errors"] + sum(codes.values())
     took = found["latency"]
     return {
-        "connections": connections, "rate": rate, "seconds": seconds, "requests_s": round(accepted / found["duration"]), "shed": shed,
+        "connections": connections, "rate": rate, "seconds": seconds,
+        "requests_s": round(accepted / found["duration"]), "shed": shed,
         "accepted": accepted, "errors": wrong, "p50_ms": took["p50"], "p90_ms": took["p90"],
         "p99_ms": took["p99"], "p999_ms": took["p99_9"], "max_ms": took["max"],
     }  # fmt: skip

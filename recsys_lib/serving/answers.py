@@ -178,9 +178,11 @@ class ServedModel:
         if request.user_id is not UNSET:
             assert self._users is not None
             return self._users[request.user_id]
+        assert request.items is not UNSET
         vector = self.factors.fold_in([request.items])[0]
         more = self._items.shape[1] - len(vector)  # dimensions that hold the mean of all ratings
-        return np.append(vector, np.float32([self.factors.global_mean, 1])) if more else vector
+        mean = np.array([self.factors.global_mean, 1], np.float32)
+        return np.append(vector, mean) if more else vector
 
 
 def _left_out(request: Any) -> list[int]:
@@ -250,7 +252,10 @@ def openapi(model: ServedModel, token: bool = False) -> dict[str, Any]:
         answers = {"200": plain if name == "metrics" else found} | refused
         answers |= {"503": busy} if name == "ready" else {}
         paths[f"/{name}"] = {"get": {"operationId": name, "responses": answers}}
-    whole = {"openapi": "3.1.0", "info": {"title": "Recommender", "version": model.version}}
+    whole: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {"title": "Recommender", "version": model.version},
+    }
     whole |= {"paths": paths, "components": {"schemas": parts}}
     if token:
         whole["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}

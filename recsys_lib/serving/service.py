@@ -170,8 +170,9 @@ class Service:
             return 404, problem(f"path: expected one of {', '.join((*self._decode, *self._pages))}")
         if scope["method"] != ("POST" if decode else "GET"):
             return 405, problem("method: expected POST" if decode else "method: expected GET")
-        if page is not None or decode is None:
+        if page is not None:
             return page()
+        assert decode is not None
         if headers.get(b"content-type", b"").split(b";")[0].strip().lower() != _JSON:
             return 415, problem("content-type: expected application/json")
         length = headers.get(b"content-length", b"0")
