@@ -33,6 +33,7 @@ from recsys_lib.training.sampling import epoch_order, uniform_negatives
 _WEIGHT_OF = {"Dense": "kernel", "Embedding": "embeddings"}  # what is pruned and quantized
 # What joins two branches gets a range of its own, so that integers can be computed through it.
 _JOINING = ("Add", "Concatenate", "Dot", "Multiply")
+_NEGATIVES = 4  # drawn for each interaction
 _PLACE = "tensorflow_model_optimization.python.core.quantization.keras."
 _REGISTRY = _PLACE + "default_8bit.default_8bit_quantize_registry"
 _MASKED = _PLACE + "collab_opts.prune_preserve.prune_preserve_quantize_registry"
@@ -50,7 +51,6 @@ class TwinTraining:
         learning_rate: of the optimizer; 0 leaves the weights where they are, so that what TFMOT
             does to them is all that happens.
         optimizer: name that tf_keras knows.
-        negatives_per_positive: items drawn per interaction.
         seed: of shuffles and draws.
 
     Raises:
@@ -61,11 +61,10 @@ class TwinTraining:
     batch_size: int = 8192
     learning_rate: float = 1e-3
     optimizer: str = "adam"
-    negatives_per_positive: int = 4
     seed: int = 0
 
     def __post_init__(self) -> None:
-        store_numbers(self, 1, "epochs", "batch_size", "negatives_per_positive", integer=True)
+        store_numbers(self, 1, "epochs", "batch_size", integer=True)
         store_numbers(self, 0, "seed", integer=True)
         store_numbers(self, 0, "learning_rate")
 
@@ -357,7 +356,7 @@ def _fit_twin(twin: Any, data: Interactions, options: TwinTraining, callbacks: A
     """Train a twin in place, on the same batches and draws as ``fit`` with the same seed."""
     optimizer = _import("tf_keras").optimizers.get(options.optimizer)
     optimizer.learning_rate = options.learning_rate
-    drawn, size, seed = options.negatives_per_positive, options.batch_size, options.seed
+    drawn, size, seed = _NEGATIVES, options.batch_size, options.seed
     # The loss of an interaction is the sum over it and its negatives, as in our own training.
     twin.compile(optimizer, lambda y, z: (1 + drawn) * objectives.sigmoid_cross_entropy(y, z))
     starts = range(0, len(data), size)

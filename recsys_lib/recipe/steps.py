@@ -229,10 +229,8 @@ class EntropyCode:
 
     def run(self, state: State, train: Interactions) -> State:
         """Return the same model in fewer bytes."""
-        coded = {
-            name: self.config.encode(tensor) if hasattr(tensor, "codes") else tensor
-            for name, tensor in state.compressed.tensors.items()
-        }
+        tensors = state.compressed.tensors.items()
+        coded = {n: self.config.encode(t) if hasattr(t, "codes") else t for n, t in tensors}
         compressed = store_weights("entropy coding", self.config, state.model, coded)
         return replace(state, compressed=compressed)
 
