@@ -192,23 +192,23 @@ class Service:
             self._next = loop.call_soon(self._take)
 
     def _take(self) -> None:
-        """Answer a batch with one model, whatever is loaded meanwhile."""
-        size, self._next = self.config.max_batch, None
-        batch, self._waiting = self._waiting[:size], self._waiting[size:]
-        if self._waiting:
-            self._next = asyncio.get_running_loop().call_soon(self._take)
-        now, self._batches = time.perf_counter(), self._batches + bool(batch)
-        for _, answer, ends in batch:
+        """Answer all who wait, before more are let in; a batch with one model, whatever comes."""
+        waiting, self._waiting, self._next = self._waiting, [], None
+        now, size = time.perf_counter(), self.config.max_batch
+        for _, answer, ends in waiting:
             if ends < now and not answer.done():
                 answer.set_result(_LATE)
-        live = [(request, answer) for request, answer, _ in batch if not answer.done()]
-        try:
-            found = self.model.answer([request for request, _ in live])
-        except Exception as error:  # whatever it is, nobody waits for ever
-            _log.error("a batch failed: %s", type(error).__name__)
-            found = [(500, problem("the service failed"))] * len(live)
-        for (_, answer), result in zip(live, found, strict=True):
-            answer.set_result(result)
+        live = [(request, answer) for request, answer, _ in waiting if not answer.done()]
+        for batch in (live[n : n + size] for n in range(0, len(live), size)):
+            self._batches += 1
+            try:
+                found = self.model.answer([request for request, _ in batch])
+            except Exception as error:  # whatever it is, nobody waits for ever
+                _log.error("a batch failed: %s", type(error).__name__)
+                found = [(500, problem("the service failed"))] * len(batch)
+            for (_, answer), result in zip(batch, found, strict=True):
+                if not answer.done():
+                    answer.set_result(result)
 
     async def refresh(self) -> bool:
         """Load the file if it was replaced; return whether a new model answers now."""
