@@ -177,7 +177,7 @@ def search_recipe(
     if objective == "latency" and timer is None:
         raise ValueError("timer is None: expected compare_latency for the objective 'latency'")
     factors = as_factors(model)
-    families = default_recipes(factors.embedding_dim) if recipes is None else dict(recipes)
+    families = dict(default_recipes(factors.embedding_dim, account) if recipes is None else recipes)
     if not any(families.values()):
         raise ValueError("recipes holds no recipe: expected at least one")
     for family in families.values():
