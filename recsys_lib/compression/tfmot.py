@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_lib import objectives
-from recsys_lib.checks import check_bits, check_choice, check_names, check_number, check_type
+from recsys_lib.checks import check_bits, check_choice, check_names, check_type, store_numbers
 from recsys_lib.compression import CompressedModel, named_weights, store_weights
 from recsys_lib.compression.pruning.rating_models import check_data, read_config
 from recsys_lib.compression.pruning.sparse import store_sparse
@@ -33,6 +33,7 @@ from recsys_lib.training.sampling import epoch_order, uniform_negatives
 _WEIGHT_OF = {"Dense": "kernel", "Embedding": "embeddings"}  # what is pruned and quantized
 # What joins two branches gets a range of its own, so that integers can be computed through it.
 _JOINING = ("Add", "Concatenate", "Dot", "Multiply")
+_NEGATIVES = 4  # drawn for each interaction
 _PLACE = "tensorflow_model_optimization.python.core.quantization.keras."
 _REGISTRY = _PLACE + "default_8bit.default_8bit_quantize_registry"
 _MASKED = _PLACE + "collab_opts.prune_preserve.prune_preserve_quantize_registry"
@@ -50,7 +51,6 @@ class TwinTraining:
         learning_rate: of the optimizer; 0 leaves the weights where they are, so that what TFMOT
             does to them is all that happens.
         optimizer: name that tf_keras knows.
-        negatives_per_positive: items drawn per interaction.
         seed: of shuffles and draws.
 
     Raises:
@@ -61,13 +61,12 @@ class TwinTraining:
     batch_size: int = 8192
     learning_rate: float = 1e-3
     optimizer: str = "adam"
-    negatives_per_positive: int = 4
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "negatives_per_positive"):
-            check_number(name, getattr(self, name), 1, integer=True)
-        check_number("learning_rate", self.learning_rate, 0)
+        store_numbers(self, 1, "epochs", "batch_size", integer=True)
+        store_numbers(self, 0, "seed", integer=True)
+        store_numbers(self, 0, "learning_rate")
 
 
 @dataclass(frozen=True)
@@ -353,13 +352,11 @@ def _wrap_layers(twin: Any, wrap: Callable[[Any], Any], names: Collection[str]) 
     )
 
 
-def _fit_twin(
-    twin: Any, data: Interactions, options: TwinTraining, callbacks: Sequence[Any] = ()
-) -> None:
+def _fit_twin(twin: Any, data: Interactions, options: TwinTraining, callbacks: Any = ()) -> None:
     """Train a twin in place, on the same batches and draws as ``fit`` with the same seed."""
     optimizer = _import("tf_keras").optimizers.get(options.optimizer)
     optimizer.learning_rate = options.learning_rate
-    drawn, size, seed = options.negatives_per_positive, options.batch_size, options.seed
+    drawn, size, seed = _NEGATIVES, options.batch_size, options.seed
     # The loss of an interaction is the sum over it and its negatives, as in our own training.
     twin.compile(optimizer, lambda y, z: (1 + drawn) * objectives.sigmoid_cross_entropy(y, z))
     starts = range(0, len(data), size)

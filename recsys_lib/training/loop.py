@@ -138,7 +138,7 @@ def compile_epoch(
         num_batch = tf.shape(batch_users)[0]
         with tf.GradientTape() as tape:
             logits = forward(batch_users, candidates)
-            losses = _losses(objective, logits, batch_ratings)  # (b,)
+            losses = row_losses(objective, logits, batch_ratings)  # (b,)
             brought = list(getattr(model, "losses", ()))  # another call would begin anew
             if extra_loss is not None:
                 extra = _scalar(extra_loss(Batch(batch_users, candidates, logits, *step)))
@@ -324,7 +324,7 @@ def _scalar(loss: Any) -> Any:
     return tf.cast(loss, tf.float32)
 
 
-def _losses(objective: str, logits: Any, ratings: Any) -> Any:
+def row_losses(objective: str, logits: Any, ratings: Any) -> Any:
     """Return one loss per interaction, (b,), from logits (b, 1 + m) with its own first."""
     import tensorflow as tf
 
