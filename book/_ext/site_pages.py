@@ -190,7 +190,7 @@ def page_text(page: BeautifulSoup) -> str:
     """Return a page as the search reads it: all its text, then how each section begins."""
     article = page.select_one("article.bd-article")
     assert article is not None
-    for part in article.select(".headerlink, script, style"):
+    for part in article.select(".headerlink, script, style, summary"):
         part.decompose()
     parts = [f"<p>{_escaped(article)}</p>"]
     for section in article.select("section section[id], dt[id]"):
