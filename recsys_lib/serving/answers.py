@@ -6,6 +6,7 @@ compressed file holds no other ids; who asks keeps ``data.original_ids("item")``
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -101,7 +102,8 @@ class ServedModel:
     Attributes:
         version: the first 16 hexadecimal digits of the file's own checksum.
         factors: what the file holds.
-        index: of its items.
+        items: their vectors, (n, d) float32, with dimensions for biases where there are such.
+        index: of them.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -115,9 +117,9 @@ class ServedModel:
             tables = Factors(tables.item_vectors, nobody, global_mean=tables.global_mean)
         vectors = inner_product_vectors(tables)
         assert vectors is not None
-        self._items, users = vectors[1], vectors[0]
+        self.items, users = vectors[1], vectors[0]
         self._users = None if self.factors.user_vectors is None else users
-        self.index = TopKIndex(self._items, "int8", num_threads=num_threads)
+        self.index = TopKIndex(self.items, "int8", num_threads=num_threads)
         self.answer([RecommendRequest(**self._someone(), exclude=[0])])  # compiles what is left
 
     @property
@@ -137,7 +139,7 @@ class ServedModel:
         """Return status and JSON of each answer; what one asks never changes what another gets."""
         answers: list[tuple[int, bytes]] = [(_OK, b"")] * len(requests)
         searches: dict[int, list[int]] = {}
-        queries = np.zeros((len(requests), self._items.shape[1]), np.float32)
+        queries = np.zeros((len(requests), self.items.shape[1]), np.float32)
         for n, request in enumerate(requests):
             if wrong := self._what_is_wrong(request):
                 answers[n] = _UNKNOWN, problem(wrong)
@@ -146,7 +148,7 @@ class ServedModel:
             if isinstance(request, RecommendRequest):
                 searches.setdefault(request.k, []).append(n)
             else:
-                rows = self._items[request.item_ids]
+                rows = self.items[request.item_ids]
                 scores = np.einsum("nd,d->n", rows, queries[n], dtype=np.float64)
                 answer = Scores(scores.astype(np.float32).tolist(), self.version)
                 answers[n] = _OK, _encode(answer)
@@ -170,17 +172,19 @@ class ServedModel:
             return "items: the model cannot fold in: expected user_id"
         for name in ("items", "exclude", "item_ids"):
             ids = getattr(request, name, None)
-            if ids and max(ids) >= len(self._items):
-                return f"{name} holds an unknown id: expected ids less than {len(self._items)}"
+            if ids and max(ids) >= len(self.items):
+                return f"{name} holds an unknown id: expected ids less than {len(self.items)}"
         return ""
 
     def _vector(self, request: RecommendRequest | ScoreRequest) -> NDArray[np.float32]:
         if request.user_id is not UNSET:
             assert self._users is not None
             return self._users[request.user_id]
+        assert request.items is not UNSET
         vector = self.factors.fold_in([request.items])[0]
-        more = self._items.shape[1] - len(vector)  # dimensions that hold the mean of all ratings
-        return np.append(vector, np.float32([self.factors.global_mean, 1])) if more else vector
+        more = self.items.shape[1] - len(vector)  # dimensions that hold the mean of all ratings
+        mean = np.array([self.factors.global_mean, 1], np.float32)
+        return np.append(vector, mean) if more else vector
 
 
 def _left_out(request: Any) -> list[int]:
@@ -189,70 +193,37 @@ def _left_out(request: Any) -> list[int]:
 
 def _read(path: str | os.PathLike[str]) -> tuple[str, Factors]:
     """Return the version, which is the checksum that ends the file, and the content."""
-    for _ in range(3):
-        before, factors = _checksum(path), load_compressed(path)
-        if before == _checksum(path):  # else it was replaced in between
-            return before, factors
-    raise ValueError(f"{path} changes while it is read: expected a file that is written once")
+    versions, factors = [_checksum(path)], load_compressed(path)
+    if versions != [_checksum(path)]:  # the watch comes back to it
+        raise ValueError(f"{path} was replaced while it was read: expected one that stays")
+    return versions[0], factors
 
 
 def _checksum(path: str | os.PathLike[str]) -> str:
     return Path(path).read_bytes()[-32:-24].hex()
 
 
-def openapi(model: ServedModel, token: bool = False) -> dict[str, Any]:
+def openapi(model: ServedModel, token: bool = False) -> bytes:
     """Return the OpenAPI 3.1 schema of the service, with the ids that the model knows.
 
     Args:
         model: that answers.
         token: whether requests must carry one.
     """
+    whole = json.loads(Path(__file__).with_name("openapi.json").read_text(encoding="utf-8"))
+    whole["info"]["version"] = model.version
     kinds = (RecommendRequest, ScoreRequest, Recommendations, Scores, Problem)
     _, parts = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
-    ways = ["items"] if model.factors.how_to_fold_in else []
-    ways += [] if model.num_users is None else ["user_id"]
-    most = {"items": model.index.num_items, "exclude": model.index.num_items}
-    most |= {"item_ids": most["items"], "user_id": model.num_users or 0}
+    ways = {"items": model.factors.how_to_fold_in, "user_id": model.num_users}
     for kind in ("RecommendRequest", "ScoreRequest"):
         fields = parts[kind]["properties"]
-        for name in {"items", "user_id"} - set(ways):
+        for name in [name for name, way in ways.items() if way is None]:
             del fields[name]
-        for name, count in most.items():
-            bounded = fields.get(name, {})
-            bounded = bounded.get("items", bounded)
-            bounded.pop("exclusiveMaximum", None)
-            bounded["maximum"] = count - 1
-        parts[kind]["oneOf"] = [{"required": [name]} for name in ways]
-
-    def said(text: str, schema: str = "Problem") -> dict[str, Any]:
-        shape = {"$ref": f"#/components/schemas/{schema}"}
-        return {"description": text, "content": {"application/json": {"schema": shape}}}
-
-    refused = {"401": said("no token, or another one")} if token else {}
-    busy = said("too busy, or stopping: try again")
-    busy["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
-    wrong = {"400": "no JSON", "408": "the body did not come", "413": "the body is too large"}
-    wrong |= {"415": "not application/json", "422": "a field is wrong: the message names it"}
-    plain = {"description": "fine", "content": {"text/plain": {"schema": {"type": "string"}}}}
-    found = {"description": "fine", "content": {"application/json": {"schema": {"type": "object"}}}}
-    paths: dict[str, Any] = {}
-    for name, asked, answered in (
-        ("recommend", "RecommendRequest", "Recommendations"),
-        ("score", "ScoreRequest", "Scores"),
-    ):
-        body = {"required": True, "content": said("", asked)["content"]}
-        answers = {"200": said("the answer", answered), "503": busy} | refused
-        answers |= {code: said(text) for code, text in wrong.items()}
-        paths[f"/{name}"] = {
-            "post": {"operationId": name, "requestBody": body} | {"responses": answers}
-        }
-    for name in ("health", "ready", "metrics", "openapi.json"):
-        answers = {"200": plain if name == "metrics" else found} | refused
-        answers |= {"503": busy} if name == "ready" else {}
-        paths[f"/{name}"] = {"get": {"operationId": name, "responses": answers}}
-    whole = {"openapi": "3.1.0", "info": {"title": "Recommender", "version": model.version}}
-    whole |= {"paths": paths, "components": {"schemas": parts}}
-    if token:
-        whole["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        whole["security"] = [{"token": []}]
-    return whole
+        for name in fields.keys() - {"k"}:
+            ids = fields[name].get("items", fields[name])
+            ids["exclusiveMaximum"] = model.num_users if name == "user_id" else len(model.items)
+        parts[kind]["oneOf"] = [{"required": [name]} for name in ways if name in fields]
+    whole["components"]["schemas"] = parts
+    if not token:
+        del whole["security"], whole["components"]["securitySchemes"]
+    return json.dumps(whole).encode()
