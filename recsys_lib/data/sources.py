@@ -124,11 +124,8 @@ def pairs_from_pickle(content: bytes) -> list[tuple[int, int]]:
         DownloadError: the pickle asks for code to be run.
     """
     table = _PlainUnpickler(io.BytesIO(content)).load()
-    return sorted(
-        (int(user), int(item))
-        for user, items in table.items()
-        for item in ([items] if isinstance(items, int) else items)
-    )
+    lists = [(user, [x] if isinstance(x, int) else x) for user, x in table.items()]
+    return sorted((int(user), int(item)) for user, items in lists for item in items)
 
 
 def _from_pickles(address: str, files: Sequence[str], scratch: Path, progress: bool) -> None:
@@ -144,10 +141,8 @@ def _from_uci(url: str, num_rows: int, scratch: Path, progress: bool) -> None:
     """Rewrite month/day/year dates as ISO; no checksum is published, so the rows are counted."""
     try:
         columns = read_columns(fetch(url, scratch / "data.csv", progress=progress), RETAIL_COLUMNS)
-        dates = {
-            value: datetime.strptime(value, "%m/%d/%Y %H:%M").isoformat(" ")
-            for value in set(columns[4])
-        }
+        read, form = datetime.strptime, "%m/%d/%Y %H:%M"
+        dates = {value: read(value, form).isoformat(" ") for value in set(columns[4])}
     except (CorruptFileError, ValueError) as error:
         raise DownloadError(f"{url} is not as expected: {error}") from error
     if len(columns[0]) != num_rows:

@@ -5,12 +5,7 @@ Nothing here imports TensorFlow or Numba until a function needs them.
 
 from recsys_lib.serving.candidates import CandidateScorer
 from recsys_lib.serving.export import export_litert, export_onnx, export_saved_model
-from recsys_lib.serving.latency import (
-    Latency,
-    LatencyComparison,
-    compare_latency,
-    measure_latency,
-)
+from recsys_lib.serving.latency import Latency, LatencyComparison, compare_latency, measure_latency
 from recsys_lib.serving.machine import (
     Machine,
     Roofline,
@@ -20,7 +15,7 @@ from recsys_lib.serving.machine import (
     read_bandwidth,
     roofline,
 )
-from recsys_lib.serving.retrieval import SearchResult, TopKIndex
+from recsys_lib.serving.retrieval import SearchResult, TopKIndex, merge_top_k
 from recsys_lib.serving.scorers import ExportedScorer, load_scorer
 
 __all__ = [
@@ -41,6 +36,7 @@ __all__ = [
     "load_scorer",
     "measure_latency",
     "measure_machine",
+    "merge_top_k",
     "read_bandwidth",
     "roofline",
 ]

@@ -48,10 +48,9 @@ class Machine:
     hardware: str
 
     def __repr__(self) -> str:
-        return (
-            f"Machine(reads {self.read_bytes_per_s / 1e9:.1f} GB/s, "
-            f"multiplies {self.flops_per_s / 1e9:,.0f} GFLOP/s; {self.hardware})"
-        )
+        gigabytes, gigaflops = self.read_bytes_per_s / 1e9, self.flops_per_s / 1e9
+        done = f"reads {gigabytes:.1f} GB/s, multiplies {gigaflops:,.0f} GFLOP/s"
+        return f"Machine({done}; {self.hardware})"
 
 
 @dataclass(frozen=True)
@@ -61,20 +60,17 @@ class Roofline:
     Args:
         memory_s: for the bytes.
         compute_s: for the arithmetic.
+
+    Attributes:
+        seconds: the bound.
+        limit: what it is bound by: "memory" or "compute".
     """
 
     memory_s: float
     compute_s: float
 
-    @property
-    def seconds(self) -> float:
-        """The bound."""
-        return max(self.memory_s, self.compute_s)
-
-    @property
-    def limit(self) -> str:
-        """What it is bound by: "memory" or "compute"."""
-        return "memory" if self.memory_s >= self.compute_s else "compute"
+    seconds = property(lambda self: max(self.memory_s, self.compute_s))
+    limit = property(lambda self: "memory" if self.memory_s >= self.compute_s else "compute")
 
 
 def read_bandwidth(table: NDArray[Any] | None = None, *, repeats: int = 20) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_lib.data import Interactions, Split
-from recsys_lib.files import read_file, reading, write_file
+from recsys_lib.files import FilePath, read_file, reading, write_file
 from recsys_lib.training.history import History
 
-_CLASS = "training checkpoint"
+_CLASS, _PARTS = "training checkpoint", ("model", "optimizer", "best")
 
 
 @dataclass(frozen=True)
@@ -34,9 +33,7 @@ class TrainingState:
     history: History
 
 
-def save_checkpoint(
-    path: str | os.PathLike[str], settings: dict[str, Any], state: TrainingState
-) -> None:
+def save_checkpoint(path: FilePath, settings: dict[str, Any], state: TrainingState) -> None:
     """Write settings and state to ``path``, all or nothing.
 
     Random numbers are drawn from (seed, epoch, step), so the settings hold their state.
@@ -58,15 +55,14 @@ def save_checkpoint(
         (0.5,)
     """
     header = {"settings": settings, "history": asdict(state.history)}
+    lists = {part: getattr(state, part) for part in _PARTS}
     arrays = {
-        f"{part}.{number}": np.asarray(values)
-        for part in ("model", "optimizer", "best")
-        for number, values in enumerate(getattr(state, part))
+        f"{p}.{n}": np.asarray(x) for p, values in lists.items() for n, x in enumerate(values)
     }
     write_file(path, _CLASS, header, arrays)
 
 
-def load_checkpoint(path: str | os.PathLike[str], settings: dict[str, Any]) -> TrainingState:
+def load_checkpoint(path: FilePath, settings: dict[str, Any]) -> TrainingState:
     """Read a checkpoint of a run with these settings.
 
     Args:
@@ -88,7 +84,7 @@ def load_checkpoint(path: str | os.PathLike[str], settings: dict[str, Any]) -> T
 
         model, optimizer, best = (
             [arrays[f"{part}.{n}"] for n in range(sum(k.startswith(part) for k in arrays))]
-            for part in ("model", "optimizer", "best")
+            for part in _PARTS
         )
         course: dict[str, Any] = header["history"]
         lists = {name: tuple(values) for name, values in course.items() if isinstance(values, list)}

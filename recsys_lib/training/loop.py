@@ -150,14 +150,14 @@ def compile_epoch(
             combine_repeated_rows(gradient, (*variable.shape, 1)[0], num_gathered)
             for gradient, variable in zip(tape.gradient(scaled, variables), variables, strict=True)
         ]
-        used = {
-            "users": tf.repeat(batch_users, 1 + num_negatives),
-            "items": tf.reshape(candidates, [-1]),
-        }
         strength = optimizer.scale_loss(l2 / tf.cast(num_batch, tf.float32))
+        used = {
+            "users": (batch_users, (1 + num_negatives) * strength),
+            "items": (tf.reshape(candidates, [-1]), strength),
+        }
         for position, side in tables:
-            table = variables[position]
-            gradients[position] = add_shrinkage(gradients[position], table, used[side], strength)
+            now = gradients[position], variables[position], *used[side]
+            gradients[position] = add_shrinkage(*now)
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
         after_update()
         return tf.reduce_sum(losses)

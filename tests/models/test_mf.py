@@ -5,7 +5,7 @@ import pytest
 
 from recsys_lib.data import Interactions, load_split
 from recsys_lib.evaluation import evaluate_full_ranking, evaluate_ratings
-from recsys_lib.models import ALS, MF, Popularity, load_model
+from recsys_lib.models import ALS, MF, Popularity
 
 
 @pytest.fixture(scope="module")
@@ -81,14 +81,6 @@ def test_a_run_repeats_itself_and_more_threads_learn_the_same(ratings):
     assert np.array_equal(models[1].item_vectors, models[2].item_vectors)
     errors = [evaluate_ratings(model, test).rmse for model in models]
     assert errors[1] == pytest.approx(errors[0], rel=0.01)
-
-
-def test_saved_and_loaded_it_scores_the_same(tmp_path, ratings):
-    model = MF(4, epochs=2).fit(ratings.train)
-    model.save(tmp_path / "mf")
-    again = load_model(tmp_path / "mf")
-    assert type(again) is MF and again.learning_rate == model.learning_rate
-    assert np.array_equal(again.score([0, 1], [1, 2]), model.score([0, 1], [1, 2]))
 
 
 def test_without_ratings_a_user_or_item_has_only_what_is_known_of_the_other_side():
