@@ -108,7 +108,7 @@ def of_ours(pair: Pair, items: Any, users: Any, axes: Any, seen: Any) -> tuple[A
     if isinstance(pair.ours, int):
         cut_users, cut_items = (table[:, : pair.ours] for table in axes)
         return cut_users @ cut_items.T, DenseTensor(cut_items, dtype="float32").nbytes
-    if not hasattr(pair.ours, "encode"):
+    if pair.ours is None or isinstance(pair.ours, str):
         tensor: Any = DenseTensor(items, dtype=pair.ours or "float32")
     else:
         tensor = pair.ours.encode(items)

@@ -19,11 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_lib import objectives
-from recsys_lib.checks import check_bits, check_choice, check_names, check_type, store_numbers
+from recsys_lib.checks import check_bits, check_names, check_type, store_numbers, store_shares
 from recsys_lib.compression import CompressedModel, named_weights, store_weights
 from recsys_lib.compression.pruning.rating_models import check_data, read_config
 from recsys_lib.compression.pruning.sparse import store_sparse
-from recsys_lib.compression.pruning.weights import WeightPruning, num_kept
 from recsys_lib.compression.quantization.uniform import UniformQuantization, UniformTensor
 from recsys_lib.compression.weights import keras_model, short_name
 from recsys_lib.data import Interactions
@@ -36,7 +35,6 @@ _JOINING = ("Add", "Concatenate", "Dot", "Multiply")
 _NEGATIVES = 4  # drawn for each interaction
 _PLACE = "tensorflow_model_optimization.python.core.quantization.keras."
 _REGISTRY = _PLACE + "default_8bit.default_8bit_quantize_registry"
-_MASKED = _PLACE + "collab_opts.prune_preserve.prune_preserve_quantize_registry"
 
 
 @dataclass(frozen=True)
@@ -71,15 +69,11 @@ class TwinTraining:
 
 @dataclass(frozen=True)
 class TfmotPruning:
-    """What TFMOT prunes; the words are those of ``pruning.magnitude_mask``.
+    """What TFMOT prunes.
 
     Args:
-        sparsity: fraction of zeros in the weight of each layer, in [0, 1); of each group for
-            "n_of_m".
-        granularity: "element", with more and more zeros over three quarters of the updates (Zhu &
-            Gupta 2017); or "n_of_m" along the inputs of Dense layers and the rows of tables, at
-            once.
-        group_size: m of n_of_m.
+        sparsity: fraction of zeros in the weight of each layer, in [0, 1); more and more of them
+            over three quarters of the updates (Zhu & Gupta 2017).
         layers: names; None for all Dense and Embedding layers.
         training: how the twin is trained.
 
@@ -93,14 +87,11 @@ class TfmotPruning:
     """
 
     sparsity: float = 0.5
-    granularity: str = "element"
-    group_size: int = 4
     layers: Sequence[str] | None = None
     training: TwinTraining = field(default_factory=TwinTraining)
 
     def __post_init__(self) -> None:
-        WeightPruning(self.sparsity, self.granularity, group_size=self.group_size)  # its checks
-        check_choice("granularity", self.granularity, ("element", "n_of_m"))
+        store_shares(self, "sparsity")
 
 
 @dataclass(frozen=True)
@@ -114,8 +105,6 @@ class TfmotQuantization:
 
     Args:
         bits: of the weights, from 2 to 8.
-        preserve_sparsity: what is zero at the start stays zero. Plain TFMOT lets every weight
-            move, so that a pruned model does not stay pruned.
         layers: names of Dense and Embedding layers; None for all, and for what joins them.
         training: how the twin is trained.
 
@@ -129,7 +118,6 @@ class TfmotQuantization:
     """
 
     bits: int = 8
-    preserve_sparsity: bool = False
     layers: Sequence[str] | None = None
     training: TwinTraining = field(default_factory=TwinTraining)
 
@@ -172,13 +160,8 @@ def prune_with_tfmot(model: Any, data: Interactions, config: TfmotPruning) -> Co
     steps = config.training.epochs * -(-len(data) // config.training.batch_size)
     every = max(1, steps // 100)
     end = every * max(1, int(0.75 * steps) // every)
-    schedule, pattern = sparsity.PolynomialDecay(0.0, config.sparsity, 0, end, 3, every), None
-    if config.granularity == "n_of_m":
-        schedule = sparsity.ConstantSparsity(config.sparsity, 1, frequency=every)
-        kept = num_kept(config.group_size, config.sparsity)
-        pattern = (config.group_size - kept, config.group_size)
-    options = {"pruning_schedule": schedule, "sparsity_m_by_n": pattern}
-    wrap = functools.partial(sparsity.prune_low_magnitude, **options)
+    schedule = sparsity.PolynomialDecay(0.0, config.sparsity, 0, end, 3, every)
+    wrap = functools.partial(sparsity.prune_low_magnitude, pruning_schedule=schedule)
     twin = _wrap_layers(to_twin(model), wrap, layers)
     _fit_twin(twin, data, config.training, [sparsity.UpdatePruningStep()])
     tensors = {name: store_sparse(values) for name, values in twin_weights(twin).items()}
@@ -253,7 +236,7 @@ def quantization_aware_twin(model: Any, data: Interactions, config: TfmotQuantiz
     quantization, layer_config = _load_tfmot().quantization.keras, _layer_config_class()
 
     def annotate(layer: Any) -> Any:
-        own = layer_config(type(layer).__name__, config.bits, config.preserve_sparsity)
+        own = layer_config(type(layer).__name__, config.bits)
         return quantization.quantize_annotate_layer(layer, own)
 
     # Adds nothing to what was asked for: TFMOT's own scheme would also quantize the ids.
@@ -381,15 +364,14 @@ def _layer_config_class() -> Any:
     """Make the class that tells TFMOT what to round in a layer: its weight, and what comes out."""
     last_value = _load_tfmot().quantization.keras.quantizers.LastValueQuantizer
     parent = importlib.import_module(_REGISTRY).Default8BitQuantizeConfig
-    masked = importlib.import_module(_MASKED).PrunePreserveDefaultWeightsQuantizer
 
     class LayerConfig(parent):  # type: ignore[misc,valid-type]
-        def __init__(self, kind: str, bits: int, preserve_sparsity: bool) -> None:
+        def __init__(self, kind: str, bits: int) -> None:
             weights = [_WEIGHT_OF[kind]] if kind in _WEIGHT_OF else []
             super().__init__(weights, ["activation"] if kind == "Dense" else [], not weights)
-            self.settings = {"kind": kind, "bits": bits, "preserve_sparsity": preserve_sparsity}
-            maker = masked if preserve_sparsity else last_value
-            self.weight_quantizer = maker(bits, per_axis=False, symmetric=True, narrow_range=True)
+            self.settings = {"kind": kind, "bits": bits}
+            narrow = {"symmetric": True, "narrow_range": True}
+            self.weight_quantizer = last_value(bits, per_axis=False, **narrow)
             self.activation_quantizer = last_value(8, False, symmetric=False, narrow_range=False)
 
         def get_config(self) -> dict[str, Any]:

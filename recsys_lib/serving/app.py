@@ -148,12 +148,13 @@ class Service:
         if self._bearer and not hmac.compare_digest(given, self._bearer):
             return 401, problem("authorization: expected Bearer and the token")
         decode, page = self._decode.get(path), self._pages.get(path)
-        if decode is None and page is None:
-            return 404, problem(f"path: expected one of {', '.join((*self._decode, *self._pages))}")
-        if scope["method"] != ("POST" if decode else "GET"):
-            return 405, problem("method: expected POST" if decode else "method: expected GET")
         if decode is None:
-            return page()
+            if page is None:
+                known = ", ".join((*self._decode, *self._pages))
+                return 404, problem(f"path: expected one of {known}")
+            return page() if scope["method"] == "GET" else (405, problem("method: expected GET"))
+        if scope["method"] != "POST":
+            return 405, problem("method: expected POST")
         if headers.get(b"content-type", b"").split(b";")[0].strip().lower() != _JSON:
             return 415, problem("content-type: expected application/json")
         size, body, more = int(headers.get(b"content-length", 0)), bytearray(), True

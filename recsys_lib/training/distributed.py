@@ -29,11 +29,7 @@ from recsys_lib.files import read_file, write_file
 from recsys_lib.models import RatingModelConfig, build_rating_model
 from recsys_lib.models.base import check_interactions
 from recsys_lib.training import loop
-from recsys_lib.training.checkpoint import (
-    TrainingState,
-    fingerprint,
-    load_checkpoint,
-)
+from recsys_lib.training.checkpoint import TrainingState, fingerprint, load_checkpoint
 from recsys_lib.training.history import History
 from recsys_lib.training.launch import REFUSED, follow_launcher, run_members
 from recsys_lib.training.members import be_member
@@ -229,7 +225,10 @@ def _asked(given: dict[str, Any]) -> Job:
     if cluster:
         options["servers"] = len(cluster.pop("ps", ()))
         options["workers"] = sum(map(len, cluster.values())) - bool(options["servers"])
-    checked = DistributedOptions(**options)
+    checked, output = DistributedOptions(**options), given["output"]
+    if output and (checked.servers or not Path(output).absolute().parent.is_dir()):
+        what = "none with servers, whose tables stay beside the backup; else an existing folder"
+        raise ValueError(f"output is {output}: expected {what}")
     if given["data"] not in DATASETS:
         data = read_interactions(given["data"])[0]
     elif DATASETS[given["data"]].num_splits == 1:

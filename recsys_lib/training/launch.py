@@ -60,7 +60,7 @@ def run_members(
 
     Example:
         >>> import sys, tempfile
-        >>> script = "import os; print(os.environ['TF_CONFIG'][-40:])"
+        >>> script = "import os; print(os.environ['TF_CONFIG'][-39:])"
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     count, _ = run_members([sys.executable, "-c", script], {"worker": 1}, folder)
         ...     count, Path(f"{folder}/worker-0.log").read_text()

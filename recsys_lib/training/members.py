@@ -27,7 +27,7 @@ _PARTS_PER_SERVER = 8  # a table starts part by part, so that no server needs ro
 
 def _train(job: Job, engine: _Engine) -> bool:
     """Make all updates that are left; tell whether this member has written the last backup."""
-    data, options = job.interactions, job.options
+    data, options, facts = job.interactions, job.options, job.facts()
     course, first = History(), 0
     if job.backup.exists():
         state = job.state()
@@ -59,7 +59,7 @@ def _train(job: Job, engine: _Engine) -> bool:
         if engine.saves and (done % options.backup_every == 0 or done == last):
             course = History(tuple(losses), (), tuple(seconds))
             state = TrainingState(*engine.capture(done, done == last), [], course)
-            save_checkpoint(job.backup, job.facts(), state)
+            save_checkpoint(job.backup, facts, state)
         started = time.perf_counter()
     return engine.saves
 
@@ -156,7 +156,11 @@ def _on_servers(job: Job, resolver: Any) -> _Engine:
     files, update = tf.train.Checkpoint(users=tables[0], items=tables[1]), _compiled(update)
 
     def capture(step: int, at_end: bool) -> Any:
+        kept = [step, *(int(job.state().optimizer[0]) for _ in [0] if job.backup.exists())]
         files.write(f"{job.backup}-{step}")
+        for path in job.backup.parent.glob(f"{job.backup.name}-*.*"):
+            if path.stem not in {f"{job.backup.name}-{n}" for n in kept}:
+                path.unlink()
         used = job.interactions.user_ids, job.interactions.item_ids
         rows = [lookup[n](np.unique(ids)).numpy() for n, ids in enumerate(used) if at_end]
         return rows, [np.int64(step)]
@@ -200,9 +204,7 @@ def be_member(job: Job) -> bool:
         if own[0] != "chief":
             distribute.Server(cluster, *own, protocol="grpc").join()  # until it is ended
         return _train(job, _on_servers(job, resolver))
-    ring = distribute.experimental.CommunicationImplementation.RING
-    how = distribute.experimental.CommunicationOptions(implementation=ring)
-    strategy = distribute.MultiWorkerMirroredStrategy(resolver, how)
+    strategy = distribute.MultiWorkerMirroredStrategy(resolver)
     members = [(job, n) for job in sorted(cluster.jobs) for n in cluster.task_indices(job)]
 
     def all_reduce(vector: Any) -> Any:

@@ -118,6 +118,8 @@ def test_tables_on_servers_are_those_of_fit_also_when_one_is_killed(tmp_path):
         **options,
     )  # fmt: skip
     assert run.restarts == 1 and not any(map(is_running, killer.processes))
+    steps = {int(path.stem.rpartition("-")[2]) for path in tmp_path.glob("backup-*.*")}
+    assert steps == {294, 300}  # of the last two backups
     start = []
     for side, rows in enumerate((USERS, ITEMS)):
         parts = np.array_split(np.arange(rows), 16)
@@ -198,6 +200,8 @@ def test_the_command_says_what_is_wrong(tmp_path, capsys, monkeypatch):
     assert "none.csv" in capsys.readouterr().err
     assert main(["--data=ncf-ml-1m", "--workers=4", "--batch-size=3", backup]) == 64
     assert "workers is 4" in capsys.readouterr().err
+    assert main(["--data=ncf-ml-1m", "--servers=1", "--optimizer=sgd", "--output=x", backup]) == 64
+    assert "output is x" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main(["--data=ncf-ml-1m"])
     assert "--backup" in capsys.readouterr().err

@@ -112,7 +112,7 @@ def test_who_refuses_is_not_asked_again(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the memory of a process")
 def test_nobody_takes_more_memory_than_given(tmp_path):
     script = "everybody(2)\ntable = bytearray(member['index'] * 200_000_000)\ntime.sleep(600)"
-    with pytest.raises(MemoryError, match="worker-1 took .* bytes: expected up to 100,000,000"):
+    with pytest.raises(MemoryError, match=r"worker-1 took .* bytes: expected up to 100,000,000"):
         run(tmp_path, script, {"worker": 2}, memory_bytes=100_000_000)
     assert not left(tmp_path)
 
