@@ -42,8 +42,8 @@ class MF(Factors):
         negatives: how many items are drawn with each pair ("logistic"), at least 1.
         init_std: vectors start normal, with this standard deviation.
         seed: of start, order and negatives.
-        num_threads: up to 255 threads that work at the same time, each on users and items of its own, which
-            change in turns; for one number of threads the result is the same in each run.
+        num_threads: up to 255 threads that work at the same time, each on users and items of its
+            own, which change in turns; for one number of threads the result is the same in each run.
         progress: show a progress bar while fitting.
 
     Attributes:

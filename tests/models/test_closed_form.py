@@ -143,10 +143,10 @@ def test_a_model_that_was_fitted_again_folds_in_with_its_new_items():
 
 def test_als_step_equals_dense_least_squares():
     data, dim = random_data(7), 2
-    model = ALS(embedding_dim=dim, l2=0.3, solver="cholesky")
+    model = ALS(embedding_dim=dim, solver="cholesky", nu=1)
     ratings = data.to_csr("ratings")
     other = np.random.default_rng(5).normal(size=(data.num_items, 1 + dim)).astype(np.float32)
-    solved = model._solve(ratings, other, other)
+    solved = model._solve(ratings, other, other, 0.3)
     for user in range(data.num_users - 1):
         start, end = ratings.indptr[user : user + 2]
         items, targets = ratings.indices[start:end], ratings.data[start:end]
