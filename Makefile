@@ -1,16 +1,18 @@
 # Every target sets up what it needs: Python 3.11 to 3.13 is all that has to be there.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup book test check lint types nbval notebooks lab bench clean
+.PHONY: help setup book site-test test check lint types nbval notebooks lab bench clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
 TORCH := .venv/.installed-torch
+BROWSER := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 help:  ## list the targets
 	@echo "make book       build the book into _build/html and print the file to open"
 	@echo "make test       all checks: lint, types, unit tests, every notebook"
+	@echo "make site-test  look at every page of the built book in a browser (Chromium)"
 	@echo "make check      the quick ones: lint, types, fast unit tests"
 	@echo "make notebooks  run all notebooks again and store their outputs (one: ONLY=03)"
 	@echo "make lab        open the notebooks in JupyterLab"
@@ -43,9 +45,15 @@ book: $(STAMP)
 	  || { rm -rf _build/.doctrees; echo "The book was not built."; exit 1; }
 	@echo "Built. Open in a browser: file://$(CURDIR)/_build/html/index.html"
 
+# Each page from disk in a headless Chromium: errors, links, what does not fit, WCAG.
+site-test: book
+	@$(BIN)/python -m pytest -q -n 2 tests/site
+
 test: lint types $(TORCH)
 	@$(BIN)/python tools/run_tests.py
 	@$(MAKE) --no-print-directory nbval
+	@if [ -n "$(CI)" ] || [ -n "$(BROWSER)" -a -d _build/html ]; then \
+	  $(MAKE) --no-print-directory site-test; fi
 
 check: lint types
 	@$(BIN)/python tools/run_tests.py -m "not slow"

@@ -188,11 +188,11 @@ class Bench:
         try:
             after, size, _ = self.run(recipe, account)
         except ValueError:
-            return Trial(name, tuple(recipe), -np.inf, -np.inf, 0, np.nan)
+            return Trial(name, tuple(recipe), -np.inf, -np.inf, 0)
         old, new = of_users(before, users), of_users(after, users)
         change = relative_change(new.ndcg, old.ndcg)
         low = least_change(old, new, confidence)
-        return Trial(name, tuple(recipe), change, low, size, np.nan)
+        return Trial(name, tuple(recipe), change, low, size)
 
     def search(self, users: Any, account: str, confidence: float = 0.95) -> Trial | None:
         """Choose as ``search_recipe`` does, by these users."""

@@ -10,7 +10,7 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -66,13 +66,25 @@ def check_number(
     return int(value) if integer else float(value)
 
 
-def store_numbers(
-    config: Any, low: float, *names: str, high: float = np.inf, **options: bool
-) -> None:
+def store(config: Any, **values: Any) -> None:
+    """Set fields of a frozen dataclass while it is made: NumPy's numbers become Python's."""
+    for name, value in values.items():
+        object.__setattr__(config, name, value)
+
+
+def store_numbers(config: Any, low: float, *names: str, high: float = np.inf, **how: bool) -> None:
     """Check numbers of a frozen dataclass, see ``check_number``, and keep them as int or float."""
     for name in names:
-        value = check_number(name, getattr(config, name), low, high, **options)
-        object.__setattr__(config, name, value)
+        store(config, **{name: check_number(name, getattr(config, name), low, high, **how)})
+
+
+def store_flags(config: Any, *names: str) -> None:
+    """Check that fields of a frozen dataclass are True or False, and keep them as bool."""
+    for name in names:
+        value = getattr(config, name)
+        if not isinstance(value, bool | np.bool_):
+            raise TypeError(f"{name} is {value!r}: expected True or False")
+        store(config, **{name: bool(value)})
 
 
 def check_k(k: Any) -> int:
@@ -118,20 +130,16 @@ def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
     return value
 
 
-def check_names(
-    name: str, given: Mapping[str, Any] | Collection[str], known: Collection[str]
-) -> None:
+def check_names(name: str, given: Collection[str], known: Collection[str]) -> None:
     """Raise ValueError unless all names are known ones.
 
     Example:
         >>> check_names("bits", {"user_table": 4}, ["user_vectors", "item_vectors"])
         Traceback (most recent call last):
-        ValueError: bits names 'user_table': expected some of item_vectors, user_vectors
+        ValueError: bits names 'user_table': expected some of ['item_vectors', 'user_vectors']
     """
     if unknown := sorted(set(given) - set(known)):
-        raise ValueError(
-            f"{name} names {unknown[0]!r}: expected some of {', '.join(sorted(known))}"
-        )
+        raise ValueError(f"{name} names {unknown[0]!r}: expected some of {sorted(known)}")
 
 
 def check_type(name: str, value: Any, kinds: tuple[type, ...], hint: str = "") -> None:
@@ -175,13 +183,11 @@ def check_ids(name: str, values: ArrayLike | None, count: int) -> Ids:
     return ids.astype(np.int64)
 
 
-def check_pairs(
-    user_ids: ArrayLike, item_ids: ArrayLike, num_users: int, num_items: int
-) -> tuple[Ids, Ids]:
+def check_pairs(user_ids: ArrayLike, item_ids: ArrayLike, *counts: int) -> tuple[Ids, Ids]:
     """Return the ids of (n,) users and as many items as int64; errors as :func:`check_ids`."""
-    users, items = check_ids("user_ids", user_ids, num_users), np.asarray(item_ids)
+    users, items = check_ids("user_ids", user_ids, counts[0]), np.asarray(item_ids)
     check_shape("item_ids", items, users.shape)
-    return users, check_ids("item_ids", items, num_items)
+    return users, check_ids("item_ids", items, counts[1])
 
 
 def check_weights(name: str, values: ArrayLike, *, ndim: int | None = None) -> Floats:

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+FilePath = str | os.PathLike[str]
 FORMAT = 1
 _DIGEST = "~sha256"  # sorts behind all other names, so its bytes are the last
 _MARK = b'{"__metadata__":{"recsys_lib":'
@@ -37,10 +38,7 @@ _TEMPORARY = re.compile(r"\.(.+)\.(\d+)-\d+-?(\w*)\.tmp")  # name, process, mach
 
 
 def write_file(
-    path: str | os.PathLike[str],
-    kind: str,
-    settings: Mapping[str, Any],
-    arrays: Mapping[str, NDArray[Any]],
+    path: FilePath, kind: str, settings: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
 ) -> int:
     """Write arrays and settings to one file: whole, or not at all.
 
@@ -87,7 +85,7 @@ def write_file(
 
 
 def read_file(
-    path: str | os.PathLike[str], kinds: Collection[str] | None = None
+    path: FilePath, kinds: Collection[str] | None = None
 ) -> tuple[str, dict[str, Any], dict[str, NDArray[Any]]]:
     """Read a file written by :func:`write_file`; no code is run from it.
 
@@ -124,7 +122,7 @@ def read_file(
 
 
 @contextmanager
-def reading(path: str | os.PathLike[str], what: str = "what it should hold") -> Iterator[None]:
+def reading(path: FilePath, what: str = "what it should hold") -> Iterator[None]:
     """Turn whatever the content of a file makes Python raise into a ValueError that names the file.
 
     A checksum tells damage, not a wrong writer: a header may still lack a setting, nest a thousand
@@ -161,7 +159,7 @@ def seal(content: bytes, kind: str, **facts: Any) -> bytes:
         b'0000TFL3'
         >>> unseal("a.tflite", sealed.replace(b"3", b"4"), "demo")
         Traceback (most recent call last):
-        ValueError: a.tflite is damaged (its checksum is another): expected the file as written
+        ValueError: a.tflite is damaged (its checksum is another): expected a whole file
     """
     first = {"format": kind, "format_version": _FACTS_VERSION, "model_bytes": len(content)}
     text = json.dumps(first | facts).encode()
@@ -175,7 +173,7 @@ def seal(content: bytes, kind: str, **facts: Any) -> bytes:
     return content + onnx.ModelProto(metadata_props=[entry]).SerializeToString()
 
 
-def unseal(path: str | os.PathLike[str], content: bytes, kind: str) -> tuple[bytes, dict[str, Any]]:
+def unseal(path: FilePath, content: bytes, kind: str) -> tuple[bytes, dict[str, Any]]:
     """Return the model and the facts of a sealed file; nothing of the model is parsed.
 
     Raises:
@@ -194,15 +192,11 @@ def unseal(path: str | os.PathLike[str], content: bytes, kind: str) -> tuple[byt
         if version > _FACTS_VERSION:
             raise ValueError(f"{path} has version {version}: expected up to {_FACTS_VERSION}")
     if hashlib.sha256(model + text).hexdigest().encode() != digest:
-        raise ValueError(
-            f"{path} is damaged (its checksum is another): expected the file as written"
-        )
+        raise ValueError(f"{path} is damaged (its checksum is another): expected a whole file")
     return model, facts
 
 
-def known_settings(
-    settings: Mapping[str, Any], known: Collection[str], what: str
-) -> dict[str, Any]:
+def known_settings(settings: dict[str, Any], known: Collection[str], what: str) -> dict[str, Any]:
     """Return settings that were read from a file, or say which one a newer version wrote.
 
     Example:
@@ -216,7 +210,7 @@ def known_settings(
     return dict(settings)
 
 
-def replace_file(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> None:
+def replace_file(path: FilePath, write: Callable[[Path], Any]) -> None:
     """Let ``write`` make a file under a temporary name, then move it to ``path`` in one step.
 
     The mode of a file that is replaced is kept, of a link its target is replaced, and temporary

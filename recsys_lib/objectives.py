@@ -142,6 +142,5 @@ def _same_shape(**tensors: Any) -> tuple[Any, Any]:
 
 def _agree(a: tuple[int | None, ...], b: tuple[int | None, ...]) -> bool:
     """True when the shapes are equal; None, unknown inside a graph, fits anything."""
-    return len(a) == len(b) and all(
-        i is None or j is None or i == j for i, j in zip(a, b, strict=True)
-    )
+    same = (None in (i, j) or i == j for i, j in zip(a, b, strict=False))
+    return len(a) == len(b) and all(same)

@@ -19,6 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 NBVAL = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=900"]
 # Chapters with a claim about a time or a ratio of times.
 TIMED = ("05", "14", "16", "pitfalls")
+# They begin first, so that none is left for the end, when the other cores have nothing to do.
+LONGEST = ("12", "03", "13", "23", "08", "17")
 WORKERS = min(4, os.cpu_count() or 1)
 # A worker has a core to itself: more threads would only wait for each other.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
@@ -39,7 +41,9 @@ def parts_of_notebooks(options: list[str]) -> tuple[list[str], list[str]]:
     paths = sorted((ROOT / "notebooks").glob("*.ipynb"))
     timed = [str(path) for path in paths if path.name.startswith(TIMED)]
     others = [str(path) for path in paths if str(path) not in timed]
-    return [*NBVAL, *options, *others], [*NBVAL, *options, *timed]
+    others.sort(key=lambda path: not Path(path).name.startswith(LONGEST))
+    keep_order = ["--no-loadscope-reorder"]
+    return [*NBVAL, *keep_order, *options, *others], [*NBVAL, *options, *timed]
 
 
 def run(options: list[str], environment: dict[str, str], counts: Counter[str]) -> int:

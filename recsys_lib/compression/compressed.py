@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+import pandas as pd
+from numpy.typing import ArrayLike
 
-from recsys_lib.checks import check_type
+from recsys_lib.checks import Floats, check_type
 from recsys_lib.compression.tensors import DenseTensor, EncodedTensor
 from recsys_lib.compression.weights import named_weights, with_weights
 from recsys_lib.models import Recommender
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -99,16 +97,11 @@ class CompressionReport:
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row for each weight."""
-        import pandas as pd
-
         return pd.DataFrame([vars(tensor) for tensor in self.tensors])
 
 
 def compare_weights(
-    method: str,
-    config: Any,
-    before: Mapping[str, NDArray[np.float32]],
-    after: Mapping[str, EncodedTensor],
+    method: str, config: Any, before: Mapping[str, Floats], after: Mapping[str, EncodedTensor]
 ) -> CompressionReport:
     """Return the report of a step from the weights before it and what is stored after it.
 
@@ -139,7 +132,7 @@ def compare_weights(
     return CompressionReport(method, config, tuple(rows))
 
 
-def relative_error(before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
+def relative_error(before: Floats, after: Floats) -> float:
     """Return ``|before - after| / |before|``, Frobenius norms; 0 for two arrays of zeros.
 
     Example:
@@ -170,11 +163,11 @@ class CompressedModel:
         """Stored bytes of all weights."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
-    def score(self, user_ids: ArrayLike, item_ids: ArrayLike) -> NDArray[np.float32]:
+    def score(self, user_ids: ArrayLike, item_ids: ArrayLike) -> Floats:
         """Score pairs (n,), (n,) to (n,), as :meth:`recsys_lib.models.Recommender.score`."""
         return self._scorer.score(user_ids, item_ids)
 
-    def score_all_items(self, user_ids: ArrayLike) -> NDArray[np.float32]:
+    def score_all_items(self, user_ids: ArrayLike) -> Floats:
         """Score all items for users (b,): (b, num_items) float32.
 
         Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -13,16 +12,14 @@ from recsys_lib.checks import check_choice, check_type
 from recsys_lib.compression.compressed import CompressedModel
 from recsys_lib.compression.tensors import DenseTensor, EncodedTensor, read_tensor
 from recsys_lib.compression.weights import named_weights
-from recsys_lib.files import known_settings, read_file, reading, write_file
+from recsys_lib.files import FilePath, known_settings, read_file, reading, write_file
 from recsys_lib.models.factors import Factors, FoldIn, as_factors
 
 ACCOUNTS = ("self-contained", "items")
 _KIND = "compressed recommender"
 
 
-def save_compressed(
-    path: str | os.PathLike[str], model: Any, *, account: str = "self-contained"
-) -> int:
+def save_compressed(path: FilePath, model: Any, *, account: str = "self-contained") -> int:
     """Write a recommender to one file, in the form in which its tables are stored.
 
     Args:
@@ -72,7 +69,7 @@ def save_compressed(
     return write_file(path, _KIND, settings, arrays)
 
 
-def load_compressed(path: str | os.PathLike[str]) -> Factors:
+def load_compressed(path: FilePath) -> Factors:
     """Read a file written by :func:`save_compressed`; no code is run from it.
 
     Args:

@@ -84,9 +84,7 @@ class EncodedTensor(ABC):
         return f"{type(self).__name__}(shape {self.shape}, {self.nbytes:,} bytes)"
 
 
-def read_tensor(
-    kind: str, header: dict[str, Any], arrays: dict[str, NDArray[Any]]
-) -> EncodedTensor:
+def read_tensor(kind: str, header: dict[str, Any], arrays: dict[str, Any]) -> EncodedTensor:
     """Return the stored form of a kind, made again from its parts.
 
     Raises:

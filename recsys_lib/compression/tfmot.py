@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_lib import objectives
-from recsys_lib.checks import check_bits, check_choice, check_names, check_number, check_type
+from recsys_lib.checks import check_bits, check_choice, check_names, check_type, store_numbers
 from recsys_lib.compression import CompressedModel, named_weights, store_weights
 from recsys_lib.compression.pruning.rating_models import check_data, read_config
 from recsys_lib.compression.pruning.sparse import store_sparse
@@ -65,9 +65,9 @@ class TwinTraining:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "negatives_per_positive"):
-            check_number(name, getattr(self, name), 1, integer=True)
-        check_number("learning_rate", self.learning_rate, 0)
+        store_numbers(self, 1, "epochs", "batch_size", "negatives_per_positive", integer=True)
+        store_numbers(self, 0, "seed", integer=True)
+        store_numbers(self, 0, "learning_rate")
 
 
 @dataclass(frozen=True)
@@ -353,9 +353,7 @@ def _wrap_layers(twin: Any, wrap: Callable[[Any], Any], names: Collection[str]) 
     )
 
 
-def _fit_twin(
-    twin: Any, data: Interactions, options: TwinTraining, callbacks: Sequence[Any] = ()
-) -> None:
+def _fit_twin(twin: Any, data: Interactions, options: TwinTraining, callbacks: Any = ()) -> None:
     """Train a twin in place, on the same batches and draws as ``fit`` with the same seed."""
     optimizer = _import("tf_keras").optimizers.get(options.optimizer)
     optimizer.learning_rate = options.learning_rate

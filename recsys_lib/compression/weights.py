@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,9 +43,7 @@ def named_weights(model: Any) -> dict[str, NDArray[np.float32]]:
     """
     if isinstance(model, Factors):
         model._counts()  # raises unless fitted
-        weights = {
-            name: getattr(model, name) for name in TABLES if getattr(model, name) is not None
-        }
+        weights = {n: getattr(model, n) for n in TABLES if getattr(model, n) is not None}
     else:
         inner = keras_model(model)
         weights = dict(zip(named_variables(inner), inner.get_weights(), strict=True))
@@ -82,7 +81,8 @@ def with_weights(model: Any, weights: Mapping[str, NDArray[Any]]) -> Any:
         for name, values in new.items():
             setattr(result, name, values)
         return result
-    inner = _clone(keras_model(model))
+    own = keras_model(model)
+    inner = keras_of(own).models.clone_model(own)
     inner.set_weights(list(new.values()))
     return replace_keras_model(model, inner) if isinstance(model, Recommender) else inner
 
@@ -144,11 +144,7 @@ def named_variables(model: Any) -> dict[str, Any]:
     return named
 
 
-def _clone(model: Any) -> Any:
-    import keras
-
-    if isinstance(model, keras.Model):
-        return keras.models.clone_model(model)
-    import tf_keras
-
-    return tf_keras.models.clone_model(model)
+def keras_of(model: Any) -> Any:
+    """Return the kind of Keras that a model is of: ``keras``, or ``tf_keras`` for a twin."""
+    keras = importlib.import_module("keras")
+    return keras if isinstance(model, keras.Model) else importlib.import_module("tf_keras")

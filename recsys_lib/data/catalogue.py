@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -45,11 +45,8 @@ class DatasetInfo:
     num_splits: int = 0
 
 
-def _cards() -> Iterator[DatasetInfo]:
-    cards = tomllib.loads(Path(__file__).with_name("catalogue.toml").read_text("utf-8"))
-    for name, card in cards.items():
-        lists = {"columns": tuple(card.pop("columns")), "files": card.pop("files")}
-        yield DatasetInfo(name=name, **card, **lists)
-
-
-DATASETS: Mapping[str, DatasetInfo] = {card.name: card for card in _cards()}
+_CARDS = tomllib.loads(Path(__file__).with_name("catalogue.toml").read_text("utf-8"))
+DATASETS: Mapping[str, DatasetInfo] = {
+    name: DatasetInfo(name, **card | {"columns": tuple(card["columns"])})
+    for name, card in _CARDS.items()
+}

@@ -11,21 +11,17 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import urlsplit
 
 from recsys_lib.data.files import DownloadError, verify
-from recsys_lib.files import replace_file
+from recsys_lib.files import FilePath, replace_file
 
 MIRROR_VARIABLE = "RECSYS_DATA_MIRROR"
+_TIMEOUT_S = 10.0  # for the connection and for each read
 
 # Hosts that did not answer in this process, and why: a second wait would not help.
 _unreachable: dict[str, str] = {}
 
 
 def fetch(
-    url: str,
-    target: str | os.PathLike[str],
-    *,
-    checksum: str | Sequence[str] = (),
-    progress: bool = True,
-    timeout_s: float = 10.0,
+    url: str, target: FilePath, *, checksum: str | Sequence[str] = (), progress: bool = True
 ) -> Path:
     """Download ``url`` to ``target``, unless a file is there already.
 
@@ -41,7 +37,6 @@ def fetch(
             have ``"<n> lines, "`` or ``"<n> bytes, "`` before it; of several, one must agree.
             Empty: not checked. A file that is there already is checked too.
         progress: show a bar on stderr.
-        timeout_s: longest wait for the connection and for each read, in seconds.
 
     Returns:
         ``target`` as a path.
@@ -60,7 +55,7 @@ def fetch(
     if host in _unreachable:
         raise DownloadError(f"{url}: {_unreachable[host]} (tried before in this process)")
     certificates = os.environ.get("SSL_CERT_FILE") or True
-    http = HTTPDownloader(progressbar=progress, timeout=timeout_s, verify=certificates)
+    http = HTTPDownloader(progressbar=progress, timeout=_TIMEOUT_S, verify=certificates)
 
     def download(file: Path) -> None:
         try:
@@ -109,10 +104,8 @@ def extract(archive: Path, files: Sequence[str], folder: Path) -> None:
                 is_link = stat.S_ISLNK(info.external_attr >> 16)
                 leaves = path.is_absolute() or ".." in path.parts
                 if is_link or leaves or PureWindowsPath(info.filename).drive:
-                    raise DownloadError(
-                        f"{archive.name} is refused: its member {info.filename!r} points out of "
-                        "the folder or is a symbolic link"
-                    )
+                    what = f"{info.filename!r} points out of the folder or is a symbolic link"
+                    raise DownloadError(f"{archive.name} is refused: {what}")
                 members[path.name] = info
             for missing in sorted(set(files) - set(members)):
                 raise DownloadError(f"{archive.name} has no {missing}: expected it there")

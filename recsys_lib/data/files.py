@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from recsys_lib.files import is_running
+from recsys_lib.files import FilePath, is_running
 
 # Files that were right in this process, each with its time, size and checksums.
 _checked: set[tuple[object, ...]] = set()
@@ -43,7 +44,7 @@ class CorruptFileError(DataError):
     """A file is there, but something in it is not what its format says."""
 
 
-def data_home(folder: str | os.PathLike[str] | None = None) -> Path:
+def data_home(folder: FilePath | None = None) -> Path:
     """Return the folder in which data sets are kept: one folder each, named after the data set.
 
     Args:
@@ -78,7 +79,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def verify(
-    content: bytes, checksum: str | Sequence[str], label: str, kind: type[DataError] = DownloadError
+    content: bytes, checksum: Any, label: str, kind: type[DataError] = DownloadError
 ) -> None:
     """Raise an error of this kind unless one of the checksums agrees (or none is given)."""
     if not content:
@@ -149,9 +150,8 @@ def read_numbers(
     """
     try:
         with open_text(path) as file:
-            return np.loadtxt(
-                file, dtype, comments=None, delimiter=delimiter, skiprows=int(header), ndmin=2
-            )
+            options: Any = {"delimiter": delimiter, "skiprows": int(header), "ndmin": 2}
+            return np.loadtxt(file, dtype, None, **options)
     except ValueError as error:
         raise CorruptFileError(f"{path}: {error}") from error
 
@@ -181,8 +181,6 @@ def read_columns(
     Raises:
         CorruptFileError: names the file, what came and what was expected.
     """
-    import pandas as pd
-
     names = {"header": 0} if header else {"header": None, "names": columns}
     quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     options = {"dtype": str, "keep_default_na": False, "quoting": quoting, **names}

@@ -6,15 +6,13 @@ import re
 import warnings
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from recsys_lib.checks import check_choice, check_type, exact_numbers
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 UNITS = ("s", "ms", "us", "ns")
 # Numbers tell their unit if, read in it, they all lie between May 1995 and October 2096.
@@ -24,8 +22,6 @@ _CLEAR = [limit * 1000**power for power in range(4) for limit in (8e8, 4e9)]
 
 def read_frame(frame: Any, columns: Mapping[str, str | None]) -> pd.DataFrame:
     """Return a pandas frame that has rows and, once each, the columns, named by argument."""
-    import pandas as pd
-
     if hasattr(frame, "iter_columns"):  # polars; its own to_pandas needs pyarrow
         frame = {column.name: column.to_numpy() for column in frame.iter_columns()}
     elif hasattr(frame, "to_pandas"):
@@ -61,8 +57,6 @@ def kept_rows(reasons: Mapping[str, Any], stacklevel: int) -> NDArray[np.bool_]:
 
 def plain_texts(values: pd.Series) -> pd.Series:
     """Return numbers and texts as texts, missing ones as empty: 85048.0, 85048 and " 85048"."""
-    import pandas as pd
-
     codes, found = pd.factorize(values, use_na_sentinel=False)
     plain = ["" if pd.isna(v) else _WHOLE.sub(r"\1", str(v).strip()) for v in found]
     return pd.Series(np.array(plain, object)[codes], values.index)
@@ -85,8 +79,6 @@ def first_reasons(reasons: Mapping[str, Any]) -> tuple[NDArray[np.bool_], pd.Ser
         >>> first_reasons({"no user": [True, False], "no item": [True, False]})[1].to_dict()
         {'no user': 1, 'no item': 0, 'kept': 1}
     """
-    import pandas as pd
-
     masks = np.array([np.asarray(mask, bool) for mask in reasons.values()])
     first = np.where(masks.any(axis=0), masks.argmax(axis=0), len(masks))
     counts = np.bincount(first, minlength=len(masks) + 1)
@@ -144,8 +136,6 @@ def times(
 
 def _dates(values: pd.Series, label: str, form: str | None) -> pd.Series:
     """Return dates in UTC: of ISO 8601 or of one other form, which must be clear if not given."""
-    import pandas as pd
-
     if form is None and values.dtype.kind == "M":
         return pd.to_datetime(values, utc=True)
     written = values.astype(object).map(str)  # a date that is none of text is ISO 8601 by that

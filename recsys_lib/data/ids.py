@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from recsys_lib.data.frames import kept_rows, refuse_first
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def dense_ids(
     frame: pd.DataFrame, column: str, argument: str, known: NDArray[Any] | None
 ) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """Return ids and what they stand for: the known values, then others in sorted order."""
-    import pandas as pd
-
     missing = int(frame[column].isna().sum())
     if missing:
         raise ValueError(

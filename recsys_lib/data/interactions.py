@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import coo_matrix, csr_matrix
 
 from recsys_lib.checks import check_choice, check_number, check_range, exact_numbers
 from recsys_lib.data import frames, splits
 from recsys_lib.data.ids import map_rows
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import scipy.sparse
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -81,9 +79,8 @@ class Interactions:
                 columns["ratings"] = _column("ratings", self.ratings, "iuf").astype(np.float32)
             if not np.isfinite(columns["ratings"]).all():
                 bad = int(np.flatnonzero(~np.isfinite(columns["ratings"]))[0])
-                raise ValueError(
-                    f"ratings[{bad}] is {columns['ratings'][bad]}: expected finite numbers"
-                )
+                what = columns["ratings"][bad]
+                raise ValueError(f"ratings[{bad}] is {what}: expected finite numbers")
         if self.timestamps is not None:
             columns["timestamps"] = times = _column("timestamps", self.timestamps, "iuf")
             unit = self.time_unit or frames.unit_of("timestamps", times)
@@ -106,10 +103,8 @@ class Interactions:
             if values is None:
                 continue
             if len(values) != getattr(self, count):
-                raise ValueError(
-                    f"{name} has {len(values)} entries, {count} is {getattr(self, count)}: "
-                    "expected one entry per id"
-                )
+                expected = f"one entry per id, {count} is {getattr(self, count)}"
+                raise ValueError(f"{name} has {len(values)} entries: expected {expected}")
             is_vocabulary = name.endswith("vocabulary")
             self._set(name, np.array(values) if is_vocabulary else tuple(map(str, values)))
 
@@ -212,9 +207,8 @@ class Interactions:
         (user_ids, users), (item_ids, items) = mapped["user"], mapped["item"]
         times = None
         if time is not None:
-            times, time_unit = frames.times(
-                frame, time, time_unit, time_format, getattr(before, "time_unit", None)
-            )
+            coarsest = getattr(before, "time_unit", None)
+            times, time_unit = frames.times(frame, time, time_unit, time_format, coarsest)
 
         def text_of(column: str | None, name: str) -> tuple[str, ...] | None:
             return frames.texts(frame, column, item_ids, len(items), getattr(before, name, None))
@@ -243,8 +237,6 @@ class Interactions:
             >>> Interactions(user_ids=[0, 1], item_ids=[1, 0], ratings=[4, 2]).to_frame().shape
             (2, 3)
         """
-        import pandas as pd
-
         columns: dict[str, Any] = {
             "user": self.original_ids("user")[self.user_ids],
             "item": self.original_ids("item")[self.item_ids],
@@ -257,9 +249,7 @@ class Interactions:
             columns["time"] = pd.to_datetime(self.timestamps, unit=self.time_unit)
         return pd.DataFrame(columns)
 
-    def to_csr(
-        self, values: Literal["binary", "ratings", "count"] = "binary"
-    ) -> scipy.sparse.csr_matrix:
+    def to_csr(self, values: Literal["binary", "ratings", "count"] = "binary") -> csr_matrix:
         """Return the (num_users, num_items) sparse matrix of float32.
 
         Args:
@@ -269,8 +259,6 @@ class Interactions:
         Raises:
             ValueError: ratings are asked for and there are none, or ``values`` is unknown.
         """
-        import scipy.sparse
-
         check_choice("values", values, ("binary", "ratings", "count"))
         if values == "ratings" and self.ratings is None:
             raise ValueError("values is 'ratings', but these interactions have no ratings")
@@ -278,7 +266,7 @@ class Interactions:
         rows = self if values == "count" else self.take(_last_of_each_pair(self))
         data = rows.ratings if values == "ratings" else np.ones(len(rows), np.float32)
         # coo -> csr adds repeated pairs up, which is the count.
-        return scipy.sparse.coo_matrix((data, (rows.user_ids, rows.item_ids)), shape).tocsr()
+        return coo_matrix((data, (rows.user_ids, rows.item_ids)), shape).tocsr()
 
     def take(self, rows: ArrayLike) -> Interactions:
         """Return some of the rows, with the same users, items and vocabularies.

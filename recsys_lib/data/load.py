@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
+import pandas as pd
 
 from recsys_lib.checks import check_choice, check_number
 from recsys_lib.data import movielens, readers
@@ -21,11 +21,9 @@ from recsys_lib.data.interactions import Interactions
 from recsys_lib.data.sources import obtain
 from recsys_lib.data.splits import Split, sample_negatives
 from recsys_lib.data.synthetic import PRESETS, Preset, make_synthetic
+from recsys_lib.files import FilePath
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-Folder = str | os.PathLike[str] | None
+Folder = FilePath | None
 Fallback = Literal["synthetic"] | None
 _T = TypeVar("_T")
 
@@ -242,8 +240,6 @@ def _stand_in_split(info: DatasetInfo, fold: int, seed: int) -> Split:
 
 def _stand_in_frame(seed: int) -> pd.DataFrame:
     """Generate invoice lines with the columns of Online Retail; all are purchases."""
-    import pandas as pd
-
     data = make_synthetic("e-commerce", seed=seed)
     assert data.ratings is not None and data.timestamps is not None and data.item_names is not None
     rng = np.random.default_rng(seed)
@@ -271,8 +267,6 @@ def _stand_in_frame(seed: int) -> pd.DataFrame:
 
 def _stand_in_tags(info: DatasetInfo, seed: int) -> pd.DataFrame:
     """Let generated users tag what they met with the words of its text."""
-    import pandas as pd
-
     data = _generated(info, seed)
     assert data.item_names is not None and data.item_texts is not None
     pairs = zip(data.item_names, data.item_texts, strict=True)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from recsys_lib.data.files import open_text, path_of
 from recsys_lib.data.frames import first_reasons
 from recsys_lib.data.interactions import Interactions
-
-if TYPE_CHECKING:
-    import pandas as pd
+from recsys_lib.files import FilePath
 
 _NEWS = ("news", "category", "subcategory", "title", "abstract", "url")
 _BEHAVIORS = ("impression", "user", "time", "history", "shown")
@@ -41,7 +38,7 @@ class News:
     report: pd.Series
 
 
-def read_mind(folder: str | os.PathLike[str]) -> News:
+def read_mind(folder: FilePath) -> News:
     r"""Read ``behaviors.tsv`` and ``news.tsv`` of a folder, plain or gzipped.
 
     Lines of ``news.tsv`` without an id or a title, and repeated ids, are left out. A line of
@@ -68,8 +65,6 @@ def read_mind(folder: str | os.PathLike[str]) -> News:
         ...     read_mind(name).clicks
         Interactions('MIND', 1 rows, 1 users, 1 items, timestamps, item_names, item_texts)
     """
-    import pandas as pd
-
     folder = Path(folder)
     news = _read_lines(path_of(folder, "news.tsv"), _NEWS)
     news = news[(news["news"] != "") & (news["title"] != "")].drop_duplicates("news")
@@ -113,8 +108,6 @@ def read_mind(folder: str | os.PathLike[str]) -> News:
 
 def _read_lines(path: Path, names: tuple[str, ...]) -> pd.DataFrame:
     """Return lines of values between tabs; what a line lacks is empty, what it has more is left."""
-    import pandas as pd
-
     with open_text(path) as file:
         rows = [line.rstrip("\r\n").split("\t")[: len(names)] for line in file]
     padded = [row + [""] * (len(names) - len(row)) for row in rows]

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from recsys_lib.data.files import open_text, path_of, read_columns, read_numbers
 from recsys_lib.data.interactions import Interactions
 from recsys_lib.data.splits import Split
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # The columns of ml-100k's u.item, in their order; and what ml-latest-small and the generator write.
 _FLAGS = (
@@ -52,10 +49,8 @@ def read_ml_100k(folder: Path, file: str = "u.data") -> Interactions:
     """Read MovieLens 100k, or one of its parts (``u1.base`` ...)."""
     table = read_numbers(path_of(folder, file))
     path = path_of(folder, "u.item")
-    columns = ["movie id", "title", "release date", "video release date", "address", *_FLAGS]
-    items = read_columns(
-        path, columns, delimiter="|", header=False, encoding="latin-1", quoted=False
-    )
+    names = ["movie id", "title", "release date", "video release date", "address", *_FLAGS]
+    items = read_columns(path, names, delimiter="|", header=False, encoding="latin-1", quoted=False)
     flags = np.array(items[5:]).T == "1"
     texts = [
         " ".join([title, *(genre for genre, is_set in zip(_FLAGS, row, strict=True) if is_set)])
@@ -119,8 +114,6 @@ def read_ml_latest_small(folder: Path) -> Interactions:
 
 def read_ml_tags(folder: Path) -> pd.DataFrame:
     """Read who gave which film which tag, and when."""
-    import pandas as pd
-
     path = path_of(folder, "tags.csv")
     columns = read_columns(path, ("userId", "movieId", "tag", "timestamp"))
     user, item, _, time = (np.array(values) for values in columns)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from recsys_lib.data.catalogue import DATASETS
@@ -13,9 +14,6 @@ from recsys_lib.data.files import CorruptFileError, open_text, path_of, read_col
 from recsys_lib.data.frames import kept_rows, plain_texts, read_frame
 from recsys_lib.data.interactions import Interactions
 from recsys_lib.data.splits import Split
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 RETAIL_COLUMNS = (
     "InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID",
@@ -48,18 +46,14 @@ def _parts(
     """Return one part for each (n, 2) table of users and items, with common counts."""
     most = np.max([table.max(axis=0) for table in tables], axis=0) + 1
     users, items = np.maximum(most, at_least).tolist()
-    return [
-        Interactions(table[:, 0], table[:, 1], num_users=users, num_items=items, name=name)
-        for table in tables
-    ]
+    common: Any = {"num_users": users, "num_items": items, "name": name}
+    return [Interactions(table[:, 0], table[:, 1], **common) for table in tables]
 
 
 def read_lastfm(folder: Path) -> Interactions:
     """Read listening counts; texts are the artist's name and its five most frequent tags."""
     table = read_numbers(path_of(folder, "user_artists.dat"), header=True)
-    path, columns = path_of(folder, "artists.dat"), ("id", "name", "url", "pictureURL")
-    artists, names, _, _ = read_columns(path, columns, delimiter="\t", quoted=False)
-    artist_ids = np.array(artists).astype(np.int64)
+    artist_ids, names = _lastfm_artists(folder)
     order = np.argsort(artist_ids)
     vocabulary = artist_ids[order]
     top_tags = _lastfm_tags(folder, vocabulary)
@@ -81,6 +75,12 @@ def read_lastfm(folder: Path) -> Interactions:
     )
 
 
+def _lastfm_artists(folder: Path) -> tuple[NDArray[np.int64], list[str]]:
+    path, columns = path_of(folder, "artists.dat"), ("id", "name", "url", "pictureURL")
+    artists, names, _, _ = read_columns(path, columns, delimiter="\t", quoted=False)
+    return np.array(artists).astype(np.int64), names
+
+
 def _lastfm_values(folder: Path) -> dict[int, str]:
     path = path_of(folder, "tags.dat")
     tag_ids, values = read_columns(path, ("tagID", "tagValue"), delimiter="\t", quoted=False)
@@ -89,19 +89,11 @@ def _lastfm_values(folder: Path) -> dict[int, str]:
 
 def read_lastfm_tags(folder: Path) -> pd.DataFrame:
     """Read who gave which artist which tag, and when; tags of artists without listeners go."""
-    import pandas as pd
-
     table = read_numbers(path_of(folder, "user_taggedartists.dat"), header=True)
-    artists = read_columns(
-        path_of(folder, "artists.dat"),
-        ("id", "name", "url", "pictureURL"),
-        delimiter="\t",
-        quoted=False,
-    )[0]
-    user, item, tag, day, month, year = table[np.isin(table[:, 1], np.array(artists, int))].T
-    frame = pd.DataFrame(
-        {"user": user, "item": item, "tag": pd.Series(tag).map(_lastfm_values(folder))}
-    )
+    known = np.isin(table[:, 1], _lastfm_artists(folder)[0])
+    user, item, tag, day, month, year = table[known].T
+    tags = pd.Series(tag).map(_lastfm_values(folder))
+    frame = pd.DataFrame({"user": user, "item": item, "tag": tags})
     frame["time"] = pd.to_datetime(pd.DataFrame({"year": year, "month": month, "day": day}))
     return frame.dropna(subset="tag").reset_index(drop=True)
 
@@ -136,8 +128,6 @@ def read_retail_frame(folder: Path) -> pd.DataFrame:
         (int), ``InvoiceDate`` (datetime), ``UnitPrice`` (float, pounds), ``CustomerID`` (nullable
         integer; missing for about a quarter of the lines).
     """
-    import pandas as pd
-
     path = path_of(folder, "online_retail.csv")
     columns = read_columns(path, RETAIL_COLUMNS)
     frame = pd.DataFrame(dict(zip(RETAIL_COLUMNS, columns, strict=True)))
@@ -164,9 +154,7 @@ def read_retail_frame(folder: Path) -> pd.DataFrame:
     return frame
 
 
-def purchases_of(
-    frame: pd.DataFrame, name: str = "online-retail", *, report: bool = True
-) -> Interactions:
+def purchases_of(frame: pd.DataFrame, *, report: bool = True) -> Interactions:
     """Keep the purchases of known customers; one row per invoice line.
 
     A purchase has a customer, a quantity above zero, an invoice that is no cancellation (its number
@@ -185,8 +173,6 @@ def purchases_of(
         Interactions; ``ratings`` are quantities, ``timestamps`` those of the invoice (the clock of
         the shop, taken as UTC), names the most frequent description of the product.
     """
-    import pandas as pd
-
     used = [column for column in RETAIL_COLUMNS if column not in ("UnitPrice", "Country")]
     frame = read_frame(frame, {column: column for column in used})[used]
     for column in ("InvoiceNo", "StockCode", "Description", "CustomerID"):
@@ -202,10 +188,8 @@ def purchases_of(
     count = rows.groupby(["StockCode", "Description"]).size().rename("count").reset_index()
     best = count.sort_values(["count", "Description"], ascending=[False, True])
     description_of = best.drop_duplicates("StockCode").set_index("StockCode")["Description"]
-    rows = rows.assign(
-        CustomerID=rows["CustomerID"].astype("int64"),
-        Description=rows["StockCode"].map(description_of),
-    )
+    names, customers = rows["StockCode"].map(description_of), rows["CustomerID"].astype("int64")
+    rows = rows.assign(CustomerID=customers, Description=names)
     return Interactions.from_frame(
         rows,
         user="CustomerID",
@@ -214,7 +198,7 @@ def purchases_of(
         time="InvoiceDate",
         item_name="Description",
         item_text="Description",
-        name=name,
+        name="online-retail",
     )
 
 

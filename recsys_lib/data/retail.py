@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from recsys_lib.data.frames import first_reasons, plain_texts, read_frame
 from recsys_lib.data.interactions import Interactions
 from recsys_lib.data.readers import PRODUCT_CODE, RETAIL_COLUMNS
 from recsys_lib.data.splits import Split
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _NAMES = ("basket", "item", "name", "quantity", "time", "price", "customer", "country")
 
@@ -62,8 +60,6 @@ def clean_retail(frame: Any) -> tuple[pd.DataFrame, pd.Series]:
         >>> lines["basket"].tolist(), report[report > 0].to_dict()
         (['1'], {'no product': 1, 'a cancellation': 1, 'cancelled later': 1, 'kept': 1})
     """
-    import pandas as pd
-
     raw = read_frame(frame, {column: column for column in RETAIL_COLUMNS})
     lines = raw[list(RETAIL_COLUMNS)].set_axis(_NAMES, axis=1).reset_index(drop=True)
     for column in ("basket", "item", "name", "customer", "country"):
@@ -170,9 +166,8 @@ def split_basket_completion(
     """
     past, later = _interactions(lines, "basket").split_by_time(test_fraction)
     pairs = later.user_ids * later.num_items + later.item_ids
-    visible, tested = later.take(np.unique(pairs, return_index=True)[1]).split_stratified(
-        hidden, seed
-    )
+    once = later.take(np.unique(pairs, return_index=True)[1])
+    visible, tested = once.split_stratified(hidden, seed)
     visible = visible.take(np.isin(visible.user_ids, tested.user_ids))
     return past, Split(visible, tested, name=past.name)
 

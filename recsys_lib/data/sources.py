@@ -144,10 +144,8 @@ def _from_uci(url: str, num_rows: int, scratch: Path, progress: bool) -> None:
     """Rewrite month/day/year dates as ISO; no checksum is published, so the rows are counted."""
     try:
         columns = read_columns(fetch(url, scratch / "data.csv", progress=progress), RETAIL_COLUMNS)
-        dates = {
-            value: datetime.strptime(value, "%m/%d/%Y %H:%M").isoformat(" ")
-            for value in set(columns[4])
-        }
+        read, form = datetime.strptime, "%m/%d/%Y %H:%M"
+        dates = {value: read(value, form).isoformat(" ") for value in set(columns[4])}
     except (CorruptFileError, ValueError) as error:
         raise DownloadError(f"{url} is not as expected: {error}") from error
     if len(columns[0]) != num_rows:

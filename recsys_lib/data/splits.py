@@ -15,6 +15,8 @@ from recsys_lib.checks import check_counts, check_ids, check_number
 if TYPE_CHECKING:
     from recsys_lib.data.interactions import Interactions
 
+    Halves = tuple[Interactions, Interactions]  # train and test
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Split:
@@ -102,16 +104,14 @@ def check_parts(**parts: Interactions | None) -> None:
         for ids in ("user_vocabulary", "item_vocabulary"):
             own, its = getattr(one, ids), getattr(other, ids)
             if own is not None and its is not None and not np.array_equal(own, its):
-                raise ValueError(
-                    f"{ids} of {name} is not that of {first}: expected the same; read {name} with "
-                    f"Interactions.from_frame(..., vocabulary={first})"
-                )
+                same = f"the same: from_frame(..., vocabulary={first})"
+                raise ValueError(f"{ids} of {name} is not that of {first}: expected {same}")
         units = one.time_unit, other.time_unit
         if len(set(units) - {None, "unknown"}) > 1:
             raise ValueError(f"time_unit of {first} is {units[0]!r}, of {name} {units[1]!r}")
 
 
-def leave_one_out(data: Interactions, seed: int = 0) -> tuple[Interactions, Interactions]:
+def leave_one_out(data: Interactions, seed: int = 0) -> Halves:
     """Hold out the last item of every user who has at least two different ones.
 
     "Last" is by timestamp, ties by row order. Without timestamps the held-out item is drawn at
@@ -157,9 +157,7 @@ def leave_one_out(data: Interactions, seed: int = 0) -> tuple[Interactions, Inte
     return data.take(~(same_pair & tested[data.user_ids])), data.take(test)
 
 
-def random_split(
-    data: Interactions, test_fraction: float = 0.2, seed: int = 0
-) -> tuple[Interactions, Interactions]:
+def random_split(data: Interactions, test_fraction: float = 0.2, seed: int = 0) -> Halves:
     """Hold out random rows.
 
     Args:
@@ -179,14 +177,12 @@ def random_split(
     _check_fraction(test_fraction)
     num_test = round(len(data) * test_fraction)
     if num_test in (0, len(data)):
-        raise ValueError(
-            f"test_fraction is {test_fraction}: with {len(data)} rows it leaves a part empty"
-        )
+        raise ValueError(f"test_fraction is {test_fraction}: of the rows, it leaves a part empty")
     rows = np.random.default_rng(seed).permutation(len(data))
     return data.take(np.sort(rows[num_test:])), data.take(np.sort(rows[:num_test]))
 
 
-def by_time(data: Interactions, test_fraction: float = 0.2) -> tuple[Interactions, Interactions]:
+def by_time(data: Interactions, test_fraction: float = 0.2) -> Halves:
     """Cut the record at one moment: train on what was before, test on the rest.
 
     This is the only split here in which no row of any user in training is newer than a test row.
@@ -216,15 +212,11 @@ def by_time(data: Interactions, test_fraction: float = 0.2) -> tuple[Interaction
     num_test = max(1, round(len(data) * test_fraction))
     held_out = data.timestamps >= np.sort(data.timestamps)[-num_test]
     if held_out.all():
-        raise ValueError(
-            f"test_fraction is {test_fraction}: with these timestamps it leaves no row for training"
-        )
+        raise ValueError(f"test_fraction is {test_fraction}: by time, it leaves no row to train")
     return data.take(~held_out), data.take(held_out)
 
 
-def stratified(
-    data: Interactions, test_fraction: float = 0.25, seed: int = 0
-) -> tuple[Interactions, Interactions]:
+def stratified(data: Interactions, test_fraction: float = 0.25, seed: int = 0) -> Halves:
     """Hold out the same share of each user's rows, at random.
 
     A user keeps at least one row for training; with ``m`` rows, ``floor(m * test_fraction + 1/2)``
@@ -255,15 +247,11 @@ def stratified(
     num_test = np.minimum(np.floor(count * test_fraction + 0.5), count - 1)
     mask = position < num_test
     if not mask.any():
-        raise ValueError(
-            f"test_fraction is {test_fraction}: no user has enough rows to hold one out"
-        )
+        raise ValueError(f"test_fraction is {test_fraction}: no user has rows enough for it")
     return data.take(~mask), data.take(mask)
 
 
-def folds(
-    data: Interactions, num_folds: int = 5, seed: int = 0
-) -> Iterator[tuple[Interactions, Interactions]]:
+def folds(data: Interactions, num_folds: int = 5, seed: int = 0) -> Iterator[Halves]:
     """Return ``num_folds`` pairs (train, test); each row is in exactly one test part.
 
     Args:
@@ -318,9 +306,8 @@ def sample_negatives(
         unseen[known.indices[known.indptr[user] : known.indptr[user + 1]]] = False
         choice = np.flatnonzero(unseen)
         if len(choice) < num_negatives:
-            raise ValueError(
-                f"num_negatives is {num_negatives}: user {user} has only {len(choice)} unseen items"
-            )
+            found = f"user {user} has only {len(choice)} unseen items"
+            raise ValueError(f"num_negatives is {num_negatives}: {found}")
         negatives[row] = rng.choice(choice, num_negatives, replace=False)
     return negatives
 
@@ -386,21 +373,16 @@ def split_cold_items(
     fractions = {"test_fraction": test_fraction, "validation_fraction": validation_fraction}
     for name, value in fractions.items():
         _check_fraction(value, name)
-    if test_fraction + validation_fraction >= 1:
-        raise ValueError(
-            f"test_fraction and validation_fraction add up to {test_fraction + validation_fraction}"
-            ": expected less than 1"
-        )
+    if (both := test_fraction + validation_fraction) >= 1:
+        raise ValueError(f"test_fraction and validation_fraction add up to {both}: expected less")
     counts = np.bincount(interactions.item_ids, minlength=interactions.num_items)
     items = np.random.default_rng(seed).permutation(np.flatnonzero(counts >= min_interactions))
     num_test, num_validation = (round(share * len(items)) for share in fractions.values())
     test, validation, train = np.split(items, [num_test, num_test + num_validation])
     for name, part in (("test", test), ("validation", validation), ("train", train)):
         if not len(part):
-            raise ValueError(
-                f"{len(items)} items have {min_interactions} interactions or more: expected enough "
-                f"for one in {name}"
-            )
+            what = f"{len(items)} items have {min_interactions} interactions or more"
+            raise ValueError(f"{what}: expected enough for one in {name}")
     return ColdItemSplit(*(_part(interactions, np.sort(p)) for p in (train, validation, test)))
 
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import check_choice, check_number, check_sparsity
+from recsys_lib.checks import Ids, check_choice, check_sparsity, store, store_numbers
 from recsys_lib.data.interactions import Interactions
 
 _WORDS = tomllib.loads(Path(__file__).with_name("words.toml").read_text("utf-8"))
 Preset = Literal["e-commerce", "news", "video", "music"]
+Doubles = NDArray[np.float64]
 _DAY = 86_400
 _YEAR = 365 * _DAY
 
@@ -55,10 +56,10 @@ class SyntheticConfig:
 
     def __post_init__(self) -> None:
         check_choice("domain", self.domain, _WORDS["topics"])
-        for name in ("num_users", "num_items", "num_topics"):
-            check_number(name, getattr(self, name), 2, integer=True)
-        check_number("mean_items_per_user", self.mean_items_per_user, 2, self.num_items / 2)
-        check_sparsity(self.repeat_fraction, "repeat_fraction")
+        store_numbers(self, 2, "num_users", "num_items", "num_topics", integer=True)
+        store_numbers(self, 2, "mean_items_per_user", high=self.num_items / 2)
+        store_numbers(self, 0, "popularity_exponent", "taste_strength", "span_days")
+        store(self, repeat_fraction=check_sparsity(self.repeat_fraction, "repeat_fraction"))
 
 
 PRESETS: dict[str, SyntheticConfig] = {
@@ -140,9 +141,7 @@ def make_synthetic(
     )
 
 
-def _tastes(
-    config: SyntheticConfig, rng: np.random.Generator
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+def _tastes(config: SyntheticConfig, rng: Any) -> tuple[Doubles, Doubles, Ids]:
     """Draw user and item vectors (., num_topics), and the two main topics of each item."""
     users = rng.dirichlet(np.full(config.num_topics, 0.25), config.num_users)
     items = rng.dirichlet(np.full(config.num_topics, 0.2), config.num_items)
@@ -153,19 +152,14 @@ def _tastes(
     return 1.5 * users, 1.5 * items, topics
 
 
-def _items_per_user(config: SyntheticConfig, rng: np.random.Generator) -> NDArray[np.int64]:
+def _items_per_user(config: SyntheticConfig, rng: Any) -> Ids:
     """Draw log-normal counts with the wanted mean; everybody has at least four items."""
     draws = rng.lognormal(0.0, 0.7, config.num_users)
     counts = np.round(draws / draws.mean() * config.mean_items_per_user)
     return np.clip(counts, min(4, config.num_items // 2), config.num_items // 2).astype(np.int64)
 
 
-def _times(
-    config: SyntheticConfig,
-    user_ids: NDArray[np.int64],
-    item_ids: NDArray[np.int64],
-    rng: np.random.Generator,
-) -> NDArray[np.int64]:
+def _times(config: SyntheticConfig, user_ids: Ids, item_ids: Ids, rng: Any) -> Ids:
     """Seconds: within visits of a user, or soon after the release of an item."""
     start, span = 30 * _YEAR, config.span_days * _DAY
     if config.lifetime_days is not None:
@@ -179,12 +173,8 @@ def _times(
 
 
 def _ratings(
-    config: SyntheticConfig,
-    user_ids: NDArray[np.int64],
-    item_ids: NDArray[np.int64],
-    taste: NDArray[np.float64],
-    rng: np.random.Generator,
-) -> NDArray[np.float64] | None:
+    config: SyntheticConfig, user_ids: Ids, item_ids: Ids, taste: Doubles, rng: Any
+) -> Doubles | None:
     """Stars, listening counts, quantities or nothing, after the domain."""
     user_bias = rng.normal(0, 0.4, config.num_users)[user_ids]
     item_bias = rng.normal(0, 0.4, config.num_items)[item_ids]
@@ -199,9 +189,7 @@ def _ratings(
     return None
 
 
-def _make_texts(
-    domain: str, topics: NDArray[np.int64], rng: np.random.Generator
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _make_texts(domain: str, topics: Ids, rng: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Write a distinct name and a text (name, topics, words of them) for each (n, 2) topics."""
     adjectives = _WORDS["adjectives"].split()
     labels = list(_WORDS["topics"][domain])

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 
 from recsys_lib.checks import check_choice
 from recsys_lib.data.files import CorruptFileError, open_text
 from recsys_lib.data.frames import first_reasons, plain_texts, read_frame
 from recsys_lib.data.interactions import Interactions
-
-if TYPE_CHECKING:
-    import pandas as pd
+from recsys_lib.files import FilePath
 
 _MISSING = ("", "NULL", "null", "NaN", "nan", "None", r"\N")
 
 
 def read_interactions(
-    path: str | os.PathLike[str],
+    path: FilePath,
     *,
     user: str | None = None,
     item: str | None = None,
@@ -114,8 +112,6 @@ def read_interactions(
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
     try:
         import pyarrow  # noqa: F401
     except ImportError as error:
@@ -127,12 +123,8 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         raise CorruptFileError(f"{path} is no whole Parquet file ({error})") from error
 
 
-def _read_text(
-    path: Path, columns: Sequence[str] | None, separator: str, encoding: str
-) -> pd.DataFrame:
+def _read_text(path: Path, columns: Any, separator: str, encoding: str) -> pd.DataFrame:
     """Read all columns as text; refuse a first line that is no line of names."""
-    import pandas as pd
-
     skips_mark = "utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding
     try:
         text = open_text(path, skips_mark)
@@ -160,15 +152,11 @@ def _read_text(
 
 
 def _numbers(values: pd.Series) -> pd.Series:
-    import pandas as pd
-
     return pd.to_numeric(values, errors="coerce").astype(float)
 
 
 def _times(values: pd.Series, time_format: str | None) -> pd.Series:
     """Return numbers if any is one, else dates; missing where a value is neither."""
-    import pandas as pd
-
     if values.dtype.kind == "M" or time_format is not None:
         return pd.to_datetime(values, errors="coerce", format=time_format, utc=True)
     numbers = pd.to_numeric(values, errors="coerce").replace([np.inf, -np.inf], np.nan)

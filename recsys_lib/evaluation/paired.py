@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+import pandas as pd
+from numpy.typing import ArrayLike
 
-from recsys_lib.checks import check_choice, check_number, check_shape, check_weights
+from recsys_lib.checks import Ids, check_choice, check_number, check_shape, check_weights
 from recsys_lib.data.interactions import Interactions
 from recsys_lib.evaluation.metrics import METRICS, RankingResult
 from recsys_lib.evaluation.protocols import Scorer, evaluate_full_ranking
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _RESAMPLES = 1000
 Results = RankingResult | Sequence[RankingResult]
@@ -51,12 +49,7 @@ class Change:
 
 
 def paired_change(
-    after: Results,
-    before: Results,
-    metric: str = "ndcg",
-    *,
-    weights: ArrayLike | None = None,
-    seed: int = 0,
+    after: Results, before: Results, metric: str = "ndcg", *, weights: Any = None, seed: int = 0
 ) -> Change:
     """Return the relative change of a metric on the same users, with a 95 % bootstrap interval.
 
@@ -114,9 +107,7 @@ def paired_change(
     return Change(float(value), float(low), float(high))
 
 
-def thirds(
-    counts: ArrayLike, sizes: ArrayLike | None = None
-) -> tuple[NDArray[np.int64], list[str]]:
+def thirds(counts: ArrayLike, sizes: ArrayLike | None = None) -> tuple[Ids, list[str]]:
     """Divide things by how often they occur: the rarest third is 0, the most frequent 2.
 
     Args:
@@ -180,27 +171,19 @@ def segments(
         >>> segments([model], [model], train, test, k=2)["side"].unique().tolist()
         ['items', 'users']
     """
-    import pandas as pd
-
     k = check_number("k", k, 1, train.num_items, integer=True)
-    counts = {
-        side: np.bincount(
-            getattr(train, f"{side[:-1]}_ids"), minlength=getattr(train, f"num_{side}")
-        )
-        for side in ("items", "users")
-    }
+    item_counts = np.bincount(train.item_ids, minlength=train.num_items)
+    user_counts = np.bincount(train.user_ids, minlength=train.num_users)
     tested = np.unique(test.user_ids)
-    groups, item_names = thirds(counts["items"], counts["items"])
+    items, item_names = thirds(item_counts, item_counts)
+    users, user_names = thirds(user_counts[tested])
     rows, parts = [], []
-    for number, name in enumerate(item_names):
-        inside = groups[test.item_ids] == number
-        if inside.any():
-            parts.append(("items", name, test.take(inside)))
-    user_groups, user_names = thirds(counts["users"][tested])
-    for number, name in enumerate(user_names):
-        inside = np.isin(test.user_ids, tested[user_groups == number])
-        if inside.any():
-            parts.append(("users", name, test.take(inside)))
+    for side, group, names in (
+        ("items", items[test.item_ids], item_names),
+        ("users", users[np.searchsorted(tested, test.user_ids)], user_names),
+    ):
+        there = np.unique(group)
+        parts += [(side, names[number], test.take(group == number)) for number in there]
 
     def rank(model: Scorer, part: Interactions) -> RankingResult:
         return evaluate_full_ranking(model, train, part, k, exclude_seen=exclude_seen)

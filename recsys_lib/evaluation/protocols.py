@@ -261,7 +261,7 @@ def _repeats(negatives: Ids) -> NDArray[np.bool_]:
 
 
 def _result(
-    hits: Doubles, num_relevant: NDArray[Any], k: int, user_ids: Ids, protocol: str
+    hits: Doubles, num_relevant: Any, k: int, user_ids: Ids, protocol: str
 ) -> RankingResult:
     ndcg, recall = ndcg_at_k(hits, k, num_relevant), recall_at_k(hits, k, num_relevant)
     return RankingResult(k, protocol, user_ids, hit_rate_at_k(hits, k), ndcg, recall)

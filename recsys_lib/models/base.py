@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import coo_matrix, csr_matrix
 
 from recsys_lib.checks import (
     Floats,
@@ -22,11 +22,8 @@ from recsys_lib.checks import (
     check_type,
 )
 from recsys_lib.data import Interactions
-from recsys_lib.files import read_file, reading, write_file
+from recsys_lib.files import FilePath, read_file, reading, write_file
 from recsys_lib.models.topk import top_k
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
 
 # Scores held at once by recommend() and score(): 4 million float32, 16 MB.
 _SCORES_PER_BATCH = 1 << 22
@@ -212,7 +209,7 @@ class Recommender(ABC):
         """Return the shape that each array attribute must have; checked after loading."""
         return {}
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: FilePath) -> None:
         """Write the model to one file of arrays and settings: whole, or not at all.
 
         Args:
@@ -228,7 +225,7 @@ class Recommender(ABC):
         write_file(path, type(self).__name__, settings, arrays)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
+    def load(cls, path: FilePath) -> Self:
         """Read a model that was written by :meth:`save`; no code is run from the file.
 
         A class of one's own opens its own files only, and :func:`load_model` none of them.
@@ -271,7 +268,7 @@ class Recommender(ABC):
         return result
 
 
-def load_model(path: str | os.PathLike[str]) -> Recommender:
+def load_model(path: FilePath) -> Recommender:
     """Read a model of any class of the library from a file written by :meth:`Recommender.save`.
 
     Args:
@@ -310,9 +307,7 @@ def check_interactions(interactions: Interactions) -> None:
     check_type("interactions", interactions, (Interactions,), hint)
 
 
-def item_lists_to_csr(
-    name: str, lists: Sequence[ArrayLike], num_items: int, may_be_empty: bool
-) -> csr_matrix:
+def item_lists_to_csr(name: str, lists: Any, num_items: int, may_be_empty: bool) -> csr_matrix:
     """Return lists of item ids as a (len(lists), num_items) sparse matrix of 0 and 1, float32.
 
     Raises:
@@ -323,8 +318,6 @@ def item_lists_to_csr(
         >>> item_lists_to_csr("histories", [[2], [0, 2]], 3, False).toarray().tolist()
         [[0.0, 0.0, 1.0], [1.0, 0.0, 1.0]]
     """
-    from scipy.sparse import csr_matrix
-
     if isinstance(lists, str | bytes | Interactions) or not hasattr(lists, "__len__"):
         raise TypeError(f"{name} is of type {type(lists).__name__}: expected lists of item ids")
     rows = [np.unique(check_ids(f"{name}[{n}]", x, num_items)) for n, x in enumerate(lists)]
@@ -337,10 +330,7 @@ def item_lists_to_csr(
 
 
 def exclusion_matrix(
-    exclude: Interactions | Sequence[ArrayLike] | None,
-    user_ids: Ids | None,
-    num_rows: int,
-    shape: tuple[int, int],
+    exclude: Any, user_ids: Ids | None, num_rows: int, shape: tuple[int, int]
 ) -> csr_matrix:
     """Return the (num_rows, num_items) sparse matrix of what must not be recommended.
 
@@ -350,8 +340,6 @@ def exclusion_matrix(
         num_rows: how many rows are asked for.
         shape: (num_users, num_items) of the model.
     """
-    from scipy.sparse import coo_matrix, csr_matrix
-
     if exclude is None:
         return csr_matrix((num_rows, shape[1]), dtype=np.float32)
     if not isinstance(exclude, Interactions):

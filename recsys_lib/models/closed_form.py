@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from recsys_lib.checks import Floats, Ids, check_memory, check_number, check_weights
 from recsys_lib.data import Interactions
 from recsys_lib.files import known_settings
 from recsys_lib.models.base import Recommender
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
-
 
 _MOST_FOR_FLOAT32 = 2e4  # condition up to which scores in float32 keep about three digits
 _INSTEAD = "IALS, whose memory grows with num_items, or fewer items"
@@ -160,8 +157,6 @@ class EASE(Recommender):
 
     @classmethod
     def _from_state(cls, config: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
-        from scipy.sparse import csr_matrix
-
         model = cls(**known_settings(config, ["l2"], "EASE"))
         model.item_weights = check_weights("item_weights", arrays["item_weights"])
         item_ids, starts = arrays["item_ids"], arrays["starts"]

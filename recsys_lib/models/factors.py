@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_matrix
 
 from recsys_lib.checks import Floats, Ids, check_number, check_shape, check_weights, store_numbers
 from recsys_lib.data import Interactions
 from recsys_lib.files import known_settings
 from recsys_lib.models.base import Recommender
 from recsys_lib.models.least_squares import one_blas_thread
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
 
 _MANY_ROWS = 32
 
@@ -333,10 +331,8 @@ def _with_biases(model: Factors) -> tuple[Floats, Floats]:
     return users, np.column_stack([items, ones[1], second])
 
 
-def paired_products(
-    user_vectors: Floats, item_vectors: Floats, user_ids: Ids, item_ids: Ids
-) -> Floats:
-    """Return ``<user_vectors[user_ids[n]], item_vectors[item_ids[n]]>`` for each n, (n,).
+def paired_products(users: Floats, items: Floats, user_ids: Ids, item_ids: Ids) -> Floats:
+    """Return ``<users[user_ids[n]], items[item_ids[n]]>`` for each n, (n,).
 
     In pieces of 65,536 pairs, so that the gathered vectors stay small.
 
@@ -348,8 +344,7 @@ def paired_products(
     scores = np.empty(len(user_ids), np.float32)
     for start in range(0, len(user_ids), 65_536):
         part = slice(start, start + 65_536)
-        users, items = user_vectors[user_ids[part]], item_vectors[item_ids[part]]
-        scores[part] = np.einsum("nd,nd->n", users, items)
+        scores[part] = np.einsum("nd,nd->n", users[user_ids[part]], items[item_ids[part]])
     return scores
 
 

@@ -21,13 +21,8 @@ from recsys_lib.checks import (
 
 _SIDES = ("user", "item")
 # The hidden layers of each kind when none are named; () means that the kind has none.
-_DEFAULT_HIDDEN_UNITS: dict[str, tuple[int, ...]] = {
-    "dot_product": (),
-    "matrix_factorization": (),
-    "two_tower": (64, 32),
-    "mlp_ranker": (64, 32, 16),
-    "neumf": (64, 32, 16),
-}
+_DEFAULT_HIDDEN_UNITS: dict[str, tuple[int, ...]] = {"dot_product": (), "matrix_factorization": ()}
+_DEFAULT_HIDDEN_UNITS |= {"two_tower": (64, 32), "mlp_ranker": (64, 32, 16), "neumf": (64, 32, 16)}
 
 
 @dataclass(frozen=True)

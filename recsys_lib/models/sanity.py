@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
-from recsys_lib.checks import Floats
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
+from recsys_lib.checks import Floats, Ids
 
 FEWEST_USERS, _MOST_USERS = 200, 2000
 _MOST_SCORES = 20_000_000  # 80 megabytes
@@ -64,25 +62,19 @@ def warn_if_below_popularity(
 
 def warn_below(what: str, ndcg: float, popularity: float, stacklevel: int = 3) -> None:
     """Warn that what was fitted ranks below popularity on held-out items."""
-    found = (
-        f"{what} reaches an NDCG@10 of {ndcg:.4f} on held-out items, popularity {popularity:.4f}"
-    )
-    warnings.warn(f"{found}: {ADVICE}", UserWarning, stacklevel)
+    found = f"an NDCG@10 of {ndcg:.4f} on held-out items, popularity {popularity:.4f}"
+    warnings.warn(f"{what} reaches {found}: {ADVICE}", UserWarning, stacklevel)
 
 
 def _without(matrix: csr_matrix, columns: NDArray[np.integer]) -> csr_matrix:
     """Take one stored entry, at the given column, out of each row."""
-    from scipy.sparse import csr_matrix
-
     rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     kept = matrix.indices != columns[rows]
     starts = np.concatenate([[0], np.cumsum(np.diff(matrix.indptr) - 1)])
     return csr_matrix((matrix.data[kept], matrix.indices[kept], starts), matrix.shape)
 
 
-def _gain(
-    scores: Floats, own: Floats, left_out: NDArray[np.integer], histories: csr_matrix
-) -> NDArray[np.float64]:
+def _gain(scores: Floats, own: Floats, left_out: Ids, histories: csr_matrix) -> NDArray[np.float64]:
     """NDCG@10 of one relevant item a row; ties count against it."""
     scores[histories.nonzero()] = -np.inf
     scores[np.arange(len(scores)), left_out] = -np.inf

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from recsys_lib.checks import check_choice, check_counts, check_k, check_type
 from recsys_lib.compression.compressed import CompressedModel
 from recsys_lib.compression.files import ACCOUNTS, save_compressed
 from recsys_lib.compression.quantization.rate_distortion import check_teacher
 from recsys_lib.data import Split
+from recsys_lib.files import FilePath
 from recsys_lib.models.factors import Factors, as_factors
 from recsys_lib.recipe.measure import Measured, Timer, interval, measure, resampled_means, time_all
 from recsys_lib.recipe.steps import Distill, Quantize, Recipe, Step, ordered_steps, start
 from recsys_lib.serving import compare_latency
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -86,14 +84,12 @@ class CompressionResult:
             f"{self.account})"
         )
 
-    def save(self, path: str | os.PathLike[str]) -> int:
+    def save(self, path: FilePath) -> int:
         """Write the file; see :func:`save_compressed`."""
         return save_compressed(path, self.compressed, account=self.account)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row for each stage; ``ndcg_pm`` is half the width of the interval."""
-        import pandas as pd
-
         rows = []
         for stage in self.stages:
             row = vars(stage) | {"step": stage.name, "bytes": stage.file_bytes}

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import check_number
+from recsys_lib.checks import Ids, check_number
 from recsys_lib.compression.compressed import CompressedModel
 from recsys_lib.compression.files import load_compressed, save_compressed
 from recsys_lib.data import Split
@@ -23,6 +23,7 @@ from recsys_lib.serving import Latency, LatencyComparison, TopKIndex
 
 _NUM_CANDIDATES, _NUM_USERS, _RESAMPLES = 1000, 256, 1000
 
+Doubles = NDArray[np.float64]
 Timer = Callable[[Mapping[str, Callable[[], Any]]], LatencyComparison]
 
 
@@ -77,9 +78,7 @@ def measure(model: CompressedModel, account: str, data: Split, k: int) -> Measur
     return Measured(factors, size, evaluate_leave_one_out(ranks, data, k))
 
 
-def resampled_means(
-    user_ids: NDArray[np.int64], values: NDArray[np.float64], seed: int = 0
-) -> NDArray[np.float64]:
+def resampled_means(user_ids: Ids, values: Doubles, seed: int = 0) -> Doubles:
     """Return the mean of (n,) values in each of many samples of users, drawn with replacement.
 
     The same seed gives the same samples, so that what is said about a difference is paired.
@@ -103,7 +102,7 @@ def resampled_means(
     return means
 
 
-def interval(samples: NDArray[np.float64], level: float = 0.95) -> tuple[float, float]:
+def interval(samples: Doubles, level: float = 0.95) -> tuple[float, float]:
     """Return the interval that holds a share of the samples (percentile bootstrap).
 
     Source:

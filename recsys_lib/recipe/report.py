@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from recsys_lib.checks import check_k, check_names, check_type
 from recsys_lib.compression.compressed import CompressedModel
@@ -17,9 +18,6 @@ from recsys_lib.recipe.compress import prepare
 from recsys_lib.recipe.measure import measure
 from recsys_lib.recipe.steps import Recipe, start
 from recsys_lib.serving import Latency
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -59,12 +57,7 @@ class SeedRuns:
 
 
 def compress_seeds(
-    models: Sequence[Any],
-    recipe: Recipe,
-    data: Split,
-    *,
-    account: str = "self-contained",
-    k: int = 10,
+    models: Any, recipe: Recipe, data: Split, *, account: str = "self-contained", k: int = 10
 ) -> SeedRuns:
     """Run a recipe on the same model trained with several seeds, and compare before and after.
 
@@ -102,20 +95,17 @@ def compress_seeds(
             state = step.run(state, data.train)
         after.append(measure(state.compressed, account, data, k))
         compressed.append(state.compressed)
+    found = [one.factors for one in after]
     return SeedRuns(
         before=tuple(one.quality for one in before),
         after=tuple(one.quality for one in after),
         before_bytes=tuple(one.file_bytes for one in before),
         after_bytes=tuple(one.file_bytes for one in after),
         compressed=tuple(compressed),
-        factors=tuple(_with_users(one.factors, data) for one in after),
+        factors=tuple(f if f.num_users else f.with_folded_users(data.train) for f in found),
         account=account,
         change=paired_change([one.quality for one in after], [one.quality for one in before]),
     )
-
-
-def _with_users(factors: Factors, data: Split) -> Factors:
-    return factors if factors.num_users else factors.with_folded_users(data.train)
 
 
 def compare_models(
@@ -150,8 +140,6 @@ def compare_models(
         >>> table.loc["half"].tolist()[:4]
         ['0.5000', '-50.00% (-50.00% to -50.00%)', 'all', 'not certified']
     """
-    import pandas as pd
-
     check_names("against", [*against, *against.values()], results)
     sizes, times, rows = file_bytes or {}, latencies or {}, {}
     k = next(iter(results.values()))[0].k

@@ -1,31 +1,28 @@
-"""The smallest or fastest recipe within a quality budget: chosen on some users, told by others."""
+"""The smallest recipe within a quality budget: chosen on some users, told by others."""
 
 from __future__ import annotations
 
 import itertools
-import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from recsys_lib.checks import check_choice, check_k, check_number, check_sparsity
+from recsys_lib.checks import check_k, check_number, check_sparsity
 from recsys_lib.compression import named_weights
 from recsys_lib.data import Split
 from recsys_lib.evaluation import RankingResult
-from recsys_lib.files import read_file, reading, write_file
+from recsys_lib.files import FilePath, read_file, reading, write_file
 from recsys_lib.models.factors import Factors, as_factors
 from recsys_lib.recipe.compress import CompressionResult, compress, prepare, relative_change
 from recsys_lib.recipe.families import default_recipes
-from recsys_lib.recipe.measure import Timer, hold_out_users, least_change, measure, time_all
+from recsys_lib.recipe.measure import Timer, hold_out_users, least_change, measure
 from recsys_lib.recipe.steps import Recipe, Step, start
 from recsys_lib.training.checkpoint import fingerprint
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _KIND = "recipe search"
 
@@ -40,7 +37,6 @@ class Trial:
         change: of the NDCG against the model, as a share of it.
         change_low: what the change is at least, with the confidence that was asked for.
         file_bytes: of the file.
-        p50_us: for the k best of the catalogue for one user; NaN when not timed.
     """
 
     family: str
@@ -48,7 +44,6 @@ class Trial:
     change: float
     change_low: float
     file_bytes: int
-    p50_us: float
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,11 +65,8 @@ class RecipeSearch:
     confidence: float
 
     def __repr__(self) -> str:
-        found = (
-            "no recipe is certain to be within the budget"
-            if self.result is None
-            else repr(self.result)
-        )
+        nothing = "no recipe is certain to be within the budget"
+        found = nothing if self.result is None else repr(self.result)
         return (
             f"RecipeSearch({len(self.trials)} recipes tried on {self.num_validation_users:,} "
             f"validation users; on test users: {found})"
@@ -82,8 +74,6 @@ class RecipeSearch:
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row for each trial."""
-        import pandas as pd
-
         rows = [
             {
                 "family": trial.family,
@@ -91,7 +81,6 @@ class RecipeSearch:
                 "change": trial.change,
                 "change_low": trial.change_low,
                 "bytes": trial.file_bytes,
-                "p50_us": trial.p50_us,
                 "chosen": trial is self.best,
             }
             for trial in self.trials
@@ -105,17 +94,16 @@ def search_recipe(
     max_quality_loss: float = 0.01,
     *,
     timer: Timer | None,
-    objective: str = "bytes",
     account: str = "self-contained",
     recipes: Mapping[str, Sequence[Recipe]] | None = None,
     confidence: float = 0.95,
     validation_share: float = 1 / 3,
     k: int = 10,
     seed: int = 0,
-    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint: FilePath | None = None,
     progress: bool = True,
 ) -> RecipeSearch:
-    """Find the recipe of fewest bytes, or least time, that loses no more NDCG than allowed.
+    """Find the recipe of fewest bytes that loses no more NDCG than allowed.
 
     Some of the test users become validation users. A recipe is within the budget when the *lower
     end* of the interval of its change on them is (a one-sided t interval of the paired change): a
@@ -134,8 +122,7 @@ def search_recipe(
         model: as for :func:`compress`.
         data: as for :func:`compress`.
         max_quality_loss: largest relative loss of NDCG@k, from 0 to below 1.
-        timer: :func:`recsys_lib.serving.compare_latency`; may be None if the objective is "bytes".
-        objective: "bytes" of the file, or "latency" (median for the k best of the catalogue).
+        timer: of the recipe that is chosen, as for :func:`compress`; None for no times.
         account: as for :func:`compress`.
         recipes: families by name, each ordered from mild to harsh; None for
             :func:`default_recipes`. A family with one recipe is just tried.
@@ -171,11 +158,8 @@ def search_recipe(
     """
     from tqdm.auto import tqdm
 
-    check_choice("objective", objective, ("bytes", "latency"))
     k, max_quality_loss = check_k(k), check_sparsity(max_quality_loss, "max_quality_loss")
     confidence = check_number("confidence", confidence, 0.5, 0.9999)
-    if objective == "latency" and timer is None:
-        raise ValueError("timer is None: expected compare_latency for the objective 'latency'")
     factors = as_factors(model)
     families = default_recipes(factors.embedding_dim) if recipes is None else dict(recipes)
     if not any(families.values()):
@@ -184,12 +168,11 @@ def search_recipe(
         for recipe in family:
             prepare(factors, recipe, data, account)
     validation, test = hold_out_users(data, validation_share, seed)
-    timed = timer if objective == "latency" else None
-    tables = named_weights(factors).values()
-    fold_in, settings = factors.how_to_fold_in, (account, k, seed, timed is not None, confidence)
-    mark = fingerprint(factors, factors.global_mean, fold_in, validation, *tables, *settings)
+    tables, fold_in = named_weights(factors).values(), factors.how_to_fold_in
+    settings = factors.global_mean, fold_in, account, k, seed, confidence
+    mark = fingerprint(factors, validation, *tables, *settings)
     known = {} if checkpoint is None else _known_trials(Path(checkpoint), mark)
-    judge = _Judge(factors, validation, account, k, seed, timed, confidence)
+    judge = _Judge(factors, validation, account, k, confidence)
 
     def attempt(name: str, recipe: Recipe) -> Trial:
         key = repr(list(recipe))
@@ -205,7 +188,7 @@ def search_recipe(
         for trial in bisect_families(families, attempt, max_quality_loss, bar.update):
             trials.append(trial)
             bar.set_postfix_str(f"{trial.family}: {trial.file_bytes:,} bytes, {trial.change:+.2%}")
-    best, users = choose(trials, max_quality_loss, objective), np.unique(validation.test.user_ids)
+    best, users = choose(trials, max_quality_loss), np.unique(validation.test.user_ids)
     if doubt := too_few_users(trials, max_quality_loss):
         chosen = "nothing is certain" if best is None else "the choice is more careful for it"
         warnings.warn(
@@ -237,64 +220,44 @@ def bisect_families(
         done()
 
 
-def choose(
-    trials: Sequence[Trial], max_quality_loss: float, objective: str = "bytes"
-) -> Trial | None:
-    """Return the smallest or fastest of the trials that are certain to be within the budget."""
+def choose(trials: Sequence[Trial], max_quality_loss: float) -> Trial | None:
+    """Return the smallest of the trials that are certain to be within the budget."""
     allowed = [trial for trial in trials if trial.change_low >= -max_quality_loss]
-    worth = (lambda t: t.p50_us) if objective == "latency" else (lambda t: t.file_bytes)
-    return min(allowed, key=worth, default=None)
+    return min(allowed, key=lambda trial: trial.file_bytes, default=None)
 
 
 def too_few_users(trials: Sequence[Trial], max_quality_loss: float) -> float:
     """Return the narrowest margin that kept out a trial within the budget, if it is wider; or 0."""
-    margins = [
-        trial.change - trial.change_low
-        for trial in trials
-        if trial.change >= -max_quality_loss > trial.change_low
-    ]
-    narrowest = min(margins, default=0.0)
+    kept_out = [t for t in trials if t.change >= -max_quality_loss > t.change_low]
+    narrowest = min((t.change - t.change_low for t in kept_out), default=0.0)
     return narrowest if narrowest > max_quality_loss else 0.0
 
 
 def _known_trials(path: Path, mark: str) -> dict[str, list[Any]]:
-    """Read change, bytes and latency by recipe; none where there is no file yet."""
+    """Read change and bytes by recipe; none where there is no file yet."""
     if not path.exists():
         return {}
     _, settings, _ = read_file(path, [_KIND])
     with reading(path, _KIND):
         if settings["search"] != mark:
             raise ValueError(f"{path} is a checkpoint of another model, other data or settings")
-        return {
-            recipe: [float(c), float(low), int(b), float(t)]
-            for recipe, (c, low, b, t) in settings["trials"].items()
-        }
+        known = settings["trials"].items()
+        return {recipe: [float(c), float(low), int(size)] for recipe, (c, low, size) in known}
 
 
 class _Judge:
     """Runs recipes, keeping the states of the last one for recipes that begin in the same way."""
 
-    def __init__(
-        self,
-        factors: Factors,
-        data: Split,
-        account: str,
-        k: int,
-        seed: int,
-        timer: Timer | None,
-        confidence: float,
-    ) -> None:
-        self.data, self.account, self.k, self.seed, self.timer = data, account, k, seed, timer
-        self.confidence = confidence
+    def __init__(self, factors: Factors, data: Split, account: str, k: int, sure: float) -> None:
+        self.data, self.judged, self.confidence = data, (account, data, k), sure
         self.steps: list[Step] = []
         self.states = [start(factors)]
         self.reference: RankingResult | None = None
 
-    def __call__(self, recipe: Recipe) -> tuple[float, float, int, float]:
-        """Return change, its lower end, bytes and median latency of a recipe."""
+    def __call__(self, recipe: Recipe) -> tuple[float, float, int]:
+        """Return change, its lower end and bytes of a recipe."""
         if self.reference is None:
-            first = measure(self.states[0].compressed, self.account, self.data, self.k)
-            self.reference = first.quality
+            self.reference = measure(self.states[0].compressed, *self.judged).quality
         both = zip(self.steps, recipe, strict=False)
         shared = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], both)))
         self.steps, self.states = self.steps[:shared], self.states[: shared + 1]
@@ -303,12 +266,7 @@ class _Judge:
                 self.states.append(step.run(self.states[-1], self.data.train))
                 self.steps.append(step)
         except ValueError:  # too fine a step for the tables of this model, for example
-            return float("-inf"), float("-inf"), 0, float("nan")
-        one = measure(self.states[-1].compressed, self.account, self.data, self.k)
-        p50_us = float("nan")
-        if self.timer is not None:
-            top, _ = time_all([one.factors], self.data, self.k, self.timer, self.seed)[0]
-            p50_us = top.p50_us
+            return float("-inf"), float("-inf"), 0
+        one = measure(self.states[-1].compressed, *self.judged)
         change = relative_change(one.quality.ndcg, self.reference.ndcg)
-        low = least_change(self.reference, one.quality, self.confidence)
-        return change, low, one.file_bytes, p50_us
+        return change, least_change(self.reference, one.quality, self.confidence), one.file_bytes

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
-from recsys_lib.checks import check_choice, check_names, check_number, check_type
+from recsys_lib.checks import check_names, check_type, store_numbers
 from recsys_lib.compression.compressed import CompressedModel, store_weights
 from recsys_lib.compression.embedding_tables.base import TableScheme
 from recsys_lib.compression.pruning import DimensionReduction, WeightPruning, prune
@@ -71,7 +71,6 @@ class Distill:
 
     Args:
         embedding_dim: of the student.
-        kind: "dot_product", "matrix_factorization" or "two_tower".
         method: of :mod:`recsys_lib.compression.distillation`, one or a tuple; None for its default.
         options: of :func:`recsys_lib.compression.distillation.distill`, such as epochs and seed.
 
@@ -80,26 +79,20 @@ class Distill:
     """
 
     embedding_dim: int
-    kind: str = "dot_product"
     method: Any = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    name = property(lambda self: f"Distill {self.embedding_dim}")
 
     def __post_init__(self) -> None:
-        dim = check_number("embedding_dim", self.embedding_dim, 1, integer=True)
-        object.__setattr__(self, "embedding_dim", dim)
-        check_choice("kind", self.kind, ("dot_product", "matrix_factorization", "two_tower"))
-
-    @property
-    def name(self) -> str:
-        """The step in a few words."""
-        return f"Distill {self.embedding_dim}"
+        store_numbers(self, 1, "embedding_dim", integer=True)
 
     def run(self, state: State, train: Interactions) -> State:
         """Return the student, in float32."""
         from recsys_lib.compression.distillation import distill
         from recsys_lib.models import RatingModelConfig
 
-        config = RatingModelConfig(self.kind, train.num_users, train.num_items, self.embedding_dim)
+        sizes = train.num_users, train.num_items, self.embedding_dim
+        config = RatingModelConfig("dot_product", *sizes)
         methods = self.method if isinstance(self.method, tuple) else (self.method,)
         methods = tuple(method for method in methods if method is not None)
         return start(distill(state.model, config, train, *methods, **self.options).model)
@@ -111,27 +104,20 @@ class ReduceDimensions:
 
     Args:
         embedding_dim: dimensions that stay.
-        axes: "principal", "rotation" (for account "items") or "given".
 
     Raises:
         TypeError, ValueError: an argument of a wrong type or out of range.
     """
 
     embedding_dim: int
-    axes: str = "principal"
+    name = property(lambda self: f"ReduceDimensions {self.embedding_dim}")
 
     def __post_init__(self) -> None:
-        config = DimensionReduction(self.embedding_dim, self.axes)  # checks both
-        object.__setattr__(self, "embedding_dim", config.embedding_dim)
-
-    @property
-    def name(self) -> str:
-        """The step in a few words."""
-        return f"ReduceDimensions {self.embedding_dim}"
+        store_numbers(self, 1, "embedding_dim", integer=True)
 
     def run(self, state: State, train: Interactions) -> State:
         """Return the model with shorter vectors."""
-        return State(prune(state.model, DimensionReduction(self.embedding_dim, self.axes)))
+        return State(prune(state.model, DimensionReduction(self.embedding_dim)))
 
 
 @dataclass(frozen=True)
@@ -285,10 +271,8 @@ def ordered_steps(recipe: Recipe, embedding_dim: int) -> list[Step]:
         if reason := _conflict(step, before, width):
             raise ValueError(f"recipe[{place}] is {type(step).__name__}: expected {reason}")
         if isinstance(step, Distill):
-            # A tower ends in its own width, and biases add dimensions: ask the model then.
-            width = step.embedding_dim if step.kind == "dot_product" else step.embedding_dim + 2
             before = {}
-        elif isinstance(step, ReduceDimensions):
+        if isinstance(step, Distill | ReduceDimensions):
             width = step.embedding_dim
         before[type(step)] = step
     return list(recipe)

@@ -5,12 +5,7 @@ Nothing here imports TensorFlow or Numba until a function needs them.
 
 from recsys_lib.serving.candidates import CandidateScorer
 from recsys_lib.serving.export import export_litert, export_onnx, export_saved_model
-from recsys_lib.serving.latency import (
-    Latency,
-    LatencyComparison,
-    compare_latency,
-    measure_latency,
-)
+from recsys_lib.serving.latency import Latency, LatencyComparison, compare_latency, measure_latency
 from recsys_lib.serving.machine import (
     Machine,
     Roofline,

@@ -7,26 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from recsys_lib.checks import check_choice
+from recsys_lib.checks import Floats, Ids, check_choice
 from recsys_lib.models import inner_product_vectors
 from recsys_lib.serving.scorers import PairScorer, check_agrees, count_ids
 
-Floats = NDArray[np.float32]
 _ROWS = 1024  # pairs that go through the layers together: they fit in the second-level cache
 _TOLERANCE = 1e-3  # in standard deviations of the scores
-
-
-def _sigmoid(values: Floats) -> Floats:
-    return np.float32(0.5) * np.tanh(np.float32(0.5) * values) + np.float32(0.5)
 
 
 _ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {
     "relu": lambda values: np.maximum(values, 0, out=values),
     "linear": lambda values: values,
     "tanh": np.tanh,
-    "sigmoid": _sigmoid,
+    "sigmoid": lambda values: np.tanh(values * np.float32(0.5)) * np.float32(0.5) + np.float32(0.5),
 }
 
 
@@ -189,7 +183,7 @@ class CandidateScorer(PairScorer):
         counts = f"{self.num_users:,} users, {self.num_items:,} items"
         return f"CandidateScorer({counts}, {self.precision}, {self.nbytes:,} bytes)"
 
-    def _score_pairs(self, user_ids: NDArray[np.int64], item_ids: NDArray[np.int64]) -> Floats:
+    def _score_pairs(self, user_ids: Ids, item_ids: Ids) -> Floats:
         parts = self._parts
         scores = np.full(len(item_ids), parts.last_bias, np.float32)
         if len(user_ids) and (user_ids == user_ids[0]).all():
@@ -206,9 +200,7 @@ class CandidateScorer(PairScorer):
             self._add_layers(scores, item_ids, parts.user_table[users] @ parts.user_kernel, rows)
         return scores
 
-    def _add_float(
-        self, scores: Floats, items: NDArray[np.int64], halves: Floats, rows: NDArray[np.int64]
-    ) -> None:
+    def _add_float(self, scores: Floats, items: Ids, halves: Floats, rows: Ids) -> None:
         """Add what the layers say about pairs of ``halves[rows]`` and items, in float32."""
         parts, activate = self._parts, _ACTIVATIONS[self._parts.activation]
         assert parts.item_half is not None and parts.last is not None

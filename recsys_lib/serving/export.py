@@ -8,33 +8,30 @@ them; a SavedModel is for TensorFlow Serving.
 from __future__ import annotations
 
 import importlib
-import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_choice, check_ids, check_shape, check_type
+from recsys_lib.checks import check_choice, check_type
+from recsys_lib.compression.quantization.qat import calibration_rows
 from recsys_lib.data import Interactions
-from recsys_lib.files import replace_file, seal, temporary_beside
+from recsys_lib.files import FilePath, replace_file, seal, temporary_beside
 from recsys_lib.serving.scorers import FORMAT, check_agrees, count_ids, load_scorer
 
 # How far scores may be off, in their standard deviations (root mean square).
 _TOLERANCES = {"float32": 1e-3, "float16": 0.02, "dynamic": 0.5, "int8": 0.5, "int16x8": 0.5}
-_INTEGERS = {
-    "int8": "TFLITE_BUILTINS_INT8",
-    "int16x8": "EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8",
-}
+_INT16X8 = "EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8"
+_INTEGERS = {"int8": "TFLITE_BUILTINS_INT8", "int16x8": _INT16X8}
 _CALIBRATION_PAIRS = 2048
 _ONNX_OPSET = 18
-Pairs = tuple[NDArray[np.int32], NDArray[np.int32]]
 
 
-def export_saved_model(model: Any, path: str | os.PathLike[str]) -> None:
+def export_saved_model(model: Any, path: FilePath) -> None:
     """Write a model as a TensorFlow SavedModel: a folder that TensorFlow Serving can load.
 
     Args:
@@ -62,13 +59,13 @@ def export_saved_model(model: Any, path: str | os.PathLike[str]) -> None:
         raise FileExistsError(f"path is {path}, which is there: expected a new one")
     count_ids(model)
     with temporary_beside(target) as temporary:
-        _write_saved_model(model, temporary)
+        _write_saved_model(*_serving_function(model), temporary)
         temporary.rename(target)
 
 
 def export_litert(
     model: Any,
-    path: str | os.PathLike[str],
+    path: FilePath,
     quantization: str | None = None,
     calibration: Interactions | tuple[ArrayLike, ArrayLike] | None = None,
 ) -> None:
@@ -113,36 +110,44 @@ def export_litert(
         >>> model = build_rating_model(RatingModelConfig("mlp_ranker", 20, 30))
         >>> export_litert(model, "ranker.tflite", "int8")
         Traceback (most recent call last):
-        TypeError: calibration is of type NoneType: expected tuple, list of user_ids and item_ids
+        TypeError: calibration is of type NoneType: expected Interactions, tuple, list
     """
     if quantization is not None:
         check_choice("quantization", quantization, list(_TOLERANCES)[1:])
     counts, pairs = count_ids(model), None
     if quantization in _INTEGERS:
-        pairs = _calibration_pairs(calibration, *counts)
+        check_type("calibration", calibration, (Interactions, tuple, list))
+        by_name = dict(zip(("user_ids", "item_ids"), counts, strict=True))
+        pairs = calibration_rows(by_name, calibration, _CALIBRATION_PAIRS)
 
     def convert() -> bytes:
-        import tensorflow as tf
-
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the converter, about itself
-            _write_saved_model(model, Path(folder))
-            converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-            if quantization is not None:
-                converter.optimizations = [tf.lite.Optimize.DEFAULT]
-            if quantization == "float16":
-                converter.target_spec.supported_types = [tf.float16]
-            if quantization in _INTEGERS:
-                operations = getattr(tf.lite.OpsSet, _INTEGERS[quantization])
-                converter.target_spec.supported_ops = [operations]
-            if pairs is not None:
-                converter.representative_dataset = lambda: _batches(pairs)
-            return append_facts(converter.convert(), model)
+        content = to_litert(*_serving_function(model), quantization, pairs)
+        return append_facts(content, model)
 
     _write_and_try(model, path, convert, _TOLERANCES[quantization or "float32"], pairs)
 
 
-def export_onnx(model: Any, path: str | os.PathLike[str]) -> None:
+def to_litert(function: Any, model: Any, quantization: Any = None, pairs: Any = None) -> bytes:
+    """Return a TensorFlow function of a model as LiteRT; see :func:`export_litert`."""
+    import tensorflow as tf
+
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the converter, about itself
+        _write_saved_model(function, model, Path(folder))
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        if quantization is not None:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if quantization == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        if quantization in _INTEGERS:
+            operations = getattr(tf.lite.OpsSet, _INTEGERS[quantization])
+            converter.target_spec.supported_ops = [operations]
+        if pairs is not None:
+            converter.representative_dataset = lambda: _batches(pairs)
+        return converter.convert()
+
+
+def export_onnx(model: Any, path: FilePath) -> None:
     """Write a model as one ONNX file, in float32; tried before it takes its place, as LiteRT.
 
     Args:
@@ -167,8 +172,7 @@ def export_onnx(model: Any, path: str | os.PathLike[str]) -> None:
 
 
 def _to_onnx(model: Any) -> bytes:
-    function, signature = _serving_function(plain_lookups(model))
-    graph_model = convert_to_onnx(function, signature)
+    graph_model = convert_to_onnx(_serving_function(model)[0])
     graph = graph_model.graph
     for node in graph.node:  # the converter calls the output after its operation
         for names in (node.input, node.output):
@@ -179,7 +183,7 @@ def _to_onnx(model: Any) -> bytes:
     return append_facts(graph_model.SerializeToString(), model)
 
 
-def convert_to_onnx(function: Any, signature: Sequence[Any]) -> Any:
+def convert_to_onnx(function: Any) -> Any:
     """Return a TensorFlow function as an ONNX model.
 
     ONNX has no complement of the error function, which TensorFlow's gelu is made of: it is written
@@ -192,18 +196,15 @@ def convert_to_onnx(function: Any, signature: Sequence[Any]) -> Any:
         graph.remove_node(node.name)
         one = graph.make_const(f"{name}_one", np.ones((), np.float32)).output[0]
         erf = graph.make_node("Erf", node.input, dtypes=[dtype], shapes=[shape]).output[0]
-        graph.make_node(
-            "Sub", [one, erf], name=name, outputs=node.output, dtypes=[dtype], shapes=[shape]
-        )
+        numbers = {"dtypes": [dtype], "shapes": [shape]}
+        graph.make_node("Sub", [one, erf], name=name, outputs=node.output, **numbers)
 
-    own: dict[str, Any] = {"Erfc": (erfc, [])}
-    return tf2onnx.convert.from_function(
-        function, input_signature=signature, opset=_ONNX_OPSET, custom_op_handlers=own
-    )[0]
+    own: dict[str, Any] = {"opset": _ONNX_OPSET, "custom_op_handlers": {"Erfc": (erfc, [])}}
+    return tf2onnx.convert.from_function(function, function.input_signature, **own)[0]
 
 
 def _write_and_try(
-    model: Any, path: Any, convert: Callable[[], bytes], tolerance: float, pairs: Any = None
+    model: Any, path: Any, convert: Any, tolerance: float, pairs: Any = None
 ) -> None:
     """Convert, write, open and compare; leave no file, and name the layers, if that fails."""
 
@@ -222,30 +223,7 @@ def _write_and_try(
     replace_file(path, write)
 
 
-def _calibration_pairs(calibration: Any, num_users: int, num_items: int) -> Pairs:
-    if isinstance(calibration, Interactions):
-        rows = _spread(len(calibration), _CALIBRATION_PAIRS // 2)
-        random_items = np.random.default_rng(0).integers(0, num_items, len(rows))
-        users = np.repeat(calibration.user_ids[rows], 2)
-        items = np.column_stack([calibration.item_ids[rows], random_items]).ravel()
-    else:
-        check_type("calibration", calibration, (tuple, list), " of user_ids and item_ids")
-        users, items = calibration
-    users = check_ids("calibration user_ids", users, num_users)
-    items = check_ids("calibration item_ids", items, num_items)
-    check_shape("calibration item_ids", items, users.shape)
-    if not len(users):
-        raise ValueError("calibration is empty: expected at least one pair")
-    chosen = _spread(len(users), _CALIBRATION_PAIRS)
-    return users[chosen].astype(np.int32), items[chosen].astype(np.int32)
-
-
-def _spread(count: int, most: int) -> NDArray[np.int64]:
-    """Return at most ``most`` of the numbers below ``count``, evenly spread."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
-
-
-def _batches(pairs: Pairs) -> Iterator[dict[str, NDArray[np.int32]]]:
+def _batches(pairs: Any) -> Iterator[dict[str, NDArray[np.int32]]]:
     """Yield pairs one by one and by name.
 
     The converter sorts inputs, so that lists would swap users and items without a word, and it
@@ -297,32 +275,32 @@ def plain_lookups(model: Any) -> Any:
     return copy
 
 
-def _serving_function(model: Any) -> tuple[Any, list[Any]]:
-    """Return ``user_ids``, ``item_ids`` (n,) int32 to ``{"logits": (n,)}``, and its signature."""
+def _serving_function(model: Any) -> tuple[Any, Any]:
+    """Return ``user_ids``, ``item_ids`` (n,) int32 to ``{"logits": (n,)}``, and its model."""
     import tensorflow as tf
 
+    copy = plain_lookups(model)
     signature = [tf.TensorSpec([None], tf.int32, name=name) for name in ("user_ids", "item_ids")]
 
     @tf.function(autograph=False, input_signature=signature)
     def logits(user_ids: Any, item_ids: Any) -> dict[str, Any]:
-        return {"logits": tf.cast(model([user_ids, item_ids], training=False), tf.float32)}
+        return {"logits": tf.cast(copy([user_ids, item_ids], training=False), tf.float32)}
 
-    return logits, signature
+    return logits, copy
 
 
-def _write_saved_model(model: Any, folder: Path) -> None:
-    """Write a SavedModel with the signature ``serving_default`` of that function."""
+def _write_saved_model(function: Any, model: Any, folder: Path) -> None:
+    """Write a SavedModel with the signature ``serving_default`` of a function of a model."""
     import tensorflow as tf
 
-    model = plain_lookups(model)
     module = tf.Module()
     # What is tracked is stored, and frozen by converters; what is not, comes out as NaN.
     module.model_variables = [
         variable if isinstance(variable, tf.Variable) else variable.value
         for variable in model.weights
     ]
-    module.serve, _ = _serving_function(model)
-    tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
+    module.serve = function
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": function})
 
 
 def append_facts(content: bytes, model: Any) -> bytes:

@@ -12,16 +12,14 @@ import gc
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from recsys_lib.checks import check_number
 from recsys_lib.serving.machine import hardware_line
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _MIN_REPEATS = 20
 Functions = Mapping[str, Callable[[], Any]]
@@ -34,7 +32,6 @@ class Latency:
     Args:
         name: what was called.
         times_us: (n,) microseconds of each call, in the order in which they were made.
-        items_per_call: how many things (users, pairs, ...) one call serves.
         busy_cores: CPU time of the process divided by wall time: how many cores were at work.
         hardware: the machine, in words.
 
@@ -42,23 +39,22 @@ class Latency:
         p50_us, p90_us, p99_us: percentiles. The 99th of fewer than 100 calls is about their
             maximum.
         spread: distance from the 10th to the 90th percentile, as a share of the median.
-        throughput: items a second at the median.
+        throughput: calls a second at the median.
 
     Example:
-        >>> Latency("toy", np.array([10.0, 10.0, 20.0]), 5, 1.0, "a machine")
-        toy: p50 10.0 us, p90 18.0, p99 19.8, spread 0.80; 500,000 items/s; 3 calls, 1.0 cores busy
+        >>> Latency("toy", np.array([10.0, 10.0, 20.0]), 1.0, "a machine")
+        toy: p50 10.0 us, p90 18.0, p99 19.8, spread 0.80; 100,000 items/s; 3 calls, 1.0 cores busy
     """
 
     name: str
     times_us: NDArray[np.float64]
-    items_per_call: int
     busy_cores: float
     hardware: str
 
     p50_us = property(lambda self: float(np.percentile(self.times_us, 50)))
     p90_us = property(lambda self: float(np.percentile(self.times_us, 90)))
     p99_us = property(lambda self: float(np.percentile(self.times_us, 99)))
-    throughput = property(lambda self: self.items_per_call / self.p50_us * 1e6)
+    throughput = property(lambda self: 1e6 / self.p50_us)
     spread = property(
         lambda self: float(np.ptp(np.percentile(self.times_us, [10, 90])) / self.p50_us)
     )
@@ -81,7 +77,7 @@ class LatencyComparison:
         baseline: name of the function the others are compared with.
 
     Example:
-        >>> toy = {name: Latency(name, np.full(2, us), 1, 1.0, "") for name, us in
+        >>> toy = {name: Latency(name, np.full(2, us), 1.0, "") for name, us in
         ...        [("slow", 30.0), ("fast", 10.0)]}
         >>> comparison = LatencyComparison(
         ...     toy, {"slow": np.array([3.0, 3.0]), "fast": np.ones(2)}, "fast")
@@ -111,8 +107,6 @@ class LatencyComparison:
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row a function: its latency, its ratio and the ratio's 10th to 90th."""
-        import pandas as pd
-
         names = ("p50_us", "p90_us", "p99_us", "spread", "throughput", "busy_cores", "hardware")
         rows = {}
         for name, latency in self.latencies.items():
@@ -124,12 +118,7 @@ class LatencyComparison:
 
 
 def measure_latency(
-    function: Callable[[], Any],
-    *,
-    name: str = "call",
-    repeats: int = 100,
-    warmup: int = 5,
-    items_per_call: int = 1,
+    function: Callable[[], Any], *, name: str = "call", repeats: int = 100, warmup: int = 5
 ) -> Latency:
     """Time calls of a function.
 
@@ -141,14 +130,13 @@ def measure_latency(
         name: how to call it in the result.
         repeats: timed calls, at least 20.
         warmup: calls before, not timed.
-        items_per_call: how many things one call serves, for the throughput.
 
     Returns:
         Percentiles, throughput and all times.
 
     Raises:
         TypeError: function cannot be called, or a count is not an integer.
-        ValueError: fewer than 20 repeats, a negative warmup, or items_per_call below 1.
+        ValueError: fewer than 20 repeats, or a negative warmup.
 
     Example:
         >>> result = measure_latency(lambda: sum(range(100)), name="sum", repeats=20)
@@ -156,7 +144,7 @@ def measure_latency(
         (True, 20)
     """
     repeats = check_number("repeats", repeats, _MIN_REPEATS, integer=True)
-    return _take_turns({name: function}, 1, repeats, warmup, items_per_call)[name]
+    return _take_turns({name: function}, 1, repeats, warmup)[name]
 
 
 def compare_latency(
@@ -166,7 +154,6 @@ def compare_latency(
     rounds: int = 10,
     calls_per_round: int = 5,
     warmup: int = 3,
-    items_per_call: int = 1,
 ) -> LatencyComparison:
     """Time several functions in turns, and return each one's time as a ratio to a baseline.
 
@@ -181,7 +168,6 @@ def compare_latency(
         rounds: how many turns each function has; rounds * calls_per_round is at least 20.
         calls_per_round: timed calls a turn.
         warmup: calls of each before, not timed.
-        items_per_call: how many things one call serves, for the throughput.
 
     Raises:
         TypeError: a function cannot be called, or a count is not an integer.
@@ -199,18 +185,15 @@ def compare_latency(
     rounds = check_number("rounds", rounds, 2, integer=True)
     calls = check_number("calls_per_round", calls_per_round, 1, integer=True)
     check_number("rounds * calls_per_round", rounds * calls, _MIN_REPEATS, integer=True)
-    latencies = _take_turns(functions, rounds, calls, warmup, items_per_call)
+    latencies = _take_turns(functions, rounds, calls, warmup)
     medians = {n: np.median(one.times_us.reshape(rounds, -1), 1) for n, one in latencies.items()}
     ratios = {name: own / medians[baseline] for name, own in medians.items()}
     return LatencyComparison(latencies, ratios, baseline)
 
 
-def _take_turns(
-    functions: Functions, rounds: int, calls: int, warmup: int, items_per_call: int
-) -> dict[str, Latency]:
+def _take_turns(functions: Functions, rounds: int, calls: int, warmup: int) -> dict[str, Latency]:
     """Time all functions, each round in another order, without garbage collection."""
     warmup = check_number("warmup", warmup, 0, integer=True)
-    items_per_call = check_number("items_per_call", items_per_call, 1, integer=True)
     for name, function in functions.items():
         if not callable(function):
             raise TypeError(f"{name} is of type {type(function).__name__}: expected a function")
@@ -239,5 +222,5 @@ def _take_turns(
     hardware, found = hardware_line(), {}
     for name in names:
         us, cores = np.maximum(times[name], 1).ravel() / 1e3, float(np.median(busy[name]))
-        found[name] = Latency(name, us, items_per_call, cores, hardware)
+        found[name] = Latency(name, us, cores, hardware)
     return found

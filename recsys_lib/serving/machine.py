@@ -48,10 +48,9 @@ class Machine:
     hardware: str
 
     def __repr__(self) -> str:
-        return (
-            f"Machine(reads {self.read_bytes_per_s / 1e9:.1f} GB/s, "
-            f"multiplies {self.flops_per_s / 1e9:,.0f} GFLOP/s; {self.hardware})"
-        )
+        gigabytes, gigaflops = self.read_bytes_per_s / 1e9, self.flops_per_s / 1e9
+        done = f"reads {gigabytes:.1f} GB/s, multiplies {gigaflops:,.0f} GFLOP/s"
+        return f"Machine({done}; {self.hardware})"
 
 
 @dataclass(frozen=True)

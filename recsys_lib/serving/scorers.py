@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -12,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_ids, check_number, check_shape
-from recsys_lib.files import LITERT_MARK, unseal
+from recsys_lib.checks import Floats, check_ids, check_number, check_pairs, check_shape
+from recsys_lib.files import LITERT_MARK, FilePath, unseal
 
 FORMAT = "recsys_lib scorer"
 _PAIRS_PER_CALL = 1 << 14
@@ -34,24 +33,19 @@ class PairScorer(ABC):
     num_items: int
 
     @abstractmethod
-    def _score_pairs(self, user_ids: Ids, item_ids: Ids) -> NDArray[np.float32]:
+    def _score_pairs(self, user_ids: Ids, item_ids: Ids) -> Floats:
         """Score pairs of checked ids, (n,) and (n,) to (n,)."""
 
-    def score(self, user_ids: ArrayLike, item_ids: ArrayLike) -> NDArray[np.float32]:
+    def score(self, user_ids: ArrayLike, item_ids: ArrayLike) -> Floats:
         """Score pairs: two (n,) integer arrays to (n,) float32 logits.
 
         Raises:
             TypeError: ids that are not integers.
             ValueError: ids out of range, or arrays of different length.
         """
-        users = check_ids("user_ids", user_ids, self.num_users)
-        items = check_ids("item_ids", item_ids, self.num_items)
-        check_shape("item_ids", items, users.shape)
-        return self._score_pairs(users, items)
+        return self._score_pairs(*check_pairs(user_ids, item_ids, self.num_users, self.num_items))
 
-    def score_candidates(
-        self, user_id: int, item_ids: ArrayLike | None = None
-    ) -> NDArray[np.float32]:
+    def score_candidates(self, user_id: int, item_ids: ArrayLike | None = None) -> Floats:
         """Score candidates for one user.
 
         Args:
@@ -70,7 +64,7 @@ class PairScorer(ABC):
         items = check_ids("item_ids", given, self.num_items)
         return self._score_pairs(np.repeat(users, len(items)), items)
 
-    def score_all_items(self, user_ids: ArrayLike) -> NDArray[np.float32]:
+    def score_all_items(self, user_ids: ArrayLike) -> Floats:
         """Score all items for users (b,): (b, num_items) float32 logits."""
         users = check_ids("user_ids", user_ids, self.num_users)
         items = np.arange(self.num_items)
@@ -136,9 +130,7 @@ def check_agrees(model: Any, scorer: PairScorer, tolerance: float, pairs: Any = 
         tolerance = max(tolerance, _HALF_TOLERANCE)
     allowed = tolerance * float(expected.std() + 0.02 * np.abs(expected).max()) + 1e-6
     if not error <= allowed:
-        raise ValueError(
-            f"scores of the model are off by {error:.3g}: expected at most {allowed:.3g}"
-        )
+        raise ValueError(f"scores of the model are off by {error:.3g}: expected {allowed:.3g}")
 
 
 class ExportedScorer(PairScorer):
@@ -160,9 +152,9 @@ class ExportedScorer(PairScorer):
         counts = f"{self.num_users:,} users, {self.num_items:,} items"
         return f"ExportedScorer({self.runtime}, {counts})"
 
-    def _score_pairs(self, user_ids: Ids, item_ids: Ids) -> NDArray[np.float32]:
+    def _score_pairs(self, user_ids: Ids, item_ids: Ids) -> Floats:
         users, items = user_ids.astype(np.int32), item_ids.astype(np.int32)
-        parts: list[NDArray[np.float32]] = []
+        parts: list[Floats] = []
         with self._lock:
             for at in range(0, len(users), _PAIRS_PER_CALL):
                 part = slice(at, at + _PAIRS_PER_CALL)
@@ -179,7 +171,7 @@ def _open_litert(content: bytes, facts: dict[str, Any], num_threads: int) -> Exp
     logits = runner.get_output_details()["logits"]["index"]
     prepared = -1  # number of pairs that memory is laid out for
 
-    def run(users: NDArray[np.int32], items: NDArray[np.int32]) -> NDArray[np.float32]:
+    def run(users: NDArray[np.int32], items: NDArray[np.int32]) -> Floats:
         nonlocal prepared
         if len(users) != prepared:
             prepared = -1  # whatever happens below
@@ -196,20 +188,25 @@ def _open_litert(content: bytes, facts: dict[str, Any], num_threads: int) -> Exp
 
 
 def _open_onnx(content: bytes, facts: dict[str, Any], num_threads: int) -> ExportedScorer:
-    import onnxruntime
+    session = onnx_session(content, num_threads)
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    options.log_severity_level = 4  # errors arrive as exceptions
-    session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
-
-    def run(users: NDArray[np.int32], items: NDArray[np.int32]) -> NDArray[np.float32]:
+    def run(users: NDArray[np.int32], items: NDArray[np.int32]) -> Floats:
         return session.run(["logits"], {"user_ids": users, "item_ids": items})[0]
 
     return ExportedScorer("onnx", facts, run)
 
 
-def load_scorer(path: str | os.PathLike[str], num_threads: int = 1) -> ExportedScorer:
+def onnx_session(content: bytes, num_threads: int) -> Any:
+    """Return an ONNX file as ONNX Runtime has it opened."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
+    options.log_severity_level = 4  # errors arrive as exceptions
+    return onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
+
+
+def load_scorer(path: FilePath, num_threads: int = 1) -> ExportedScorer:
     """Open what export_litert or export_onnx wrote.
 
     The kind is found from the content. LiteRT runs in ``ai_edge_litert``, ONNX in ``onnxruntime``.

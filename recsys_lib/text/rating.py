@@ -6,11 +6,12 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from recsys_lib.checks import check_number, check_shape, check_type, check_weights
+from recsys_lib.checks import Floats, check_number, check_shape, check_type, check_weights
 from recsys_lib.data import Interactions
 from recsys_lib.text.encoder import check_texts
 
@@ -25,11 +26,11 @@ class TextRatingModel:
         bias: (d,).
     """
 
-    user_vectors: NDArray[np.float32]
-    kernel: NDArray[np.float32]
-    bias: NDArray[np.float32]
+    user_vectors: Floats
+    kernel: Floats
+    bias: Floats
 
-    def item_vectors(self, text_vectors: ArrayLike) -> NDArray[np.float32]:
+    def item_vectors(self, text_vectors: ArrayLike) -> Floats:
         """Return (n, d) item vectors for (n, m) vectors of texts.
 
         Raises:
@@ -39,17 +40,13 @@ class TextRatingModel:
         check_shape("text_vectors", vectors, (len(vectors), len(self.kernel)))
         return vectors @ self.kernel + self.bias
 
-    def score_items(self, text_vectors: ArrayLike) -> NDArray[np.float32]:
+    def score_items(self, text_vectors: ArrayLike) -> Floats:
         """Return (num_users, n) scores of n items, known by the vectors of their texts."""
         return self.user_vectors @ self.item_vectors(text_vectors).T
 
 
 def fit_text_rating(
-    text_vectors: ArrayLike,
-    interactions: Interactions,
-    *,
-    embedding_dim: int = 64,
-    l2: float = 10.0,
+    text_vectors: Any, interactions: Interactions, *, embedding_dim: int = 64, l2: float = 10.0
 ) -> TextRatingModel:
     """Fit users and projection in closed form: ridge regression, then its best low-rank form.
 
@@ -93,9 +90,7 @@ def fit_text_rating(
     return TextRatingModel(users, kernel @ users, bias @ users)
 
 
-def ridge(
-    vectors: ArrayLike, targets: ArrayLike, l2: float
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def ridge(vectors: ArrayLike, targets: ArrayLike, l2: float) -> tuple[Floats, Floats]:
     """Return kernel (m, c) and bias (c,) of the ridge regression of targets on vectors.
 
     The bias is penalised like the rest.
@@ -122,14 +117,14 @@ def ridge(
     return solution[:-1], solution[-1]
 
 
-def check_vectors(name: str, values: ArrayLike, count: int | None = None) -> NDArray[np.float32]:
+def check_vectors(name: str, values: ArrayLike, count: int | None = None) -> Floats:
     """Return (n, m) finite numbers as float32, n = ``count``; ValueError for anything else."""
     vectors = check_weights(name, np.asarray(values, np.float32), ndim=2)
     check_shape(name, vectors, (len(vectors) if count is None else count, vectors.shape[1]))
     return vectors
 
 
-def tfidf_vectors(texts: Sequence[str]) -> NDArray[np.float32]:
+def tfidf_vectors(texts: Sequence[str]) -> Floats:
     """Return (n, num_words) vectors: counts of words, times their rarity, over the length.
 
     ``count * log(n / number of texts that have the word)``, divided by the length of the whole

@@ -10,6 +10,7 @@ from itertools import combinations, pairwise, product
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import check_number, store_numbers
@@ -37,6 +38,9 @@ class TextFacts:
     number: float | None = None
 
 
+Reader = Callable[[str], TextFacts] | None
+
+
 @dataclass(frozen=True)
 class HashedText:
     """How the student is built and fitted.
@@ -60,7 +64,7 @@ class HashedText:
     num_buckets: int = 2**14
     l2: float = 0.1
     bits: int = 8
-    read: Callable[[str], TextFacts] | None = None
+    read: Reader = None
     centres: Sequence[float] = ()
     word_weight: float = 1.0
     embedding_dim: int | None = None
@@ -74,9 +78,7 @@ class HashedText:
             raise ValueError(f"centres is {self.centres}: expected none, or two or more")
 
 
-def hash_text(
-    text: str, num_buckets: int, read: Callable[[str], TextFacts] | None = None
-) -> list[int]:
+def hash_text(text: str, num_buckets: int, read: Reader = None) -> list[int]:
     """Return the buckets of a text: words, beginnings, pairs of neighbours, crosses with facts.
 
     A cross stands for two things together: a word of the title and a fact, or two facts. So
@@ -103,7 +105,7 @@ def hash_text(
     return _hash(_read(text, read), num_buckets)
 
 
-def _read(text: str, read: Callable[[str], TextFacts] | None) -> TextFacts:
+def _read(text: str, read: Reader) -> TextFacts:
     return TextFacts(text) if read is None else read(text)
 
 
@@ -136,9 +138,7 @@ class HashedTextEncoder:
         embedding_dim: length of a vector.
     """
 
-    def __init__(
-        self, config: HashedText, table: Any, numbers: Any, bias: NDArray[Any], axes: NDArray[Any]
-    ) -> None:
+    def __init__(self, config: HashedText, table: Any, numbers: Any, bias: Any, axes: Any) -> None:
         self.config, self.axes, self.embedding_dim = config, axes, len(bias)
         self.nbytes = bias.nbytes + table.nbytes + (0 if numbers is None else numbers.nbytes)
         self._codes, self._scale = table.codes, table.scale.ravel().astype(np.float32)
@@ -241,8 +241,6 @@ def near(numbers: Sequence[float | None], centres: Sequence[float]) -> NDArray[n
 
 def _bucket_matrix(found: Sequence[Sequence[int]], num_buckets: int) -> Any:
     """The sparse (n, num_buckets) matrix of n texts' buckets, ``1 / sqrt(r)`` for each of r."""
-    import scipy.sparse
-
     rows = np.repeat(np.arange(len(found)), [len(some) for some in found])
     values = np.concatenate([np.full(len(some), max(len(some), 1) ** -0.5) for some in found])
     shape = (len(found), num_buckets)

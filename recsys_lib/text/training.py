@@ -208,7 +208,7 @@ def fit_upper_blocks(
 
 
 def _training_batches(
-    mask: NDArray[np.int32], batch_size: int, rng: np.random.Generator
+    mask: NDArray[np.int32], batch_size: int, rng: Any
 ) -> list[NDArray[np.int64]]:
     """Batches in random order, of texts of like length."""
     order, batches, step = rng.permutation(len(mask)), [], batch_size * _BATCHES_SORTED

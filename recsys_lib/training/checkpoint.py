@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_lib.data import Interactions, Split
-from recsys_lib.files import read_file, reading, write_file
+from recsys_lib.files import FilePath, read_file, reading, write_file
 from recsys_lib.training.history import History
 
 _CLASS = "training checkpoint"
@@ -34,9 +33,7 @@ class TrainingState:
     history: History
 
 
-def save_checkpoint(
-    path: str | os.PathLike[str], settings: dict[str, Any], state: TrainingState
-) -> None:
+def save_checkpoint(path: FilePath, settings: dict[str, Any], state: TrainingState) -> None:
     """Write settings and state to ``path``, all or nothing.
 
     Random numbers are drawn from (seed, epoch, step), so the settings hold their state.
@@ -66,7 +63,7 @@ def save_checkpoint(
     write_file(path, _CLASS, header, arrays)
 
 
-def load_checkpoint(path: str | os.PathLike[str], settings: dict[str, Any]) -> TrainingState:
+def load_checkpoint(path: FilePath, settings: dict[str, Any]) -> TrainingState:
     """Read a checkpoint of a run with these settings.
 
     Args:

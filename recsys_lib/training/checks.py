@@ -38,7 +38,9 @@ def check_model(model: Any, interactions: Interactions, extra_loss: Any = None) 
     if len(names) == 2 and names[0].startswith("item") and names[1].startswith("user"):
         raise ValueError(f"model has inputs {names}: expected users first, then items")
     check_type("model", model, (keras.Layer,), " of Keras")
-    own = [x for x in _HOOKS if x in vars(model) or _method(type(model), x) is not None]
+    plain = {name: getattr(keras.Model, name) for name in _HOOKS}
+    kind = type(model)
+    own = [x for x, f in plain.items() if x in vars(model) or getattr(kind, x, f) is not f]
     if own:
         name = f"{type(model).__name__}.{own[0]}"
         raise TypeError(f"model has its own {name}, which fit() does not call: expected none")
@@ -58,14 +60,6 @@ def check_model(model: Any, interactions: Interactions, extra_loss: Any = None) 
     if shape != (2,) or not model.trainable_variables:
         what = f"{shape} and {len(model.trainable_variables)} variables to train"
         raise ValueError(f"model returns for two pairs {what}: expected (2,), and some")
-
-
-def _method(kind: type, name: str) -> Any:
-    """Return a method that is not that of Keras' own classes, or None."""
-    import keras
-
-    method = getattr(kind, name, None)
-    return None if method is getattr(keras.Model, name) else method
 
 
 def own_optimizer(optimizer: Any, model: Any = None) -> Any:
@@ -130,12 +124,7 @@ def uses_averages(optimizer: Any) -> bool:
 
 
 def run_settings(
-    loop: dict[str, Any],
-    model: Any,
-    interactions: Interactions,
-    optimizer: Any,
-    validation: Any,
-    **more: Any,
+    loop: Any, model: Any, interactions: Interactions, optimizer: Any, validation: Any, **more: Any
 ) -> dict[str, Any]:
     """Return what a checkpoint notes of a run, and what must agree when it is resumed.
 

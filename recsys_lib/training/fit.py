@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from recsys_lib.checks import check_choice, check_number, check_process, check_type
 from recsys_lib.data import Interactions
+from recsys_lib.files import FilePath
 from recsys_lib.training import checks, loop
 from recsys_lib.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from recsys_lib.training.history import History, progress_bar, scalar_writer
@@ -38,9 +38,9 @@ def fit(
     metric: str | None = None,
     lower_is_better: bool | None = None,
     patience: int | None = None,
-    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint: FilePath | None = None,
     resume: bool = True,
-    log_dir: str | os.PathLike[str] | None = None,
+    log_dir: FilePath | None = None,
     on_epoch_end: Callable[[int, Mapping[str, float]], None] | None = None,
     jit_compile: bool | None = None,
     progress: bool = True,
@@ -171,10 +171,9 @@ def fit(
     trained, stops, settings = loop.trained_variables(model, extra_loss), patience is not None, {}
     state = TrainingState([], [], [], History((), (), (), judged, lower_is_better))
     if path is not None:
-        more = {"early_stopping": stops, "metric": judged, "lower_is_better": lower_is_better}
-        settings = checks.run_settings(
-            run_options, model, interactions, optimizer, validation, **more
-        )
+        more: Any = {"early_stopping": stops, "metric": judged}
+        given: Any = run_options, model, interactions, optimizer, validation
+        settings = checks.run_settings(*given, **more, lower_is_better=lower_is_better)
         if resume and path.exists():
             state = load_checkpoint(path, settings)
     done = state.history.epochs

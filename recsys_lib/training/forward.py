@@ -124,11 +124,8 @@ def embedding_tables(model: Any) -> list[tuple[int, str]]:
     import keras
 
     positions = {id(variable): n for n, variable in enumerate(model.trainable_variables)}
-    tables = [
-        (positions[id(layer.embeddings)], side)
-        for layer, side in _lookups(model)
-        if id(layer.embeddings) in positions
-    ]
+    looked_up = [(id(layer.embeddings), side) for layer, side in _lookups(model)]
+    tables = [(positions[table], side) for table, side in looked_up if table in positions]
     known = {position for position, _ in tables}
     layers = [x for x in model._flatten_layers() if isinstance(x, keras.layers.Embedding)]
     for layer in layers:

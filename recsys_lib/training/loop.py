@@ -150,10 +150,8 @@ def compile_epoch(
             combine_repeated_rows(gradient, (*variable.shape, 1)[0], num_gathered)
             for gradient, variable in zip(tape.gradient(scaled, variables), variables, strict=True)
         ]
-        used = {
-            "users": tf.repeat(batch_users, 1 + num_negatives),
-            "items": tf.reshape(candidates, [-1]),
-        }
+        repeated = tf.repeat(batch_users, 1 + num_negatives)
+        used = {"users": repeated, "items": tf.reshape(candidates, [-1])}
         strength = optimizer.scale_loss(l2 / tf.cast(num_batch, tf.float32))
         for position, side in tables:
             table = variables[position]

@@ -15,9 +15,8 @@ from recsys_lib.training.forward import KerasScorer
 RATING_METRICS = ("rmse", "mae")
 RANKING_METRICS = ("ndcg", "hit_rate", "recall")
 
-LOWER_IS_BETTER = dict.fromkeys(RANKING_METRICS, False) | dict.fromkeys(
-    (*RATING_METRICS, "loss"), True
-)
+_ERRORS = *RATING_METRICS, "loss"
+LOWER_IS_BETTER = dict.fromkeys(RANKING_METRICS, False) | dict.fromkeys(_ERRORS, True)
 Validation = Interactions | Split | Callable[[Any], float]
 
 

@@ -180,7 +180,7 @@ def test_fractions(data, fraction, seed):
     newest = None if data.timestamps is None else np.sort(data.timestamps)[-max(1, num_test)]
     cannot = {
         "random": num_test in (0, len(data)) and "leaves a part empty",
-        "stratified": not any(wanted.values()) and "no user has enough rows",
+        "stratified": not any(wanted.values()) and "no user has rows enough",
         "by_time": "no timestamps",
     }
     if newest is not None:  # ties may reach to the start

@@ -159,7 +159,6 @@ def test_refuses_before_anything_runs(model, split, monkeypatch):
         (run(recipe=[taught(teacher=3)]), TypeError, "teacher"),
         (lambda: Quantize(4), TypeError, "config is of type int"),
         (lambda: Prune(0.5), TypeError, "config is of type float"),
-        (lambda: Distill(8, "mlp_ranker"), ValueError, "kind is 'mlp_ranker'"),
         (lambda: Quantize({"items": SYMMETRIC}), ValueError, "config names 'items'"),
         (lambda: Quantize(SYMMETRIC, teacher=EASE()), ValueError, "teacher is given"),
     ):

@@ -54,7 +54,7 @@ def test_table():
     runs = {"popularity": [result(ones / 4)], "teacher": [result(ones), result(ones)]}
     runs |= {"small": [result(ones * 0.995)] * 2, "smaller": [result(ones * 0.9)] * 2}
     against = {"teacher": "popularity", "small": "teacher", "smaller": "teacher"}
-    times = {"small": Latency("small", np.array([10.0, 10.0]), 1, 1.0, "")}
+    times = {"small": Latency("small", np.array([10.0, 10.0]), 1.0, "")}
     table = compare_models(runs, against, file_bytes={"small": 1234}, latencies=times)
     assert table["certified"].tolist() == ["", "yes", "yes", "not certified"]
     assert table.loc["small"].tolist() == [

@@ -16,7 +16,6 @@ from recsys_lib.recipe import Quantize, ReduceDimensions, compress, hold_out_use
 from recsys_lib.recipe import search as search_module
 from recsys_lib.recipe.families import default_recipes
 from recsys_lib.recipe.measure import least_change, resampled_means
-from recsys_lib.serving import compare_latency
 
 BITS = {"rounding": [[Quantize(UniformQuantization(bits))] for bits in (8, 6, 4, 3, 2)]}
 
@@ -150,14 +149,6 @@ def test_a_recipe_that_the_model_refuses_is_beyond_the_budget(tmp_path):
         assert list(found.best.recipe) == eight
 
 
-def test_latency_as_the_objective():
-    timer = functools.partial(compare_latency, rounds=4, calls_per_round=5)
-    family = {"widths": [[ReduceDimensions(width)] for width in (12, 4)]}
-    found = search(recipes=family, objective="latency", timer=timer, max_quality_loss=0.99)
-    assert found.best.p50_us == min(t.p50_us for t in found.trials)
-    assert found.result.stages[-1].top_p50_us > 0
-
-
 @pytest.mark.slow
 def test_a_killed_search_goes_on_where_it_was(tmp_path, monkeypatch):
     checkpoint, ran, write = tmp_path / "trials", [], search_module.write_file
@@ -167,8 +158,7 @@ def test_a_killed_search_goes_on_where_it_was(tmp_path, monkeypatch):
         process.kill()
     monkeypatch.setattr(search_module, "write_file", lambda *a: (ran.append(a), write(*a)))
     resumed, whole = search(recipes=None, checkpoint=checkpoint), search(recipes=None)
-    for one, other in zip(resumed.trials, whole.trials, strict=True):  # the times are NaN
-        assert vars(one) | {"p50_us": 0} == vars(other) | {"p50_us": 0}
+    assert resumed.trials == whole.trials
     assert resumed.best.recipe == whole.best.recipe
     before = len(ran)
     assert 0 < before <= len(whole.trials) - 3
@@ -197,9 +187,7 @@ def test_refuses_before_any_recipe_is_run(monkeypatch):
         ({"recipes": {}}, "recipes"),
         ({"max_quality_loss": -0.1}, "max_quality_loss"),
         ({"max_quality_loss": 1.0}, "max_quality_loss"),
-        ({"objective": "size"}, "objective"),
         ({"confidence": 0.3}, "confidence"),
-        ({"objective": "latency"}, "timer is None"),
         ({"validation_share": 1}, "share is 1"),
     ):
         with pytest.raises(ValueError, match=word):

@@ -35,9 +35,9 @@ def test_calls_are_counted_and_neither_warmup_nor_garbage_collection_is_timed():
 
 
 def test_percentiles_and_throughput_by_hand():
-    latency = Latency("f", np.arange(1.0, 102.0), 10, 1.0, "machine")
+    latency = Latency("f", np.arange(1.0, 102.0), 1.0, "machine")
     assert (latency.p50_us, latency.p90_us, latency.p99_us) == (51.0, 91.0, 100.0)
-    assert (latency.spread, latency.throughput) == pytest.approx((80 / 51, 10 / 51e-6))
+    assert (latency.spread, latency.throughput) == pytest.approx((80 / 51, 1 / 51e-6))
 
 
 def test_ratios_of_known_times(monkeypatch):
@@ -75,7 +75,6 @@ def test_refuses():
         (measure_latency, {"function": 3}, TypeError, "call is of type int"),
         (measure_latency, measured | {"repeats": 19}, ValueError, "repeats"),
         (measure_latency, measured | {"warmup": -1}, ValueError, "warmup"),
-        (measure_latency, measured | {"items_per_call": 0}, ValueError, "items_per_call"),
         (compare_latency, {"functions": {}}, ValueError, "functions"),
         (compare_latency, {"functions": compared, "baseline": "g"}, ValueError, "baseline"),
         (compare_latency, few, ValueError, "at least 20"),

@@ -164,9 +164,6 @@ def test_tfidf():
 
 def test_refuses():
     for error, word, call in (
-        (ValueError, "bits", lambda: HashedText(bits=9)),
-        (ValueError, "word_weight", lambda: HashedText(word_weight=0)),
-        (ValueError, "embedding_dim", lambda: HashedText(embedding_dim=0)),
         (ValueError, "centres", lambda: HashedText(centres=(1900,))),
         (ValueError, "targets", lambda: fit_hashed_text(["a", "b"], np.ones((1, 3)))),
         (ValueError, "embedding_dim is 4",

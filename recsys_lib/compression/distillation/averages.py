@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from recsys_lib.checks import check_choice, check_sparsity, check_type, store_numbers
+from recsys_lib.checks import (
+    check_choice,
+    check_sparsity,
+    check_type,
+    store,
+    store_flags,
+    store_numbers,
+)
 from recsys_lib.compression.distillation.losses import SOFT_LOSSES, soft_loss
 from recsys_lib.compression.weights import keras_model, replace_keras_model, with_weights
 from recsys_lib.data import Interactions
@@ -36,8 +43,8 @@ class WeightAveraging:
     warm_up: bool = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "decay", check_sparsity(self.decay, "decay"))
-        check_type("warm_up", self.warm_up, (bool,))
+        store(self, decay=check_sparsity(self.decay, "decay"))
+        store_flags(self, "warm_up")
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,10 +128,7 @@ class WeightAverage:
 
 
 def train_with_average(
-    student: Any,
-    train: Interactions,
-    config: WeightAveraging = WeightAveraging(),
-    **options: Any,
+    student: Any, train: Interactions, config: WeightAveraging = WeightAveraging(), **options: Any
 ) -> AveragedModel:
     """Train a model, and keep the running average of its weights.
 

@@ -65,9 +65,7 @@ def softmax_kl_divergence(
     return temperature**2 * divergence
 
 
-def soft_sigmoid_cross_entropy(
-    teacher_logits: Any, student_logits: Any, *, temperature: float = 1.0
-) -> Any:
+def soft_sigmoid_cross_entropy(teacher: Any, student: Any, *, temperature: float = 1.0) -> Any:
     """Return the cross entropy of one pair's label, where the teacher's probability is the label.
 
     ``T² [-p log(s) - (1 - p) log(1 - s)]`` with ``p = sigmoid(teacher / T)`` and
@@ -75,8 +73,8 @@ def soft_sigmoid_cross_entropy(
     teacher's entropy, not 0. The gradient by a student's logit is ``T (s - p)``.
 
     Args:
-        teacher_logits: real numbers before the sigmoid, any shape, usually (n,).
-        student_logits: the same shape.
+        teacher: real numbers before the sigmoid, any shape, usually (n,).
+        student: the same shape.
         temperature: T, above 0; above 1 the label says more about how sure the teacher is.
 
     Returns:
@@ -97,7 +95,7 @@ def soft_sigmoid_cross_entropy(
     from keras import ops
 
     temperature = check_number("temperature", temperature, 0, include_low=False)
-    teacher, student = _teacher_and_student(teacher_logits, student_logits)
+    teacher, student = _teacher_and_student(teacher, student)
     labels = ops.sigmoid(teacher / temperature)
     return temperature**2 * objectives.sigmoid_cross_entropy(labels, student / temperature)
 
@@ -116,9 +114,7 @@ def soft_loss(name: str, temperature: float) -> Callable[[Any, Any], Any]:
         [[1. 0.]]
     """
     if name == "regression":
-        return lambda teacher, student: objectives.squared_error(
-            *_teacher_and_student(teacher, student)
-        )
+        return lambda *logits: objectives.squared_error(*_teacher_and_student(*logits))
     loss = softmax_kl_divergence if name == "listwise" else soft_sigmoid_cross_entropy
     return lambda teacher, student: loss(teacher, student, temperature=temperature)
 
@@ -165,7 +161,6 @@ def _teacher_and_student(teacher_logits: Any, student_logits: Any) -> tuple[Any,
     """Two tensors of one shape, the teacher's without a gradient."""
     from keras import ops
 
-    teacher, student = objectives._same_shape(
-        teacher_logits=teacher_logits, student_logits=student_logits
-    )
+    named = {"teacher_logits": teacher_logits, "student_logits": student_logits}
+    teacher, student = objectives._same_shape(**named)
     return ops.stop_gradient(teacher), student

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import check_choice, check_number, store_numbers
+from recsys_lib.checks import Ids, check_choice, check_number, store_flags, store_numbers
 from recsys_lib.compression.distillation.losses import SOFT_LOSSES, soft_loss
 from recsys_lib.compression.distillation.teacher import TeacherScores, standardized
 from recsys_lib.data import Interactions
@@ -157,6 +157,7 @@ class SoftLabels(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("loss", self.loss, SOFT_LOSSES)
+        store_flags(self, "standardize")
         store_numbers(self, 0, "temperature", include_low=False)
         store_numbers(self, 1, "users_per_update", integer=True)
         chosen = [n for n in ("num_candidates", "items_per_update") if getattr(self, n) is not None]
@@ -241,9 +242,7 @@ class DistillationExperts(Method):
         import tensorflow as tf
 
         if lesson.parts is None:
-            raise TypeError(
-                "student's score is no inner product: expected a model such as two_tower"
-            )
+            raise TypeError("student's score is no inner product: expected such as two_tower")
         temperature, count = tf.Variable(1.0), self.rows_per_update
         looks, sides = (lesson.parts.user_side, lesson.parts.item_side), []
         for number, (look, vectors) in enumerate(zip(looks, lesson.teacher.vectors(), strict=True)):
@@ -303,7 +302,7 @@ def term_over_users(
     return Term(loss, *start_epoch)
 
 
-def half_best(teacher: TeacherScores, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def half_best(teacher: TeacherScores, count: int, rng: Any) -> Ids:
     """Return (num_users, count) items: the teacher's best half, then others from the rest."""
     best = teacher.best_items(count // 2)
     users = np.repeat(np.arange(teacher.num_users), best.shape[1])
@@ -312,9 +311,7 @@ def half_best(teacher: TeacherScores, count: int, rng: np.random.Generator) -> N
     return np.hstack([best.astype(np.int64), rest])
 
 
-def draw_outside(
-    rng: np.random.Generator, num_items: int, count: int, excluded: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def draw_outside(rng: Any, num_items: int, count: int, excluded: Ids) -> Ids:
     """Draw items uniformly from those that are not excluded; an item can be drawn twice.
 
     Args:
@@ -343,7 +340,7 @@ def draw_outside(
         keys[bad] = np.broadcast_to(first, keys.shape)[bad] + again
 
 
-def pair_keys(num_items: int, user_ids: NDArray[Any], item_ids: NDArray[Any]) -> NDArray[np.int64]:
+def pair_keys(num_items: int, user_ids: NDArray[Any], item_ids: NDArray[Any]) -> Ids:
     """Return pairs as numbers ``user * num_items + item``, sorted, each once.
 
     Example:

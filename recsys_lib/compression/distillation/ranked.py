@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from recsys_lib.checks import store_numbers
+from recsys_lib.checks import Ids, store_numbers
 from recsys_lib.compression.distillation.losses import (
     relaxed_ranking_loss,
     soft_sigmoid_cross_entropy,
@@ -228,9 +227,7 @@ class RelaxedRankingDistillation(Method):
         return term_over_users(losses, lesson, self.users_per_update, seed, start_epoch)
 
 
-def draw_by_rank(
-    rng: np.random.Generator, num_users: int, pool: int, count: int, decay: float
-) -> NDArray[np.int64]:
+def draw_by_rank(rng: Any, num_users: int, pool: int, count: int, decay: float) -> Ids:
     """Draw ranks for each user without replacement, rank r in proportion to ``exp(-r / decay)``.
 
     Gumbel noise is added to ``-r / decay``, and the ``count`` largest sums win: the same

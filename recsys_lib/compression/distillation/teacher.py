@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import (
+    Floats,
     check_counts,
     check_ids,
     check_number,
@@ -39,7 +40,6 @@ class TeacherScores:
             (num_users, num_items) of scores. Higher is better.
         num_users: of the data.
         num_items: of the data.
-        max_cache_bytes: most bytes for all scores; one gibibyte by default.
 
     Raises:
         TypeError: a teacher that is none of these.
@@ -51,10 +51,10 @@ class TeacherScores:
         [[1, 2]]
     """
 
-    def __init__(
-        self, teacher: Any, num_users: int, num_items: int, *, max_cache_bytes: int = 1 << 30
-    ) -> None:
-        self.teacher, self.max_cache_bytes = teacher, max_cache_bytes
+    max_cache_bytes = 1 << 30
+
+    def __init__(self, teacher: Any, num_users: int, num_items: int) -> None:
+        self.teacher = teacher
         self.num_users, self.num_items = num_users, num_items
         self._rows = _rows_of(teacher, num_users, num_items)
         self._all: NDArray[np.float32] | None = None
@@ -191,19 +191,14 @@ class Ensemble:
     """
 
     def __init__(
-        self,
-        members: Sequence[Any],
-        weights: Sequence[float] | None = None,
-        exclude: Interactions | None = None,
+        self, members: Sequence[Any], weights: Sequence[float] | None = None, exclude: Any = None
     ) -> None:
         if strangers := [one for one in members if not hasattr(one, "score_all_items")]:
             raise TypeError(f"members: {type(strangers[0]).__name__} has no score_all_items")
         given = [1.0] * len(members) if weights is None else weights
         checked = [check_number(f"weights[{n}]", weight, 0) for n, weight in enumerate(given)]
         if len(checked) != len(members) or not any(checked):
-            raise ValueError(
-                f"weights {checked} of {len(members)} members: expected one each, above 0"
-            )
+            raise ValueError(f"weights is {checked}: expected one for each member, and one above 0")
         check_type("exclude", exclude, (Interactions, type(None)))
         self.members = tuple(members)
         self.weights = tuple(weight / sum(checked) for weight in checked)
@@ -234,9 +229,7 @@ class Ensemble:
         return scores
 
 
-def standardized(
-    scores: NDArray[Any], counted: NDArray[np.bool_] | None = None
-) -> NDArray[np.float32]:
+def standardized(scores: NDArray[Any], counted: NDArray[np.bool_] | None = None) -> Floats:
     """Bring each row to mean 0 and standard deviation 1; a constant row becomes zeros.
 
     Args:
@@ -273,11 +266,7 @@ class Agreement:
 
 
 def agreement(
-    teacher: Any,
-    student: Any,
-    user_ids: ArrayLike,
-    k: int = 10,
-    exclude: Interactions | None = None,
+    teacher: Any, student: Any, user_ids: ArrayLike, k: int = 10, exclude: Any = None
 ) -> Agreement:
     """Compare two models' rankings of the catalogue.
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_choice, check_number, check_weights
+from recsys_lib.checks import check_choice, check_weights
 from recsys_lib.compression.tensors import EncodedTensor
 from recsys_lib.files import known_settings
 
@@ -35,13 +35,7 @@ class TableScheme(ABC):
         TableScheme._names[cls.name] = cls
 
     def start(
-        self,
-        num_rows: int,
-        dim: int,
-        *,
-        std: float = 0.1,
-        seed: int = 0,
-        counts: ArrayLike | None = None,
+        self, num_rows: int, dim: int, *, std: float = 0.1, seed: int = 0, counts: Any = None
     ) -> Parts:
         """Return random parts to train from, whose rows have a standard deviation of about ``std``.
 
@@ -55,8 +49,6 @@ class TableScheme(ABC):
         Raises:
             ValueError: the scheme does not fit the table.
         """
-        check_number("num_rows", num_rows, 1, integer=True)
-        check_number("dim", dim, 1, integer=True)
         random = np.random.default_rng(seed)
 
         def normal(std: float, *shape: int) -> NDArray[np.float32]:
@@ -102,13 +94,9 @@ class TableScheme(ABC):
     def lookup(self, xp: Any, parts: Parts, ids: Any) -> Any:
         """Return rows (n, d) for ids (n,); ``xp`` is ``numpy`` or ``keras.ops``."""
 
-    def store(self, parts: Parts, num_rows: int, dtype: str = "float16") -> EncodedTensor:
-        """Return the stored form of all parts, trained ones in ``dtype``."""
-        stored = {
-            name: part.astype(dtype if part.dtype.kind == "f" else part.dtype)
-            for name, part in parts.items()
-        }
-        return TableTensor(self, stored, num_rows)
+    def store(self, parts: Parts, num_rows: int) -> EncodedTensor:
+        """Return the stored form of all parts, trained ones in float16."""
+        return TableTensor(self, _in_floats(parts, "float16"), num_rows)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings with the name of the scheme, for JSON."""
@@ -121,12 +109,6 @@ class TableScheme(ABC):
         scheme = known[check_choice("scheme", settings["scheme"], known)]
         options = {name: value for name, value in settings.items() if name != "scheme"}
         return scheme(**known_settings(options, scheme.__annotations__, scheme.__name__))
-
-    def _set_integers(self, **lowest: int) -> None:
-        """Keep whole numbers of at least the lowest allowed as int, for JSON."""
-        for name, low in lowest.items():
-            value = check_number(name, getattr(self, name), low, integer=True)
-            object.__setattr__(self, name, value)
 
 
 class TableTensor(EncodedTensor):
@@ -167,11 +149,13 @@ class TableTensor(EncodedTensor):
 
     def decode(self) -> NDArray[np.float32]:
         """Look all ids up."""
-        floats = {
-            name: part.astype(np.float32) if part.dtype.kind == "f" else part
-            for name, part in self.parts.items()
-        }
+        floats = _in_floats(self.parts, "float32")
         return self.scheme.lookup(np, floats, np.arange(self._num_rows)).astype(np.float32)
+
+
+def _in_floats(parts: Parts, dtype: str) -> Parts:
+    """Return the parts, trained ones in another type."""
+    return {n: part.astype(dtype) if part.dtype.kind == "f" else part for n, part in parts.items()}
 
 
 def _checked(counts: ArrayLike | None, num_rows: int) -> Counts:

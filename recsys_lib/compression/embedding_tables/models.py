@@ -10,7 +10,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from recsys_lib.checks import check_choice, check_names, check_type
+from recsys_lib.checks import check_names, check_type
 from recsys_lib.compression.compressed import CompressedModel, compare_weights
 from recsys_lib.compression.embedding_tables.base import TableScheme
 from recsys_lib.compression.tensors import DenseTensor, EncodedTensor
@@ -22,8 +22,6 @@ def compress_embeddings(
     scheme: TableScheme | Mapping[str, TableScheme],
     *,
     counts: Mapping[str, ArrayLike] | None = None,
-    start: str = "random",
-    std: float = 0.1,
     seed: int = 0,
 ) -> Any:
     """Return a new Keras model with compressed layers in the place of Embedding layers.
@@ -39,9 +37,7 @@ def compress_embeddings(
         scheme: for all Embedding layers with more than one column, or by name of layer.
         counts: by name of layer, (rows,) how often each id occurs; a scheme that goes by
             popularity needs them.
-        start: "random" draws the parts anew; "table" takes those nearest to the layer's table.
-        std: of the numbers that are drawn.
-        seed: of the draw.
+        seed: of the draw of the new parts.
 
     Returns:
         A Keras model with the same inputs and output.
@@ -62,7 +58,6 @@ def compress_embeddings(
 
     from recsys_lib.compression.embedding_tables.layers import CompressedEmbedding
 
-    check_choice("start", start, ("random", "table"))
     inner = keras_model(model)
     if not isinstance(inner, keras.Model) or not getattr(inner, "inputs", None):
         raise TypeError(f"model is a {type(inner).__name__}: expected a functional Keras 3 model")
@@ -76,13 +71,8 @@ def compress_embeddings(
     new = {}
     for number, (name, own) in enumerate(chosen.items()):
         check_type("scheme", own, (TableScheme,), " such as Hashing")
-        rows, dim, popularity = tables[name].input_dim, tables[name].output_dim, None
-        if counts is not None:
-            popularity = counts.get(name)
-        if start == "table":
-            parts = own.approximate(tables[name].get_weights()[0], popularity)
-        else:
-            parts = own.start(rows, dim, std=std, seed=seed + number, counts=popularity)
+        rows, dim = tables[name].input_dim, tables[name].output_dim
+        parts = own.start(rows, dim, seed=seed + number, counts=(counts or {}).get(name))
         shapes = {part: values.shape for part, values in parts.items() if values.dtype.kind == "f"}
         fixed = {part: values for part, values in parts.items() if part not in shapes}
         options = {"name": f"{name}_{own.name}"}
@@ -95,7 +85,7 @@ def compress_embeddings(
     return clone
 
 
-def store_embeddings(model: Any, dtype: str = "float16") -> CompressedModel:
+def store_embeddings(model: Any) -> CompressedModel:
     """Return a model with compressed tables as it is stored, and the plain one it decodes to.
 
     Args:
@@ -123,14 +113,13 @@ def store_embeddings(model: Any, dtype: str = "float16") -> CompressedModel:
 
     from recsys_lib.compression.embedding_tables.layers import CompressedEmbedding
 
-    check_choice("dtype", dtype, ("float16", "float32"))
     check_type("model", model, (keras.Model,))
     plain_layers, tensors, schemes = {}, {}, {}
     for layer in model.layers:
         if isinstance(layer, CompressedEmbedding):
             name = layer.name.removesuffix(f"_{layer.scheme.name}")
             plain_layers[layer.name] = keras.layers.Embedding(layer.num_rows, layer.dim, name=name)
-            tensors[name] = layer.scheme.store(layer.get_parts(), layer.num_rows, dtype)
+            tensors[name] = layer.scheme.store(layer.get_parts(), layer.num_rows)
             schemes[name] = layer.scheme
     if not schemes:
         raise ValueError("model has no compressed tables: expected one from compress_embeddings")
@@ -139,10 +128,10 @@ def store_embeddings(model: Any, dtype: str = "float16") -> CompressedModel:
         if layer.name in schemes:
             layer.set_weights([tensors[layer.name].decode()])
         else:
-            layer.set_weights([DenseTensor(w, dtype).decode() for w in old.get_weights()])
+            layer.set_weights([DenseTensor(w, "float16").decode() for w in old.get_weights()])
     weights = named_weights(plain)
     stored: dict[str, EncodedTensor] = {
-        name: tensors.get(name.removesuffix("/embeddings")) or DenseTensor(values, dtype)
+        name: tensors.get(name.removesuffix("/embeddings")) or DenseTensor(values, "float16")
         for name, values in weights.items()
     }
     report = compare_weights("embedding tables", schemes, weights, stored)
@@ -153,9 +142,7 @@ def _clone(model: Any, new: Mapping[str, Any]) -> Any:
     """Return a model with other layers in the place of some, by name, and none of the weights."""
     import keras
 
-    return keras.models.clone_model(
-        model,
-        clone_function=lambda layer: (
-            new.get(layer.name) or type(layer).from_config(layer.get_config())
-        ),
-    )
+    def clone(layer: Any) -> Any:
+        return new.get(layer.name) or type(layer).from_config(layer.get_config())
+
+    return keras.models.clone_model(model, clone_function=clone)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import check_bits, check_choice, check_number
+from recsys_lib.checks import check_number, store_numbers
 from recsys_lib.compression.embedding_tables.base import Counts, Normal, Parts, TableScheme
 from recsys_lib.compression.quantization.uniform import UniformQuantization, UniformTensor
 from recsys_lib.compression.tensors import EncodedTensor
@@ -48,7 +48,8 @@ class Hashing(TableScheme):
     name = "hashing"
 
     def __post_init__(self) -> None:
-        self._set_integers(num_buckets=1, seed=0)
+        store_numbers(self, 1, "num_buckets", integer=True)
+        store_numbers(self, 0, "seed", integer=True)
 
     def _start(self, normal: Normal, rows: int, dim: int, std: float, counts: Counts) -> Parts:
         return {"rows": normal(std, self.num_buckets, dim)}
@@ -80,7 +81,6 @@ class QuotientRemainder(TableScheme):
 
     Args:
         num_remainders: m, rows of the second table; the first has ``ceil(rows / m)``.
-        combine: "multiply" or "add", number by number.
 
     Raises:
         TypeError, ValueError: an argument out of range.
@@ -96,19 +96,14 @@ class QuotientRemainder(TableScheme):
     """
 
     num_remainders: int
-    combine: str = "multiply"
     name = "quotient_remainder"
 
     def __post_init__(self) -> None:
-        self._set_integers(num_remainders=1)
-        check_choice("combine", self.combine, ("multiply", "add"))
+        store_numbers(self, 1, "num_remainders", integer=True)
 
     def _start(self, normal: Normal, rows: int, dim: int, std: float, counts: Counts) -> Parts:
-        own = std**0.5 if self.combine == "multiply" else std / 2**0.5
-        return {
-            "quotients": normal(own, -(-rows // self.num_remainders), dim),
-            "remainders": normal(own, self.num_remainders, dim),
-        }
+        sizes = {"quotients": -(-rows // self.num_remainders), "remainders": self.num_remainders}
+        return {name: normal(std**0.5, size, dim) for name, size in sizes.items()}
 
     def _approximate(self, table: Floats, counts: Counts) -> Parts:
         num_rows, dim = table.shape
@@ -117,22 +112,17 @@ class QuotientRemainder(TableScheme):
         known = np.pad(np.ones((num_rows, 1)), missing).reshape(-1, self.num_remainders, 1)
         longest = (grid**2).sum(axis=1).argmax(axis=0)  # (d,) a row that is not nearly zero
         remainders = np.take_along_axis(grid, longest[None, None], axis=0)  # (1, m, d)
-        quotients = np.zeros_like(grid[:, :1])  # (q, 1, d)
         for _ in range(20):
-            if self.combine == "multiply":
-                quotients = _ratio(grid * remainders, known * remainders**2, 1)
-                remainders = _ratio(grid * quotients, known * quotients**2, 0)
-            else:
-                quotients = _ratio(known * (grid - remainders), known, 1)
-                remainders = _ratio(known * (grid - quotients), known, 0)
+            quotients = _ratio(grid * remainders, known * remainders**2, 1)
+            remainders = _ratio(grid * quotients, known * quotients**2, 0)
         parts = {"quotients": quotients[:, 0], "remainders": remainders[0]}
         return {name: part.astype(np.float32) for name, part in parts.items()}
 
     def lookup(self, xp: Any, parts: Parts, ids: Any) -> Any:
-        """Look both rows up and combine them."""
+        """Look both rows up and multiply them, number by number."""
         quotients = xp.take(parts["quotients"], ids // self.num_remainders, axis=0)
         remainders = xp.take(parts["remainders"], ids % self.num_remainders, axis=0)
-        return quotients * remainders if self.combine == "multiply" else quotients + remainders
+        return quotients * remainders
 
 
 def _ratio(above: NDArray[Any], below: NDArray[Any], axis: int) -> NDArray[np.float64]:
@@ -165,7 +155,7 @@ class LowRank(TableScheme):
     name = "low_rank"
 
     def __post_init__(self) -> None:
-        self._set_integers(rank=1)
+        store_numbers(self, 1, "rank", integer=True)
 
     def _start(self, normal: Normal, rows: int, dim: int, std: float, counts: Counts) -> Parts:
         check_number("rank", self.rank, 1, dim)
@@ -216,7 +206,7 @@ class RowwiseBits(TableScheme):
     name = "rowwise_bits"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "bits", check_bits(self.bits))
+        store_numbers(self, 2, "bits", high=8, integer=True)
 
     def _start(self, normal: Normal, rows: int, dim: int, std: float, counts: Counts) -> Parts:
         return {"rows": normal(std, rows, dim)}
@@ -232,7 +222,7 @@ class RowwiseBits(TableScheme):
         codes, scale, low = self._round(xp, exact)
         return rows + pass_through(codes * scale + low - exact)
 
-    def store(self, parts: Parts, num_rows: int, dtype: str = "float16") -> EncodedTensor:
+    def store(self, parts: Parts, num_rows: int) -> EncodedTensor:
         """Return the packed whole numbers of the table; scales and offsets are float16."""
         codes, scale, low = self._round(np, parts["rows"])
         config = UniformQuantization(self.bits, granularity="row", scale_dtype="float16")
@@ -281,8 +271,8 @@ class MixedDimension(TableScheme):
     name = "mixed_dimension"
 
     def __post_init__(self) -> None:
-        self._set_integers(num_blocks=1)
-        object.__setattr__(self, "temperature", check_number("temperature", self.temperature, 0))
+        store_numbers(self, 1, "num_blocks", integer=True)
+        store_numbers(self, 0, "temperature")
 
     def blocks(self, counts: NDArray[np.number], dim: int) -> list[tuple[int, int]]:
         """Return rows and vector length of each block, the most popular first."""

@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_choice, check_ids, check_names, check_number
+from recsys_lib.checks import (
+    check_choice,
+    check_ids,
+    check_names,
+    check_number,
+    check_sparsity,
+    store,
+    store_flags,
+    store_numbers,
+)
 from recsys_lib.compression import CompressedModel, named_weights, with_weights
 from recsys_lib.compression.pruning.prune import Pruning
 from recsys_lib.compression.pruning.rating_models import (
@@ -41,8 +50,7 @@ class NeuronPruning(Pruning):
     and smaller; train it on with :func:`recsys_lib.training.fit`.
 
     Args:
-        sparsity: fraction of neurons to remove, in [0, 1): one for all layers, or by layer name
-            (layers that are not named stay whole).
+        sparsity: fraction of neurons to remove, in [0, 1).
         method: "magnitude", "activation" or "taylor", see :func:`neuron_importance`.
         scope: "layer" removes the fraction from each layer; "global" removes the least important of
             all layers together. Importance is then compared across layers: as it is for "taylor",
@@ -50,12 +58,11 @@ class NeuronPruning(Pruning):
             others. A layer keeps one neuron at least.
         refit: give each layer that reads fewer neurons the kernel and bias with which it receives,
             by least squares over the sample, most nearly what it received before.
-        num_samples: interactions that importance is measured on, and kernels are fitted on.
-        seed: of their sample.
+        seed: of the interactions that importance is measured on, and kernels are fitted on.
 
     Raises:
         TypeError: an argument of a wrong type.
-        ValueError: an argument out of range, or sparsities by layer with scope "global".
+        ValueError: an argument out of range.
 
     Source:
         Molchanov et al., *Pruning Convolutional Neural Networks for Resource Efficient Inference*,
@@ -72,30 +79,27 @@ class NeuronPruning(Pruning):
         [(8, 2), (2,), (2, 1), (1,)]
     """
 
-    sparsity: float | Mapping[str, float]
+    sparsity: float
     method: str = "taylor"
     scope: str = "layer"
     refit: bool = False
-    num_samples: int = 4096
     seed: int = 0
 
     def __post_init__(self) -> None:
-        self._check_integers(num_samples=1, seed=0)
-        self._check_sparsity()
+        store_numbers(self, 0, "seed", integer=True)
+        store(self, sparsity=check_sparsity(self.sparsity))
+        store_flags(self, "refit")
         check_choice("method", self.method, METHODS)
         check_choice("scope", self.scope, ("layer", "global"))
-        if isinstance(self.sparsity, Mapping) and self.scope == "global":
-            raise ValueError("sparsity is given by layer: expected one number for scope 'global'")
 
     def apply(self, model: Any, data: Interactions | None = None) -> CompressedModel:
         """Return the model without its least important neurons."""
-        options = {"num_samples": self.num_samples, "seed": self.seed}
-        importance = neuron_importance(model, self.method, data, **options)
+        importance = neuron_importance(model, self.method, data, seed=self.seed)
         shape = read_config(model)
         removed = self._least_important(shape, importance)
         smaller = _remove(model, shape, removed)
         if self.refit:
-            users, items, _ = sample_pairs(model, data, **options)
+            users, items, _ = sample_pairs(model, data, seed=self.seed)
             smaller = refit_readers(model, smaller, removed, users, items)
         return as_compressed("neuron pruning", self, model, smaller)
 
@@ -109,31 +113,23 @@ class NeuronPruning(Pruning):
             if layers[0].reader is None:
                 values = [np.sum(values, axis=0)] * len(layers)
             rated.append(values)
-        counts = self._counts(groups, rated)
+        counts = self._counts(rated)
         return {
             layer: np.sort(np.argsort(v, kind="stable")[:count])
             for layers, values, count in zip(groups, rated, counts, strict=True)
             for layer, v in zip(layers, values, strict=True)
         }
 
-    def _counts(self, groups: list[list[HiddenLayer]], rated: list[list[Any]]) -> list[int]:
+    def _counts(self, rated: list[list[Any]]) -> list[int]:
         """Decide how many neurons each width loses."""
-        widths, asked = [len(values[0]) for values in rated], self.sparsity
-        if isinstance(asked, Mapping):
-            check_names("sparsity", asked, [x.name for layers in groups for x in layers])
-            fractions = [{asked.get(layer.name, 0.0) for layer in layers} for layers in groups]
-            if any(len(found) > 1 for found in fractions):
-                raise ValueError("sparsity differs between towers: expected the same for both")
-            shares = [found.pop() for found in fractions]
-        elif self.scope == "global":
-            costs = [np.mean([np.sort(v) for v in values], axis=0) for values in rated]
-            allowed = np.concatenate([cost[:-1] for cost in costs])  # the most important one stays
-            group = np.repeat(np.arange(len(widths)), np.array(widths) - 1)
-            chosen = np.argsort(allowed, kind="stable")[: round(asked * sum(widths))]
-            return np.bincount(group[chosen], minlength=len(widths)).tolist()
-        else:
-            shares = [asked] * len(widths)
-        return [min(round(s * w), w - 1) for s, w in zip(shares, widths, strict=True)]
+        widths = [len(values[0]) for values in rated]
+        if self.scope == "layer":
+            return [min(round(self.sparsity * width), width - 1) for width in widths]
+        costs = [np.mean([np.sort(v) for v in values], axis=0) for values in rated]
+        allowed = np.concatenate([cost[:-1] for cost in costs])  # the most important one stays
+        group = np.repeat(np.arange(len(widths)), np.array(widths) - 1)
+        chosen = np.argsort(allowed, kind="stable")[: round(self.sparsity * sum(widths))]
+        return np.bincount(group[chosen], minlength=len(widths)).tolist()
 
 
 def neuron_importance(
@@ -310,9 +306,7 @@ class LayerRemoval(Pruning):
     Args:
         position: of the layer, 0 for the first after the embeddings. In a two_tower both towers
             lose the layer there, and their last one, which is linear, has to stay.
-        num_samples: interactions that the bridge is fitted on, with four drawn items each.
-        ridge: penalty of that fit, as a share of the mean square of an input.
-        seed: of the sample.
+        ridge: penalty of the fit, as a share of the mean square of an input.
 
     Raises:
         TypeError: an argument is not a number.
@@ -328,13 +322,11 @@ class LayerRemoval(Pruning):
     """
 
     position: int
-    num_samples: int = 4096
     ridge: float = RIDGE
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        self._check_integers(position=0, num_samples=1, seed=0)
-        object.__setattr__(self, "ridge", check_number("ridge", self.ridge, 0, include_low=False))
+        store_numbers(self, 0, "position", integer=True)
+        store_numbers(self, 0, "ridge", include_low=False)
 
     def apply(self, model: Any, data: Interactions | None = None) -> CompressedModel:
         """Return the model without the layer."""
@@ -351,8 +343,7 @@ class LayerRemoval(Pruning):
             if data is None:
                 new, shift = kernel @ read, bias @ read
             else:
-                size = {"num_samples": self.num_samples, "seed": self.seed}
-                users, items, _ = sample_pairs(model, data, **size)
+                users, items, _ = sample_pairs(model, data)
                 inputs = layer_outputs(model, _layer_before(layer), users, items)
                 outputs = np.asarray(activate(inputs @ kernel + bias), np.float64)
                 new, shift = ridge_regression(inputs, outputs @ read, self.ridge)

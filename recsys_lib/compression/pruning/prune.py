@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import Any
 
-from recsys_lib.checks import check_number, check_sparsity, check_type
+from recsys_lib.checks import check_type
 from recsys_lib.compression import CompressedModel
 from recsys_lib.data import Interactions
 
@@ -17,21 +16,6 @@ class Pruning(ABC):
     @abstractmethod
     def apply(self, model: Any, data: Interactions | None) -> CompressedModel:
         """Return a smaller model; see :func:`prune`."""
-
-    def _check_integers(self, **lowest: int) -> None:
-        """Keep whole numbers of at least the lowest allowed as int."""
-        for name, low in lowest.items():
-            value = check_number(name, getattr(self, name), low, integer=True)
-            object.__setattr__(self, name, value)
-
-    def _check_sparsity(self) -> None:
-        """Keep ``sparsity``, one for all or some by name, as float."""
-        given: Any = vars(self)["sparsity"]
-        if isinstance(given, Mapping):
-            given = {n: check_sparsity(share, f"sparsity[{n!r}]") for n, share in given.items()}
-        else:
-            given = check_sparsity(given)
-        object.__setattr__(self, "sparsity", given)
 
 
 def prune(model: Any, config: Pruning, data: Interactions | None = None) -> CompressedModel:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -16,7 +15,7 @@ from recsys_lib.checks import check_counts, check_number
 from recsys_lib.compression import CompressedModel, EncodedTensor, named_weights
 from recsys_lib.compression.compressed import compare_weights
 from recsys_lib.compression.tensors import DenseTensor
-from recsys_lib.compression.weights import keras_model
+from recsys_lib.compression.weights import keras_model, keras_of
 from recsys_lib.data import Interactions
 from recsys_lib.models import RatingModelConfig, Recommender, build_rating_model
 from recsys_lib.models.base import check_interactions
@@ -56,13 +55,11 @@ def hidden_layers(config: RatingModelConfig) -> list[HiddenLayer]:
     towers = ("user_dense", "item_dense") if config.kind == "two_tower" else ("dense",)
     end = None if config.kind == "two_tower" else "score"
     offset = config.embedding_dim if config.kind == "neumf" else 0
-    return [
-        HiddenLayer(f"{tower}_{n}", n, f"{tower}_{n + 1}")
-        if n < last
-        else HiddenLayer(f"{tower}_{n}", n, end, offset)
-        for tower in towers
-        for n in range(last + 1)
-    ]
+    layers = []
+    for tower in towers:
+        readers = [(f"{tower}_{n + 1}", 0) for n in range(last)] + [(end, offset)] * (last >= 0)
+        layers += [HiddenLayer(f"{tower}_{n}", n, *reader) for n, reader in enumerate(readers)]
+    return layers
 
 
 def read_config(model: Any) -> RatingModelConfig:
@@ -104,10 +101,7 @@ def rebuild(model: Any, config: RatingModelConfig, weights: Mapping[str, NDArray
     Returns:
         A Keras model, or a KerasRecommender around one where ``model`` is one.
     """
-    inner = keras_model(model)
-    keras = importlib.import_module("keras")
-    twin = keras if isinstance(inner, keras.Model) else importlib.import_module("tf_keras")
-    new = build_rating_model(config, keras=twin)
+    new = build_rating_model(config, keras=keras_of(keras_model(model)))
     new.set_weights([weights[name] for name in named_weights(new)])
     if not isinstance(model, Recommender):
         return new

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import check_choice, check_number, check_range, check_shape, check_weights
@@ -170,11 +171,7 @@ class SparseMLP:
         [[4.5], [9.5]]
     """
 
-    def __init__(
-        self, layers: Sequence[tuple[ArrayLike, ArrayLike]], *, sparse_from: float = 0.0
-    ) -> None:
-        import scipy.sparse
-
+    def __init__(self, layers: Sequence[Any], *, sparse_from: float = 0.0) -> None:
         check_number("sparse_from", sparse_from, 0, 1)
         if not layers:
             raise ValueError("layers is empty: expected at least one kernel and bias")

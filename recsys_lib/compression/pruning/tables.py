@@ -9,7 +9,14 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_choice, check_ids, check_number, check_shape, check_weights
+from recsys_lib.checks import (
+    check_choice,
+    check_ids,
+    check_number,
+    check_shape,
+    check_weights,
+    store_numbers,
+)
 from recsys_lib.compression import CompressedModel, EncodedTensor, named_weights
 from recsys_lib.compression.pruning.prune import Pruning
 from recsys_lib.compression.pruning.rating_models import (
@@ -84,7 +91,7 @@ class DimensionReduction(Pruning):
     axes: str = "principal"
 
     def __post_init__(self) -> None:
-        self._check_integers(embedding_dim=1)
+        store_numbers(self, 1, "embedding_dim", integer=True)
         check_choice("axes", self.axes, ("principal", "rotation", "given"))
 
     def apply(self, model: Any, data: Interactions | None = None) -> CompressedModel:
@@ -192,7 +199,7 @@ def rotate_to_principal_axes(user_vectors: ArrayLike, item_vectors: ArrayLike) -
     return PrincipalAxes(wide[0], wide[1], np.pad(values, (0, width - rank)).astype(np.float32))
 
 
-def rotate_to_user_axes(user_vectors: ArrayLike, item_vectors: ArrayLike) -> tuple[Array, Array]:
+def rotate_to_user_axes(users: Array, items: Array) -> tuple[Array, Array]:
     """Return two tables in other axes, in which all inner products and all lengths are the same.
 
     The axes are the eigenvectors of ``A'A``: the columns of the users are uncorrelated, and those
@@ -201,24 +208,17 @@ def rotate_to_user_axes(user_vectors: ArrayLike, item_vectors: ArrayLike) -> tup
     did.
 
     Args:
-        user_vectors: A, (num_users, d).
-        item_vectors: B, (num_items, d).
+        users: A, (num_users, d).
+        items: B, (num_items, d).
 
     Returns:
         Tables of the same shapes. The sign of a column is arbitrary, and common to both.
-
-    Raises:
-        TypeError: not floating-point numbers.
-        ValueError: not two matrices of equal width, or NaN or infinity in them.
 
     Example:
         >>> users, items = rotate_to_user_axes(np.float32([[1, 0], [0, 2]]), np.float32([[3, 4]]))
         >>> abs(users).tolist(), abs(items).tolist()
         ([[0.0, 1.0], [2.0, 0.0]], [[4.0, 3.0]])
     """
-    users = check_weights("user_vectors", user_vectors, ndim=2)
-    items = check_weights("item_vectors", item_vectors, ndim=2)
-    check_shape("item_vectors", items, (len(items), users.shape[1]))
     wide = users.astype(np.float64)
     axes = np.linalg.eigh(wide.T @ wide)[1][:, ::-1]
     return (wide @ axes).astype(np.float32), (items @ axes).astype(np.float32)
@@ -254,7 +254,7 @@ class RowRemoval(Pruning):
     sides: str = "both"
 
     def __post_init__(self) -> None:
-        self._check_integers(min_interactions=1)
+        store_numbers(self, 1, "min_interactions", integer=True)
         check_choice("sides", self.sides, ("both", *_SIDES))
 
     def apply(self, model: Any, data: Interactions | None) -> FewerRows:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from recsys_lib.checks import check_number, check_sparsity, check_type
+from recsys_lib.checks import check_number, check_sparsity, check_type, store, store_numbers
 from recsys_lib.compression import CompressedModel, named_weights, store_weights, with_weights
 from recsys_lib.compression.pruning.sparse import store_sparse
 from recsys_lib.compression.pruning.weights import Array, Mask, WeightPruning
@@ -62,10 +62,10 @@ class PolynomialSchedule:
     power: float = 3.0
 
     def __post_init__(self) -> None:
-        check_number("begin_step", self.begin_step, 0, integer=True)
-        check_number("end_step", self.end_step, self.begin_step + 1, integer=True)
-        check_sparsity(self.initial_sparsity, "initial_sparsity")
-        check_number("power", self.power, 0, include_low=False)
+        store_numbers(self, 0, "begin_step", integer=True)
+        store_numbers(self, self.begin_step + 1, "end_step", integer=True)
+        store_numbers(self, 0, "power", include_low=False)
+        store(self, initial_sparsity=check_sparsity(self.initial_sparsity, "initial_sparsity"))
 
     def __call__(self, step: int, final_sparsity: float) -> float:
         """Return the sparsity after ``step`` steps on the way to ``final_sparsity``."""
@@ -201,7 +201,7 @@ def fit_pruned(
         _redraw_every(frequency, holders, draw)
     history = fit(inner, interactions, on_epoch_end=after_epoch, **options)
     tensors = {
-        name: store_sparse(values, config.layout if name in final else "dense")
+        name: store_sparse(values, "smallest" if name in final else "dense")
         for name, values in named_weights(inner).items()
     }
     # A fresh clone takes the weights, so that no constraint is left on the result.

@@ -9,10 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_choice, check_names, check_number, check_shape, check_weights
+from recsys_lib.checks import (
+    check_choice,
+    check_names,
+    check_number,
+    check_shape,
+    check_sparsity,
+    check_weights,
+    store,
+    store_numbers,
+)
 from recsys_lib.compression import CompressedModel, named_weights, store_weights
 from recsys_lib.compression.pruning.prune import Pruning
-from recsys_lib.compression.pruning.sparse import LAYOUTS, store_sparse
+from recsys_lib.compression.pruning.sparse import store_sparse
 from recsys_lib.data import Interactions
 
 GRANULARITIES = ("element", "row", "block", "n_of_m")
@@ -33,9 +42,7 @@ class WeightPruning(Pruning):
         names: of the weights to prune, as :func:`named_weights` gives them; None for all with two
             or more dimensions (kernels and tables, not biases).
         block_size: rows and columns of a block, for "block".
-        pooling: "mean" or "max" of a block.
         group_size: m of "n_of_m".
-        layout: how pruned weights are stored: "csr", "bitmap", "dense" or the "smallest" of them.
 
     Raises:
         TypeError: an argument of a wrong type.
@@ -58,23 +65,22 @@ class WeightPruning(Pruning):
     budget: str = "layer"
     names: tuple[str, ...] | None = None
     block_size: tuple[int, int] = (4, 4)
-    pooling: str = "mean"
     group_size: int = 4
-    layout: str = "smallest"
 
     def __post_init__(self) -> None:
         check_choice("granularity", self.granularity, GRANULARITIES)
         check_choice("budget", self.budget, ("layer", "global"))
-        check_choice("layout", self.layout, LAYOUTS)
-        check_choice("pooling", self.pooling, ("mean", "max"))
-        self._check_integers(group_size=2)
-        self._check_sparsity()
+        store_numbers(self, 2, "group_size", integer=True)
+        by_name = isinstance(self.sparsity, Mapping)
+        shares = self.sparsity if isinstance(self.sparsity, Mapping) else {"": self.sparsity}
+        label = "sparsity[{!r}]" if by_name else "sparsity"
+        checked = {name: check_sparsity(s, label.format(name)) for name, s in shares.items()}
+        store(self, sparsity=checked if by_name else checked[""])
         check_shape("block_size", np.asarray(self.block_size), (2,))
         size = tuple(check_number("block_size", n, 1, integer=True) for n in self.block_size)
-        object.__setattr__(self, "block_size", size)
+        store(self, block_size=size)
         if isinstance(self.names, str):
             raise TypeError(f"names is {self.names!r}: expected a tuple of names")
-        by_name = isinstance(self.sparsity, Mapping)
         if by_name and (self.budget == "global" or self.names is not None):
             raise ValueError("sparsity is given by name: expected budget 'layer' and no names")
         if self.budget == "global" and self.granularity != "element":
@@ -84,7 +90,7 @@ class WeightPruning(Pruning):
         """Return the model with zeros, its pruned weights stored without them."""
         weights = named_weights(model)
         masks = self.masks(weights, self.final_sparsities(weights))
-        tensors = {n: store_sparse(weights[n] * mask, self.layout) for n, mask in masks.items()}
+        tensors = {n: store_sparse(weights[n] * mask) for n, mask in masks.items()}
         return store_weights("weight pruning", self, model, tensors)
 
     def final_sparsities(self, weights: Mapping[str, Array]) -> dict[str, float]:
@@ -106,9 +112,7 @@ class WeightPruning(Pruning):
             raise ValueError("config names no weight to prune: expected at least one")
         return result
 
-    def masks(
-        self, weights: Mapping[str, Array], sparsities: Mapping[str, float]
-    ) -> dict[str, Mask]:
+    def masks(self, weights: Mapping[str, Array], shares: Mapping[str, float]) -> dict[str, Mask]:
         """Return the masks at some sparsities, on the way to the final ones or at them.
 
         Example:
@@ -118,14 +122,13 @@ class WeightPruning(Pruning):
             {'a': [[0, 1], [1, 1]], 'b': [[1, 0]]}
         """
         if self.budget == "layer":
-            return {n: _mask(n, np.abs(weights[n]), self, share) for n, share in sparsities.items()}
+            return {n: _mask(n, np.abs(weights[n]), self, share) for n, share in shares.items()}
         # All numbers compete for the same places: a small weight may lose all of its own.
-        flat = np.concatenate([np.abs(weights[name]).ravel() for name in sparsities])
-        kept = _largest(flat, next(iter(sparsities.values())))
-        pieces = np.split(kept, np.cumsum([weights[name].size for name in sparsities])[:-1])
-        return {
-            n: piece.reshape(weights[n].shape) for n, piece in zip(sparsities, pieces, strict=True)
-        }
+        flat = np.concatenate([np.abs(weights[name]).ravel() for name in shares])
+        kept = _largest(flat, next(iter(shares.values())))
+        pieces = np.split(kept, np.cumsum([weights[name].size for name in shares])[:-1])
+        pairs = zip(shares, pieces, strict=True)
+        return {name: piece.reshape(weights[name].shape) for name, piece in pairs}
 
 
 def magnitude_mask(
@@ -134,7 +137,6 @@ def magnitude_mask(
     granularity: str = "element",
     *,
     block_size: tuple[int, int] = (4, 4),
-    pooling: str = "mean",
     group_size: int = 4,
 ) -> Mask:
     """Return the mask that keeps the weights of largest magnitude.
@@ -147,7 +149,7 @@ def magnitude_mask(
     - "row": each row (all that shares the first index) is a unit; its magnitude is the mean of
       ``|w|``. In an embedding table a row is an id, in a Dense kernel an input.
     - "block": each block of ``block_size`` (rows, columns) of a matrix is a unit; its magnitude is
-      the mean or the largest ``|w|`` in it. Blocks at the lower and right border may be smaller.
+      the mean of ``|w|`` in it. Blocks at the lower and right border may be smaller.
     - "n_of_m": in each column, that many of each ``group_size`` consecutive rows are kept. Rows of
       a Dense kernel (inputs, outputs) are its inputs, so that sparsity 0.5 in groups of 4 is the
       2:4 pattern of sparse tensor cores. A last group with fewer rows keeps as many, as far as
@@ -158,7 +160,6 @@ def magnitude_mask(
         sparsity: fraction of the units to remove, in [0, 1); of each group for "n_of_m".
         granularity: one of the above.
         block_size: rows and columns of a block.
-        pooling: "mean" or "max", for "block".
         group_size: m of n_of_m.
 
     Returns:
@@ -187,8 +188,7 @@ def magnitude_mask(
         array([[1, 0, 1],
                [0, 1, 0]])
     """
-    units: dict[str, Any] = {"block_size": block_size, "pooling": pooling, "group_size": group_size}
-    config = WeightPruning(sparsity, granularity, **units)
+    config = WeightPruning(sparsity, granularity, block_size=block_size, group_size=group_size)
     magnitudes = np.abs(check_weights("weights", weights))
     return _mask("weights", magnitudes, config, sparsity)
 
@@ -218,10 +218,8 @@ def _mask(name: str, magnitudes: Array, config: WeightPruning, sparsity: float) 
         return _n_of_m(magnitudes, num_kept(config.group_size, sparsity), config.group_size)
     matrix = magnitudes.reshape(len(magnitudes), -1)
     rows, columns = matrix.shape
-    size, pooling = config.block_size, config.pooling
-    if unit == "row":
-        size, pooling = (1, columns), "mean"
-    kept = _largest(_pool(matrix, size, pooling), sparsity).repeat(size[0], axis=0)
+    size = (1, columns) if unit == "row" else config.block_size
+    kept = _largest(_block_means(matrix, size), sparsity).repeat(size[0], axis=0)
     return np.array(kept.repeat(size[1], axis=1)[:rows, :columns].reshape(magnitudes.shape))
 
 
@@ -235,11 +233,9 @@ def _largest(magnitudes: Array, sparsity: float) -> Mask:
     return kept.reshape(magnitudes.shape)
 
 
-def _pool(matrix: Array, block_size: tuple[int, int], pooling: str) -> Array:
-    """Return the mean or maximum of each block: (rows, columns) to (blocks down, across)."""
+def _block_means(matrix: Array, block_size: tuple[int, int]) -> Array:
+    """Return the mean of each block: (rows, columns) to (blocks down, across)."""
     rows, columns = (np.arange(0, n, s) for n, s in zip(matrix.shape, block_size, strict=True))
-    if pooling == "max":
-        return np.maximum.reduceat(np.maximum.reduceat(matrix, rows, axis=0), columns, axis=1)
     pooled = np.add.reduceat(np.add.reduceat(matrix, rows, axis=0), columns, axis=1)
     lengths = [np.diff(s, append=n) for s, n in zip((rows, columns), matrix.shape, strict=True)]
     return np.asarray(pooled / np.outer(*lengths), np.float32)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_bits, check_choice, check_number, check_weights
+from recsys_lib.checks import check_choice, check_weights, store_numbers
 from recsys_lib.compression.quantization.kmeans import kmeans_scalar
 from recsys_lib.compression.quantization.uniform import (
     FLOAT_DTYPES,
     Array,
+    PackedTensor,
     fitting_dtype,
     pack_bits,
-    store,
-    unpack_bits,
 )
-from recsys_lib.compression.tensors import EncodedTensor
 
 
 @dataclass(frozen=True)
@@ -53,10 +50,9 @@ class CodebookQuantization:
     dtype: str = "float16"
 
     def __post_init__(self) -> None:
-        store(self, bits=check_bits(self.bits, low=1))
-        if (columns := self.columns_per_codebook) is not None:
-            columns = check_number("columns_per_codebook", columns, 1, integer=True)
-            store(self, columns_per_codebook=columns)
+        store_numbers(self, 1, "bits", high=8, integer=True)
+        if self.columns_per_codebook is not None:
+            store_numbers(self, 1, "columns_per_codebook", integer=True)
         check_choice("dtype", self.dtype, FLOAT_DTYPES)
 
     def encode(self, values: ArrayLike) -> CodebookTensor:
@@ -86,7 +82,7 @@ class CodebookQuantization:
         return CodebookTensor(joined, books, self.bits, width)
 
 
-class CodebookTensor(EncodedTensor):
+class CodebookTensor(PackedTensor):
     """Codes of 1 to 8 bits and the values that they stand for.
 
     Args:
@@ -113,17 +109,6 @@ class CodebookTensor(EncodedTensor):
             {"bits": bits, "shape": list(codes.shape), "columns_per_codebook": columns},
             {"codes": pack_bits(codes, bits), "codebooks": codebooks},
         )
-
-    @property
-    def codebooks(self) -> NDArray[Any]:
-        """The values, (groups, values)."""
-        return self._arrays["codebooks"]
-
-    @property
-    def codes(self) -> NDArray[np.uint8]:
-        """The codes, unpacked, in the shape of the array."""
-        count, bits = int(np.prod(self.shape)), self._header["bits"]
-        return unpack_bits(self._arrays["codes"], bits, count).reshape(self.shape)
 
     def decode(self) -> NDArray[np.float32]:
         """Look the codes up."""

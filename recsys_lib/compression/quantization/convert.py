@@ -110,10 +110,7 @@ def convert(model: Any, requantization: str = "single") -> IntegerModel:
 
 
 def quantize_static(
-    model: Any,
-    calibration: Calibration,
-    config: IntegerQuantization | None = None,
-    requantization: str = "single",
+    model: Any, calibration: Calibration, config: IntegerQuantization | None = None
 ) -> IntegerModel:
     """Quantize a trained model to integer arithmetic, without training; ``model`` stays as it is.
 
@@ -138,7 +135,7 @@ def quantize_static(
     if calibration is None:
         raise ValueError("calibration is None: expected Interactions or one array for each input")
     config = IntegerQuantization() if config is None else config
-    return convert(quantization_aware(model, config, calibration), requantization)
+    return convert(quantization_aware(model, config, calibration))
 
 
 def quantize_dynamic(model: Any) -> CompressedModel:

@@ -234,11 +234,8 @@ def _write(symbols: NDArray[np.integer], contexts: NDArray[np.int64]) -> Arrays:
     for run, model in zip(runs, _models(kept, widths), strict=True):
         if len(run):
             encoder.encode(run, model)
-    return {
-        "coded": encoder.get_compressed(),
-        "coded_counts": kept,
-        "coded_widths": widths.astype(np.uint16),
-    }
+    facts = {"coded_counts": kept, "coded_widths": widths.astype(np.uint16)}
+    return {"coded": encoder.get_compressed(), **facts}
 
 
 def _read(coded: Arrays, contexts: NDArray[np.int64]) -> NDArray[np.uint16]:

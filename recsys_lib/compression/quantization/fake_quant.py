@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import check_bits
-from recsys_lib.compression.quantization.uniform import UniformQuantization
+from recsys_lib.compression.quantization.uniform import Floats, UniformQuantization
 
 _TINY = np.float32(1e-30)  # 1 over it is still a number
 
@@ -46,9 +46,7 @@ def code_range(bits: int, *, narrow: bool = False) -> tuple[int, int]:
     return -half + narrow, half - 1
 
 
-def nudged_grid(
-    minimum: ArrayLike, maximum: ArrayLike, bits: int = 8, *, narrow: bool = False
-) -> Grid:
+def nudged_grid(minimum: Any, maximum: Any, bits: int = 8, *, narrow: bool = False) -> Grid:
     """Return the grid of a range, moved by less than half a step so that 0.0 lies on it.
 
     Args:
@@ -185,8 +183,8 @@ def quantize_to_grid(values: ArrayLike, grid: Grid) -> NDArray[np.int32]:
 
 
 def symmetric_scales(
-    weights: NDArray[np.float32], bits: int, granularity: str, search: str = "minmax"
-) -> NDArray[np.float32]:
+    weights: Floats, bits: int, granularity: str, search: str = "minmax"
+) -> Floats:
     """Return the scale of each row or column of a matrix, for the narrow symmetric grid.
 
     Args:
@@ -203,9 +201,7 @@ def symmetric_scales(
         >>> symmetric_scales(np.float32([[1, -3], [0, 0]]), 2, "row").tolist()
         [[3.0], [3.0]]
     """
-    config = UniformQuantization(
-        bits, granularity, symmetric=True, scale_search=search, scale_dtype="float32"
-    )
+    config = UniformQuantization(bits, granularity, True, search, "float32")
     scales = config.encode(weights).scale
     widest = scales.max() if scales.max() > _TINY else np.float32(1)
     return np.where(scales > _TINY, scales, widest)

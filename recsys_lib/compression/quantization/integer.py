@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import check_choice, check_shape
 from recsys_lib.compression.quantization.fake_quant import Grid
+from recsys_lib.files import FilePath
 
 Ints = NDArray[np.int64]
 REQUANTIZATIONS = ("single", "double", "float")
@@ -66,9 +66,8 @@ class IntegerDense:
         The products are made by floating-point units, which are exact for whole numbers of this
         size and several times faster in NumPy than its integer product.
         """
-        shifted = codes.astype(self._factors.dtype) - self._factors.dtype.type(
-            self.input_grid.zero_point
-        )
+        kind = self._factors.dtype
+        shifted = codes.astype(kind) - kind.type(self.input_grid.zero_point)
         total = (shifted @ self._factors).astype(np.int32) + self.bias
         return np.maximum(total, 0) if self.relu else total
 
@@ -113,10 +112,8 @@ def to_grid(
         >>> to_grid(np.array([19, -5, 9999]), np.float32(0.125), Grid(0.5, 1, -128, 127)).tolist()
         [6, 0, 127]
     """
-    if requantization == "float":  # in the order in which XNNPACK multiplies
-        multiplier = np.asarray(scale, np.float32) / np.float32(grid.scale)
-    else:
-        multiplier = np.asarray(scale, np.float64) / np.float64(grid.scale)
+    dtype: Any = np.float32 if requantization == "float" else np.float64  # the first as XNNPACK
+    multiplier = np.asarray(scale, dtype) / dtype(grid.scale)
     codes = requantize(values, multiplier, requantization) + int(grid.zero_point)
     return np.clip(codes, grid.low, grid.high).astype(np.int8)
 
@@ -196,7 +193,7 @@ def _round_shift(value: Ints, bits: Ints) -> Ints:
 
 
 def read_litert_dense(
-    source: str | os.PathLike[str] | bytes, requantization: str = "single"
+    source: FilePath | bytes, requantization: str = "single"
 ) -> dict[str, IntegerDense]:
     """Read codes, scales and zero points of all 8-bit dense layers out of a LiteRT file.
 
@@ -221,9 +218,8 @@ def read_litert_dense(
 
     check_choice("requantization", requantization, REQUANTIZATIONS)
     content = source if isinstance(source, bytes) else Path(source).read_bytes()
-    interpreter = Interpreter(
-        model_content=content, experimental_op_resolver_type=OpResolverType.BUILTIN_REF
-    )
+    plain = {"experimental_op_resolver_type": OpResolverType.BUILTIN_REF}
+    interpreter = Interpreter(model_content=content, **plain)
     interpreter.allocate_tensors()
     tensors = {tensor["index"]: tensor for tensor in interpreter.get_tensor_details()}
     layers = {}

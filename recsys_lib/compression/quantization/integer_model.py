@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_ids, check_shape
+from recsys_lib.checks import check_pairs
 from recsys_lib.compression.compressed import CompressedModel
 from recsys_lib.compression.quantization.fake_quant import Grid, quantize_to_grid
 from recsys_lib.compression.quantization.integer import IntegerDense, to_grid
@@ -73,9 +73,7 @@ class IntegerModel(CompressedModel):
         Raises:
             ValueError: arrays of different lengths, or an id out of range.
         """
-        users = check_ids("user_ids", user_ids, self.num_rows[0])
-        items = check_ids("item_ids", item_ids, self.num_rows[1])
-        check_shape("item_ids", items, users.shape)
+        users, items = check_pairs(user_ids, item_ids, *self.num_rows)
         scores = np.empty(len(users), np.float32)
         for start in range(0, len(users), _PAIRS_PER_BATCH):
             rows = slice(start, start + _PAIRS_PER_BATCH)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -77,9 +79,7 @@ def assign(points: Floats, centroids: Floats) -> tuple[NDArray[np.int64], Floats
     return found, np.maximum((points * points).sum(axis=1) - 2 * closeness, 0)
 
 
-def _spread_start(
-    points: Floats, mass: Floats, num_clusters: int, random: np.random.Generator
-) -> Floats:
+def _spread_start(points: Floats, mass: Floats, num_clusters: int, random: Any) -> Floats:
     """Draw starts one after the other, each point in proportion to its squared distance so far."""
     chosen = [int(random.choice(len(points), p=mass / mass.sum(dtype=np.float64)))]
     squares = (points * points).sum(axis=1)

@@ -46,9 +46,8 @@ class _Quantized:
         keras.layers.Layer.load_own_variables(self, store)
 
     def _add_weight_scale(self: Any, name: str, shape: tuple[int, int]) -> None:
-        self.weight_log_scale = self.add_weight(
-            shape=shape, initializer="zeros", name=f"{name}_log_scale"
-        )
+        options = {"initializer": "zeros", "name": f"{name}_log_scale"}
+        self.weight_log_scale = self.add_weight(shape=shape, **options)
 
     def _weight_codes(self, weights: Any, scale: Any) -> Any:
         if self.quantization["keep_zeros"]:

@@ -5,24 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_ids, check_names, check_number, check_type, check_weights
-from recsys_lib.compression.compressed import CompressedModel, store_weights
-from recsys_lib.compression.quantization.uniform import (
-    UniformQuantization,
-    pack_bits,
+from recsys_lib.checks import (
+    check_ids,
+    check_names,
+    check_number,
+    check_type,
+    check_weights,
     store,
-    unpack_bits,
+    store_numbers,
 )
+from recsys_lib.compression.compressed import CompressedModel, store_weights
+from recsys_lib.compression.quantization.uniform import UniformQuantization, pack_bits, unpack_bits
 from recsys_lib.compression.tensors import DenseTensor, EncodedTensor, read_tensor
 from recsys_lib.compression.weights import named_weights
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Floats = NDArray[np.float32]
 
@@ -48,7 +49,7 @@ class WeightGroups:
     labels: NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        store(self, axis=check_number("axis", self.axis, 0, 1, integer=True))
+        store_numbers(self, 0, "axis", high=1, integer=True)
         labels = check_ids("labels", self.labels, 256)
         members = np.bincount(labels, minlength=1)
         if not members.all():
@@ -235,8 +236,6 @@ def stored_bits(compressed: CompressedModel) -> pd.DataFrame:
         scales and header) and ``bits_in_all`` (8 * bytes / numbers). The bytes sum up to
         ``compressed.nbytes``; the row ``name[index]`` is the index of groups.
     """
-    import pandas as pd
-
     rows: list[tuple[Any, ...]] = []
     for name, tensor in compressed.tensors.items():
         sizes, parts = [tensor.nbytes], {name: tensor}

@@ -8,18 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_bits, check_choice, check_number, check_shape, check_weights
+from recsys_lib.checks import Ids, check_choice, check_shape, check_weights, store_numbers
 from recsys_lib.compression.quantization.kmeans import kmeans
 from recsys_lib.compression.quantization.uniform import (
     FLOAT_DTYPES,
     Array,
     Floats,
+    PackedTensor,
     fitting_dtype,
     pack_bits,
-    store,
-    unpack_bits,
 )
-from recsys_lib.compression.tensors import EncodedTensor
 
 _SMALLEST_SHARE = 1e-6  # of the largest eigenvalue: below, a direction counts as that much
 
@@ -67,15 +65,13 @@ class ProductQuantization:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        store(self, bits=check_bits(self.bits, low=1))
-        for name, low in (("num_subspaces", 1), ("iterations", 1), ("seed", 0)):
-            store(self, **{name: check_number(name, getattr(self, name), low, integer=True)})
+        store_numbers(self, 1, "bits", high=8, integer=True)
+        store_numbers(self, 1, "num_subspaces", "iterations", integer=True)
+        store_numbers(self, 0, "seed", integer=True)
         check_choice("rotation", self.rotation, ("none", "principal"))
         check_choice("dtype", self.dtype, FLOAT_DTYPES)
 
-    def encode(
-        self, values: ArrayLike, counts: Any = None, *, column_weights: Any = None
-    ) -> ProductTensor:
+    def encode(self, values: Any, counts: Any = None, column_weights: Any = None) -> ProductTensor:
         """Return codes, centroids and what turns them back.
 
         Args:
@@ -117,7 +113,7 @@ class ProductQuantization:
         return ProductTensor(codes, books, self.bits, back)
 
 
-class ProductTensor(EncodedTensor):
+class ProductTensor(PackedTensor):
     """Codes of pieces of rows, the centroids they stand for, and how to turn the rows back.
 
     Args:
@@ -134,26 +130,13 @@ class ProductTensor(EncodedTensor):
 
     kind = "product"
     settings = ("bits",)
+    by_row = True
 
-    def __init__(
-        self, codes: Array, codebooks: Array, bits: int, back: Array | None = None
-    ) -> None:
+    def __init__(self, codes: Array, codebooks: Array, bits: int, back: Any = None) -> None:
         pieces, _, width = codebooks.shape
         stored = {"codes": pack_bits(codes, bits), "codebooks": codebooks}
         header = {"bits": bits, "shape": [len(codes), pieces * width]}
         super().__init__(header, stored if back is None else stored | {"back": back})
-
-    @property
-    def codebooks(self) -> NDArray[Any]:
-        """The centroids, (m, k, columns / m)."""
-        return self._arrays["codebooks"]
-
-    @property
-    def codes(self) -> NDArray[np.uint8]:
-        """The codes, unpacked, (rows, m)."""
-        rows, pieces = self.shape[0], len(self.codebooks)
-        flat = unpack_bits(self._arrays["codes"], self._header["bits"], rows * pieces)
-        return flat.reshape(rows, pieces)
 
     def decode(self) -> Floats:
         """Look the pieces up, put them side by side and turn them back."""
@@ -202,9 +185,7 @@ def deal_out(variances: NDArray[np.floating], num_subspaces: int) -> NDArray[np.
     return np.array(pieces, np.int64).ravel()
 
 
-def _fit_pieces(
-    points: Floats, config: ProductQuantization, weights: Floats | None
-) -> tuple[NDArray[np.int64], Floats]:
+def _fit_pieces(points: Floats, config: ProductQuantization, weights: Any) -> tuple[Ids, Floats]:
     """Fit and apply the codebook of each piece: codes (rows, m) and centroids (m, k, d)."""
     options: dict[str, Any] = {"weights": weights, "iterations": config.iterations}
     found = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import (
-    check_bits,
     check_choice,
     check_ids,
-    check_number,
     check_type,
     check_weights,
+    store_flags,
+    store_numbers,
 )
 from recsys_lib.compression.quantization.fake_quant import quantize_to_grid, symmetric_scales
-from recsys_lib.compression.quantization.uniform import SEARCHES, check_flag, find_range, store
+from recsys_lib.compression.quantization.uniform import SEARCHES, find_range
 from recsys_lib.compression.weights import keras_model, named_weights, with_weights
 from recsys_lib.data import Interactions
 
@@ -75,12 +75,11 @@ class IntegerQuantization:
     keep_zeros: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("bits", "activation_bits"):
-            store(self, **{name: check_bits(getattr(self, name), name)})
+        store_numbers(self, 2, "bits", "activation_bits", high=8, integer=True)
+        store_numbers(self, 0, "scale_rate", include_low=False)
+        store_flags(self, "keep_zeros")
         for name in ("scale_search", "range_search"):
             check_choice(name, getattr(self, name), SEARCHES)
-        rate = check_number("scale_rate", self.scale_rate, 0, include_low=False)
-        store(self, scale_rate=rate, keep_zeros=check_flag("keep_zeros", self.keep_zeros))
 
 
 def quantization_aware(
@@ -131,7 +130,8 @@ def quantization_aware(
         if reason := _obstacle(layer):
             raise ValueError(f"layer {layer.name!r} cannot be quantized: {reason}")
     named_weights(model)  # raises where they are not finite
-    rows = model_inputs(model, calibration, _CALIBRATION_ROWS)
+    counts = {tensor.name: num_rows(model, tensor) for tensor in model.inputs}
+    rows = calibration_rows(counts, calibration, _CALIBRATION_ROWS)
     outputs = quantized_outputs(model)
     kinds: dict[str, Any] = {"Dense": FakeQuantDense, "Embedding": FakeQuantEmbedding}
 
@@ -162,9 +162,7 @@ def quantization_aware(
     return result
 
 
-def _start_ranges(
-    model: Any, rounded_model: Any, rows: list[NDArray[Any]], config: IntegerQuantization
-) -> None:
+def _start_ranges(model: Any, rounded_model: Any, rows: Any, config: IntegerQuantization) -> None:
     """Set the ranges of inputs and outputs from what they are in a model with rounded weights."""
     import keras
 
@@ -177,9 +175,8 @@ def _start_ranges(
     for (layer, side), value in zip(places, values, strict=True):
         numbers = keras.ops.convert_to_numpy(value).reshape(1, -1)
         numbers = check_weights(f"calibration's {side} of {layer.name}", numbers)
-        low, high = find_range(
-            numbers, config.activation_bits, symmetric=False, search=config.range_search
-        )
+        bits, search = config.activation_bits, config.range_search
+        low, high = find_range(numbers, bits, symmetric=False, search=search)
         layer.set_range(side, float(low[0]), float(high[0]))
 
 
@@ -247,11 +244,11 @@ def quantized_outputs(model: Any) -> set[str]:
     return names
 
 
-def model_inputs(model: Any, calibration: Calibration | None, most: int) -> list[NDArray[Any]]:
+def calibration_rows(counts: Mapping[str, int], calibration: Any, most: int) -> list[NDArray[Any]]:
     """Return one array for each input of a model, of the same length, at most ``most``.
 
     Args:
-        model: functional Keras model.
+        counts: the number of ids by name of the input; 0 where it takes other numbers.
         calibration: see :func:`quantization_aware`.
         most: rows; of more, so many are taken, evenly spread.
 
@@ -260,7 +257,6 @@ def model_inputs(model: Any, calibration: Calibration | None, most: int) -> list
         ValueError: empty, not one array per input, of different lengths, or ids out of range; or
             None where an input is not the ids of one table.
     """
-    counts = {tensor.name: num_rows(model, tensor) for tensor in model.inputs}
     random = np.random.default_rng(0)
     if calibration is None:
         if not all(counts.values()):

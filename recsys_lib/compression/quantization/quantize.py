@@ -22,12 +22,7 @@ from recsys_lib.compression.weights import named_weights, with_weights
 from recsys_lib.models.factors import Factors
 
 _ANY_MATRIX: Any = (UniformQuantization, CodebookQuantization, str)  # the others are for tables
-_ROW_BY_ROW: Any = (
-    UniformQuantization,
-    CodebookQuantization,
-    ResidualQuantization,
-    SignQuantization,
-)
+_ROW_BY_ROW: Any = (*_ANY_MATRIX, ResidualQuantization, SignQuantization)
 
 
 def quantize(
@@ -109,8 +104,9 @@ def quantize(
         check_names("config", config, weights)
         chosen = {name: choice for name, choice in config.items() if choice is not None}
     else:
-        fits = _is_matrix if isinstance(config, _ANY_MATRIX) else _is_table
-        chosen = {name: config for name, w in weights.items() if plain or fits(name, w)}
+        any_matrix = isinstance(config, _ANY_MATRIX)
+        fits = {n: w.ndim > 1 if any_matrix else _is_table(n, w) for n, w in weights.items()}
+        chosen = {name: config for name, fit in fits.items() if plain or fit}
     check_names("counts", dict(counts or {}), chosen)
     energy = None
     if weighting == "scores":
@@ -121,10 +117,6 @@ def quantize(
         return tensors
     method = "float16" if config == "float16" else "quantization"
     return store_weights(method, config, model, {**kept, **tensors})
-
-
-def _is_matrix(name: str, values: NDArray[Any]) -> bool:
-    return values.ndim > 1
 
 
 def _is_table(name: str, values: NDArray[Any]) -> bool:

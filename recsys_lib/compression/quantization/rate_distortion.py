@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import check_counts, check_number, check_type, check_weights
+from recsys_lib.checks import check_counts, check_type, check_weights, store_flags, store_numbers
 from recsys_lib.compression.compressed import CompressedModel, compare_weights
 from recsys_lib.compression.pruning import rotate_to_principal_axes
 from recsys_lib.compression.quantization.entropy import EntropyCoding, fit_spread
 from recsys_lib.compression.quantization.transform import SteppedTensor
-from recsys_lib.compression.quantization.uniform import check_flag, store
 from recsys_lib.compression.tensors import EncodedTensor
 from recsys_lib.compression.weights import named_weights
 from recsys_lib.data import Interactions
@@ -106,16 +105,13 @@ class RateDistortion:
     progress: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("rate_weight", "sharpness", "learning_rate"):
-            value = check_number(name, getattr(self, name), 0, include_low=False)
-            store(self, **{name: value})
-        whole = ("embedding_dim", "epochs", "max_steps", "items_per_step")
-        for name, low in (*((name, 1) for name in whole), ("seed", 0)):
-            store(self, **{name: check_number(name, getattr(self, name), low, integer=True)})
-        if self.max_seconds is not None:
-            seconds = check_number("max_seconds", self.max_seconds, 0, include_low=False)
-            store(self, max_seconds=seconds)
-        store(self, progress=check_flag("progress", self.progress))
+        limits = () if self.max_seconds is None else ("max_seconds",)
+        rates = "rate_weight", "sharpness", "learning_rate"
+        store_numbers(self, 0, *rates, *limits, include_low=False)
+        whole = "embedding_dim", "epochs", "max_steps", "items_per_step"
+        store_numbers(self, 1, *whole, integer=True)
+        store_numbers(self, 0, "seed", integer=True)
+        store_flags(self, "progress")
 
     def compress(self, model: Factors, train: Interactions, teacher: Any = None) -> CompressedModel:
         """Return a new model with shorter vectors which ranks like the teacher.
@@ -193,9 +189,8 @@ def _start(users: Floats, items: Floats, config: RateDistortion) -> _Latents:
     roots = np.sqrt(energy[:kept])
     user_steps = (unit * np.sqrt(ratio * len(items)) / roots).astype(np.float32)
     item_steps = (unit * np.sqrt(len(users) / ratio) / roots).astype(np.float32)
-    return _Latents(
-        users[:, :kept] / user_steps, items[:, :kept] / item_steps, user_steps, item_steps
-    )
+    users, items = users[:, :kept] / user_steps, items[:, :kept] / item_steps
+    return _Latents(users, items, user_steps, item_steps)
 
 
 def check_teacher(teacher: Any, counts: tuple[int, int]) -> None:

@@ -7,18 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_bits, check_choice, check_number, check_weights
+from recsys_lib.checks import check_choice, check_weights, store_numbers
 from recsys_lib.compression.quantization.kmeans import kmeans
 from recsys_lib.compression.quantization.uniform import (
     FLOAT_DTYPES,
     Array,
     Floats,
+    PackedTensor,
     fitting_dtype,
     pack_bits,
-    store,
-    unpack_bits,
 )
-from recsys_lib.compression.tensors import EncodedTensor
 
 _ROWS_PER_BLOCK = 4096
 _ROWS_PER_CODEWORD = 256  # to learn from, as in faiss
@@ -66,9 +64,9 @@ class ResidualQuantization:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        store(self, bits=check_bits(self.bits, low=1))
-        for name, low in (("num_stages", 1), ("beam", 1), ("iterations", 1), ("seed", 0)):
-            store(self, **{name: check_number(name, getattr(self, name), low, integer=True)})
+        store_numbers(self, 1, "bits", high=8, integer=True)
+        store_numbers(self, 1, "num_stages", "beam", "iterations", integer=True)
+        store_numbers(self, 0, "seed", integer=True)
         check_choice("dtype", self.dtype, FLOAT_DTYPES)
 
     def encode(self, values: ArrayLike) -> ResidualTensor:
@@ -108,7 +106,7 @@ class ResidualQuantization:
         return table[np.random.default_rng(self.seed).choice(len(table), most, replace=False)]
 
 
-class ResidualTensor(EncodedTensor):
+class ResidualTensor(PackedTensor):
     """Codes of codewords whose sum is the row.
 
     Args:
@@ -124,17 +122,11 @@ class ResidualTensor(EncodedTensor):
 
     kind = "residual"
     settings = ("bits",)
+    by_row = True
 
     def __init__(self, codes: Array, codebooks: Array, bits: int) -> None:
         header = {"bits": bits, "shape": [len(codes), codebooks.shape[2]]}
         super().__init__(header, {"codes": pack_bits(codes, bits), "codebooks": codebooks})
-
-    @property
-    def codes(self) -> NDArray[np.uint8]:
-        """The codes, unpacked, (rows, m)."""
-        rows, stages = self.shape[0], len(self._arrays["codebooks"])
-        flat = unpack_bits(self._arrays["codes"], self._header["bits"], rows * stages)
-        return flat.reshape(rows, stages)
 
     def decode(self) -> Floats:
         """Look the codewords up and add them."""

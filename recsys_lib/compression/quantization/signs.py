@@ -6,16 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from recsys_lib.checks import check_choice, check_number, check_type, check_weights
+from recsys_lib.checks import check_choice, check_type, check_weights, store_flags, store_numbers
 from recsys_lib.compression.quantization.uniform import (
     Array,
     Floats,
     UniformQuantization,
-    check_flag,
     fitting_dtype,
-    store,
 )
 from recsys_lib.compression.tensors import EncodedTensor, read_tensor
 
@@ -70,10 +68,10 @@ class SignQuantization:
     def __post_init__(self) -> None:
         check_choice("rotation", self.rotation, ("none", "random"))
         check_choice("scale", self.scale, ("unbiased", "least squares"))
-        store(self, centered=check_flag("centered", self.centered))
+        store_flags(self, "centered")
+        store_numbers(self, 0, "seed", integer=True)
         if self.rerank is not None:
             check_type("rerank", self.rerank, (UniformQuantization,))
-        store(self, seed=check_number("seed", self.seed, 0, integer=True))
 
     def encode(self, values: ArrayLike) -> SignTensor:
         """Return bits, scales and what turns them back.
@@ -129,9 +127,7 @@ class SignTensor(EncodedTensor):
     kind = "sign"
     settings = ("again",)
 
-    def __init__(
-        self, positive: NDArray[np.bool_], parts: dict[str, Array], again: Any = None
-    ) -> None:
+    def __init__(self, positive: Array, parts: dict[str, Array], again: Any = None) -> None:
         arrays = {"signs": np.packbits(positive, axis=1)} | parts
         header: dict[str, Any] = {"shape": list(positive.shape)}
         if again is not None:

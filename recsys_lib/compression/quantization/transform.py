@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import check_choice, check_number, check_type
+from recsys_lib.checks import check_choice, check_type, store_flags, store_numbers
 from recsys_lib.compression.compressed import CompressedModel, store_weights
 from recsys_lib.compression.pruning.tables import rotate_to_principal_axes, rotate_to_user_axes
 from recsys_lib.compression.quantization.entropy import EntropyCodedTensor, EntropyCoding
-from recsys_lib.compression.quantization.uniform import Array, check_flag, store
+from recsys_lib.compression.quantization.uniform import Array
 from recsys_lib.compression.tensors import EncodedTensor
 from recsys_lib.compression.weights import with_weights
 from recsys_lib.models.factors import Factors
@@ -91,12 +91,11 @@ class TransformCoding:
 
     def __post_init__(self) -> None:
         check_choice("axes", self.axes, ("principal", "rotation"))
-        store(self, scale_items=check_flag("scale_items", self.scale_items))
         check_choice("contexts", self.contexts, ("column", "size"))
-        error = check_number("relative_error", self.relative_error, 0, include_low=False)
-        store(self, relative_error=error, scale_users=check_flag("scale_users", self.scale_users))
-        for name, low in (("user_exponent", 0.0), ("round_up_from", 0.5)):
-            store(self, **{name: check_number(name, getattr(self, name), low, 1)})
+        store_flags(self, "scale_users", "scale_items")
+        store_numbers(self, 0, "relative_error", include_low=False)
+        store_numbers(self, 0, "user_exponent", high=1)
+        store_numbers(self, 0.5, "round_up_from", high=1)
 
     def compress(self, model: Factors) -> CompressedModel:
         """Return a new model in principal axes; see :func:`quantize`.

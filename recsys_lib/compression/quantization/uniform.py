@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_bits, check_choice, check_ids, check_shape, check_weights
+from recsys_lib.checks import (
+    check_bits,
+    check_choice,
+    check_ids,
+    check_shape,
+    check_weights,
+    store_flags,
+    store_numbers,
+)
 from recsys_lib.compression.tensors import EncodedTensor
 
 Array = NDArray[Any]
@@ -19,7 +28,7 @@ SEARCHES = ("minmax", "percentile", "mse")
 # The search takes away 2 % of the range at a time until 24 % are left; the best four levels for
 # normally distributed values reach to 1.5 standard deviations, for 192 of them half the range.
 _SEARCH_STEPS = 38
-_STEP = np.float32(0.02)
+_STEP, _PERCENTILE = np.float32(0.02), 99.9
 _NUMBERS_AT_ONCE = 1 << 16  # what is worked on stays in the second-level cache
 
 
@@ -72,9 +81,8 @@ class UniformQuantization:
     exact_zero: bool = False
 
     def __post_init__(self) -> None:
-        store(self, bits=check_bits(self.bits))
-        for name in ("symmetric", "exact_zero"):
-            store(self, **{name: check_flag(name, getattr(self, name))})
+        store_numbers(self, 2, "bits", high=8, integer=True)
+        store_flags(self, "symmetric", "exact_zero")
         choices = {"granularity": GRANULARITIES, "scale_search": SEARCHES}
         for name, known in (choices | {"scale_dtype": FLOAT_DTYPES}).items():
             check_choice(name, getattr(self, name), known)
@@ -131,7 +139,25 @@ class UniformQuantization:
         return UniformTensor(codes.astype(np.uint8), scale, offset, self)
 
 
-class UniformTensor(EncodedTensor):
+class PackedTensor(EncodedTensor):
+    """A form with packed ``codes``: one for each number, or ``by_row`` one for each codebook."""
+
+    by_row: ClassVar[bool] = False
+
+    @property
+    def codebooks(self) -> NDArray[Any]:
+        """What the codes stand for."""
+        return self._arrays["codebooks"]
+
+    @property
+    def codes(self) -> NDArray[np.uint8]:
+        """The codes, unpacked, in the shape of the array, or (rows, codebooks)."""
+        shape = (self.shape[0], len(self.codebooks)) if self.by_row else self.shape
+        count = math.prod(shape)
+        return unpack_bits(self._arrays["codes"], self._header["bits"], count).reshape(shape)
+
+
+class UniformTensor(PackedTensor):
     """Whole numbers of a few bits, packed, with a scale (and an offset) for each group.
 
     Args:
@@ -155,9 +181,7 @@ class UniformTensor(EncodedTensor):
     kind = "uniform"
     settings = tuple(UniformQuantization.__annotations__)
 
-    def __init__(
-        self, codes: Array, scale: Array, offset: Array | None, config: UniformQuantization
-    ) -> None:
+    def __init__(self, codes: Array, scale: Array, offset: Any, config: Any) -> None:
         if np.broadcast_shapes(scale.shape, codes.shape) != codes.shape:
             raise ValueError(f"scale has shape {scale.shape}: expected one for {codes.shape}")
         header = {"shape": list(codes.shape), **asdict(config)}
@@ -178,12 +202,6 @@ class UniformTensor(EncodedTensor):
     def config(self) -> UniformQuantization:
         """How they were made."""
         return UniformQuantization(**{name: self._header[name] for name in self.settings})
-
-    @property
-    def codes(self) -> NDArray[np.uint8]:
-        """The codes, unpacked, in the shape of the array."""
-        count, bits = int(np.prod(self.shape)), self._header["bits"]
-        return unpack_bits(self._arrays["codes"], bits, count).reshape(self.shape)
 
     @property
     def zero_point(self) -> Floats:
@@ -210,9 +228,7 @@ class UniformTensor(EncodedTensor):
         return values
 
 
-def find_range(
-    groups: Floats, bits: int, *, symmetric: bool, search: str, percentile: float = 99.9
-) -> tuple[Floats, Floats]:
+def find_range(groups: Floats, bits: int, *, symmetric: bool, search: str) -> tuple[Floats, Floats]:
     """Return the ends of the range that each group's codes will cover.
 
     - "minmax": all values.
@@ -245,8 +261,8 @@ def find_range(
     """
     size = np.abs(groups) if symmetric else groups
     if search == "percentile":
-        high = np.percentile(size, percentile, axis=1).astype(np.float32)
-        low = -high if symmetric else np.percentile(groups, 100 - percentile, axis=1)
+        high = np.percentile(size, _PERCENTILE, axis=1).astype(np.float32)
+        low = -high if symmetric else np.percentile(groups, 100 - _PERCENTILE, axis=1)
         return low.astype(np.float32), high
     high = size.max(axis=1)
     low = -high if symmetric else groups.min(axis=1)
@@ -322,19 +338,6 @@ def _outwards(needed: NDArray[np.float64], dtype: str) -> NDArray[Any]:
     """Round up to the type in which it is stored."""
     stored = needed.astype(fitting_dtype(needed, dtype))
     return np.where(stored < needed, np.nextafter(stored, np.inf, dtype=stored.dtype), stored)
-
-
-def store(config: Any, **values: Any) -> None:
-    """Set fields of a frozen dataclass while it is made: NumPy's numbers become Python's."""
-    for name, value in values.items():
-        object.__setattr__(config, name, value)
-
-
-def check_flag(name: str, value: Any) -> bool:
-    """Return True or False; TypeError for anything else."""
-    if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} is {value!r}: expected True or False")
-    return bool(value)
 
 
 def pack_bits(codes: ArrayLike, bits: int) -> NDArray[np.uint8]:

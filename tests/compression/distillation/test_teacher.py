@@ -71,7 +71,8 @@ def test_an_ensemble_is_the_mean_of_standardised_scores(exclude):
 def test_refuses():
     nan = np.where(np.arange(600).reshape(30, 20) == 77, np.nan, EXPECTED)
     column, ones = (lambda u, i: EXPECTED[u, i][:, None]), Interactions([0], [0])
-    never = TeacherScores(lambda u, i: pytest.fail("called"), 30, 20, max_cache_bytes=2_399)
+    never = TeacherScores(lambda u, i: pytest.fail("called"), 30, 20)
+    never.max_cache_bytes = 2_399
     for error, word, call in (
         (MemoryError, "2,400 bytes", never.all_scores),  # before anything is computed
         (ValueError, "teacher.* NaN", lambda: TeacherScores(nan, 30, 20).all_scores()),
@@ -83,7 +84,7 @@ def test_refuses():
         (ValueError, "fewer than 20", lambda: TeacherScores(MODEL, 30, 20).best_items(20, DATA)),
         (TypeError, "teacher is of type", lambda: TeacherScores(EXPECTED, 30, 20).vectors()),
         (ValueError, "exclude", lambda: Ensemble([MODEL], exclude=ones)),
-        (ValueError, "members", lambda: Ensemble([])),
+        (ValueError, "member", lambda: Ensemble([])),
         (TypeError, "members", lambda: Ensemble([EXPECTED])),
         (ValueError, "weights", lambda: Ensemble([MODEL, MODEL], weights=[0, 0])),
         (ValueError, "weights", lambda: Ensemble([MODEL, MODEL], weights=[1])),

@@ -49,25 +49,12 @@ def test_compressed_models_train_store_and_score(kind, scheme):
     run = fit(small, DATA, epochs=5, batch_size=128, optimizer=adam, progress=False)
     assert run.loss[-1] < run.loss[0]
     assert any((a != b).any() for a, b in zip(start, small.get_weights(), strict=True))
-    stored = store_embeddings(small, "float32")
+    stored = store_embeddings(small)
     assert (inner_product_vectors(stored.model) is None) == (kind == "mlp_ranker")
-    np.testing.assert_allclose(stored.score(*IDS), np.asarray(small(IDS)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(stored.score(*IDS), np.asarray(small(IDS)), rtol=1e-2, atol=1e-2)
     assert stored.nbytes == stored.report.bytes_after
     assert stored.report.bytes_before == sum(w.size * 4 for w in before.values())
     np.testing.assert_equal(named_weights(model), before)  # the original has not moved
-
-
-@pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
-def test_a_start_from_the_table_scores_like_the_encoded_tables(scheme):
-    model = build()
-    fit(model, DATA, epochs=3, batch_size=128, progress=False)
-    small = compress_embeddings(model, scheme, counts=COUNTS, start="table")
-    decoded = {
-        name: scheme.encode(table, COUNTS[name.split("/")[0]]).decode()
-        for name, table in named_weights(model).items()
-    }
-    after = with_weights(model, decoded)
-    np.testing.assert_allclose(np.asarray(after(IDS)), np.asarray(small(IDS)), atol=2e-3)
 
 
 def test_only_the_tables_asked_for_are_replaced_and_saving_keeps_scores(tmp_path):
@@ -98,10 +85,8 @@ def test_refuses_and_takes_a_recommender():
     for error, message, call in (
         (ValueError, "scheme names 'users'", lambda: put(model, {"users": LowRank(1)})),
         (ValueError, "counts names", lambda: put(model, Hashing(3), counts={"x": [1]})),
-        (ValueError, "start is 'zeros'", lambda: put(model, Hashing(3), start="zeros")),
         (ValueError, "counts is None", lambda: put(model, MixedDimension())),
         (ValueError, "no compressed tables", lambda: store_embeddings(model)),
-        (ValueError, "dtype is 'int8'", lambda: store_embeddings(model, "int8")),
         (TypeError, "scheme is of type int", lambda: put(model, {"user_embedding": 3})),
         (TypeError, "IALS", lambda: put(factors, LowRank(1))),
         (TypeError, "IALS", lambda: store_embeddings(factors)),

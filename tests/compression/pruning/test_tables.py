@@ -211,16 +211,12 @@ def test_refuses():
     fewer, bits = prune(model, rows, FEW), {"kept": np.zeros(1, np.uint8)}
     for message, call in (
         ("embedding_dim is 9", lambda: prune(ranker, DimensionReduction(9))),
-        ("embedding_dim is 0", lambda: DimensionReduction(0)),
-        ("axes is 'pca'", lambda: DimensionReduction(2, "pca")),
         ("items only", lambda: prune(items_only, DimensionReduction(2))),
         ("Popularity", lambda: prune(popularity, DimensionReduction(2))),
         ("config is of type int", lambda: prune(ranker, 2)),
         (r"item_vectors has shape \(3, 1\)", lambda: turn(np.ones((3, 2)), one)),
         ("item_vectors holds 3 NaN", lambda: turn(one, one * np.nan)),
         ("user_vectors is of", lambda: turn(one.astype(int), one)),
-        ("min_interactions is 0", lambda: RowRemoval(0)),
-        ("sides is 'items'", lambda: RowRemoval(1, "items")),
         ("interactions is", lambda: prune(model, rows)),
         ("interactions counts 1 users", lambda: prune(model, rows, other)),
         ("item_ids holds 6", lambda: fewer.score([0], [6])),

@@ -343,7 +343,6 @@ def changed(model, **weights):
          TypeError, "expected signed numbers"),
         (lambda m: stepped(np.full((2, 2), -2001)), ValueError, "whole reaches 2001"),
         (lambda m: TransformCoding(round_up_from=0.4), ValueError, "round_up_from is"),
-        (lambda m: TransformCoding(axes="given"), ValueError, "axes is"),
         (lambda m: quantize(Popularity().fit(TRAIN), TransformCoding()), TypeError, "Popularity"),
         (lambda m: quantize(m, TransformCoding(1e-5)), ValueError, "allow a larger error"),
         (lambda m: quantize(changed(m, user_vectors=0), TransformCoding()), ValueError,

@@ -545,8 +545,6 @@ def test_recommenders_are_taken_and_all_items_are_scored_as_pairs_are():
         (lambda: nudged_grid(0.5, 2.0), ValueError, "minimum <= 0"),
         (lambda: nudged_grid(-1.0, float("nan")), ValueError, "finite"),
         (lambda: nudged_grid([-1.0], [[1.0]]), ValueError, "minimum has shape"),
-        (lambda: IntegerQuantization(range_search="best"), ValueError, "range_search is"),
-        (lambda: IntegerQuantization(scale_rate=0.0), ValueError, "scale_rate is"),
         (lambda: quantization_aware(build(), {}), TypeError, "config is of type dict"),
         (
             lambda: aware(None, build(keras=importlib.import_module("tf_keras"))),

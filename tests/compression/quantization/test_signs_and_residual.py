@@ -115,13 +115,7 @@ def test_prefixes_of_principal_axes_are_the_best_nesting_there_is():
 @pytest.mark.parametrize(
     ("make", "error", "word"),
     [
-        (lambda: SignQuantization("fast"), ValueError, "rotation"),
-        (lambda: SignQuantization(scale="max"), ValueError, "scale"),
         (lambda: SignQuantization(rerank=8), TypeError, "rerank"),
-        (lambda: SignQuantization(centered=1), TypeError, "centered"),
-        (lambda: ResidualQuantization(0), ValueError, "num_stages"),
-        (lambda: ResidualQuantization(2, bits=9), ValueError, "bits"),
-        (lambda: ResidualQuantization(2, beam=0), ValueError, "beam"),
         (lambda: SignQuantization().encode(np.ones(4)), ValueError, "values"),
     ],
 )

@@ -188,8 +188,8 @@ def test_the_search_is_close_to_the_optimum(bits, symmetric):
 
 def test_percentiles_leave_the_outermost_out():
     row = np.arange(1001, dtype=np.float32)[None]
-    for x, symmetric, share, ends in ((row, 0, 99, (10, 990)), (row - 400, 1, 100, (-600, 600))):
-        found = find_range(x, 8, symmetric=bool(symmetric), search="percentile", percentile=share)
+    for x, symmetric, ends in ((row, False, (1, 999)), (row - 400, True, (-599, 599))):
+        found = find_range(x, 8, symmetric=symmetric, search="percentile")
         assert np.ravel(found) == pytest.approx(ends)
 
 
@@ -371,7 +371,6 @@ MODEL = Factors(TABLE, TABLE)
     ("call", "error", "message"),
     [
         (lambda: UniformQuantization(4.0), TypeError, "bits is 4.0"),
-        (lambda: UniformQuantization(4, symmetric=1), TypeError, "symmetric is 1"),
         (lambda: quantize(np.array([[1, np.nan]]), UNIFORM), ValueError, "values holds 1 NaN"),
         (lambda: quantize(np.array([[1, 2]]), UNIFORM), TypeError, "values is of type int64"),
         (lambda: quantize(np.array(3.0), UNIFORM), ValueError, r"values has shape \(\)"),
@@ -381,8 +380,6 @@ MODEL = Factors(TABLE, TABLE)
         (lambda: pack_bits([4], 2), ValueError, "codes holds 4"),
         (lambda: pack_bits([0.5], 2), TypeError, "codes is of type float64"),
         (lambda: CodebookQuantization(columns_per_codebook=0), ValueError, "columns_per_codebook"),
-        (lambda: ProductQuantization(2, rotation="pca"), ValueError, "rotation is"),
-        (lambda: ProductQuantization(0), ValueError, "num_subspaces is"),
         (lambda: quantize(TABLE, ProductQuantization(4)), ValueError, "num_subspaces is 4"),
         (lambda: quantize(TABLE[0], PIECES), ValueError, "2 dimensions"),
         (lambda: quantize(TABLE, PIECES, counts=np.ones(3)), ValueError, "counts"),

@@ -1,0 +1,93 @@
+"""Links, anchors and the head lines of each page, read without a browser."""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+
+ROOT = Path(__file__).resolve().parents[2]
+SITE = ROOT / "_build" / "html"
+PAGES = sorted(SITE.rglob("*.html"))
+WRITTEN = [p for p in PAGES if p.parent != SITE]  # neither search nor index
+BASE = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["html"]["baseurl"]
+
+each_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(SITE)))
+each_written = pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.stem)
+
+
+@functools.cache
+def _read(path: Path) -> BeautifulSoup:
+    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+
+
+@functools.cache
+def _anchors(path: Path) -> set[str]:
+    if not path.exists():
+        return set()
+    return {tag["id"] for tag in _read(path).select("[id]")} | {"", "top"}
+
+
+@each_page
+def test_links_lead_somewhere(path: Path) -> None:
+    broken = []
+    for tag in _read(path).select("[href], [src]"):
+        target = tag.get("href") or tag.get("src") or ""
+        parts = urlsplit(str(target))
+        if parts.scheme or parts.netloc:
+            continue
+        file = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+        has_anchor = file.suffix != ".html" or unquote(parts.fragment) in _anchors(file)
+        if not (file.exists() and has_anchor):
+            broken.append(target)
+    assert not broken
+
+
+@each_page
+def test_anchors_are_unique(path: Path) -> None:
+    names = [tag["id"] for tag in _read(path).select("[id]")]
+    assert len(set(names)) == len(names), sorted({n for n in names if names.count(n) > 1})
+
+
+@each_written
+def test_page_describes_itself(path: Path) -> None:
+    head = _read(path).head
+    assert head is not None
+    address = BASE + path.relative_to(SITE).as_posix()
+    meta = {tag.get("name") or tag.get("property"): tag.get("content") for tag in head("meta")}
+    assert 20 <= len(meta["description"]) <= 210
+    assert meta["og:title"] and meta["og:url"] == address
+    assert (SITE / meta["og:image"].removeprefix(BASE)).is_file()
+    assert head.select_one('link[rel="canonical"]')["href"] == address
+    assert (path.parent / head.select_one('link[rel="icon"]')["href"].split("?")[0]).exists()
+    footer = _read(path).select_one(".bd-footer-content").get_text(" ")
+    assert re.search(r"Last updated on \d\d \w+ 20\d\d", footer)
+    assert re.search(r"Version \d+\.\d+", footer)
+
+
+def test_the_sitemap_lists_all_pages() -> None:
+    listed = re.findall(r"<loc>(.*?)</loc>", (SITE / "sitemap.xml").read_text(encoding="utf-8"))
+    assert sorted(listed) == sorted(BASE + p.relative_to(SITE).as_posix() for p in WRITTEN)
+
+
+def test_a_missing_page_leads_back() -> None:
+    page = _read(SITE / "404.html")
+    assert not page.select("script, link, img"), "it is shown at any depth"
+    for link in page("a"):
+        assert (SITE / link["href"].removeprefix(BASE)).is_file()
+
+
+@each_written
+def test_chapters_are_named_by_their_number(path: Path) -> None:
+    """A link that says chapter 14 leads to chapter 14, and the side bar has all numbers."""
+    for link in _read(path).select("article a.internal"):
+        if said := re.fullmatch(r"[Cc]hapters? 0?(\d+)", link.get_text(" ").strip()):
+            assert re.search(rf"(^|/|)0?{said[1]}-[^/]+\.html", link["href"]), link
+    for link in _read(path).select("nav.bd-docs-nav a.internal"):
+        if number := re.search(r"(?:^|/)(\d\d)-[^/]+\.html", link["href"]):
+            assert link.get_text().strip().startswith(f"{int(number[1])}. "), link
