@@ -14,7 +14,7 @@ class LazyAdam(keras.optimizers.Adam):
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Move one table."""
         place = self._get_variable_index(variable)
-        tables = [t.value for t in (variable, self._momentums[place], self._velocities[place])]
+        tables = [variable, self._momentums[place].value, self._velocities[place].value]
         step = tf.cast(self.iterations.value + 1, tf.float32)
         rate = tf.cast(learning_rate, tf.float32) * tf.sqrt(1 - self.beta_2**step)
         rate /= 1 - self.beta_1**step

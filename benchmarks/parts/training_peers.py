@@ -8,9 +8,7 @@ have them.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import io
-import os
 import time
 from typing import Any
 
@@ -30,9 +28,7 @@ def _factors(
     for count, (ids, vectors, biases) in (
         (train.num_users, user_side), (train.num_items, item_side)
     ):  # fmt: skip
-        table = np.zeros(
-            (count, vectors.shape[1] + 1), np.float32
-        )  # of unseen ids nothing is known
+        table = np.zeros((count, vectors.shape[1] + 1), np.float32)  # zeros for the unseen
         table[np.asarray(ids, int)] = np.column_stack([vectors, biases])
         sides.append(table)
     users, items = sides

@@ -43,7 +43,7 @@ class MF(Factors):
         init_std: vectors start normal, with this standard deviation.
         seed: of start, order and negatives.
         num_threads: up to 255 threads that work at the same time, each on users and items of its
-            own, which change in turns; for one number of threads the result is the same in each run.
+            own, which change in turns; for one number of threads each run gives the same result.
         progress: show a progress bar while fitting.
 
     Attributes:
