@@ -199,7 +199,7 @@ def least_squares(split: Split, rounds: int) -> pd.DataFrame:
         for number in range(rounds + 1):
             for name, sweeps in enough.items():
                 if number < 2 or seconds[name][-1] < SLOW:
-                    seconds[name].append(timed(lambda s=sweeps, n=name: solvers[n](dim, s))[0])
+                    seconds[name].append(timed(lambda s=sweeps, n=name, d=dim: solvers[n](d, s))[0])
         own = np.median(seconds["recsys_lib, conjugate gradients"][1:])
         for name, values in seconds.items():
             ndcg, recall = quality[name][enough[name]]
