@@ -88,7 +88,7 @@ def lenskit(train: Interactions, epochs: int) -> tuple[float, Factors]:
         {"user_id": train.user_ids, "item_id": train.item_ids, "rating": train.ratings}
     )
     data = from_interactions_df(frame)
-    model = BiasedMFScorer(embedding_size=DIM, epochs=epochs, regularization=0.1)
+    model = BiasedMFScorer(embedding_size=DIM, epochs=epochs, regularization=0.07)
     start = time.perf_counter()
     model.train(data, TrainingOptions(rng=0))
     seconds = time.perf_counter() - start
@@ -196,4 +196,4 @@ def keras_fit(train: Interactions, epochs: int, batch_size: int = 256) -> tuple[
     return seconds, _factors(train, mean, users, items)
 
 
-PENALTY, KERAS_RATE = 1e-6, 0.001
+PENALTY, KERAS_RATE = 1e-5, 0.001
