@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 
 from recsys_lib.data import Interactions, load_split
-from recsys_lib.evaluation import evaluate_full_ranking, evaluate_ratings
+from recsys_lib.evaluation import (
+    evaluate_full_ranking,
+    evaluate_leave_one_out,
+    evaluate_ratings,
+)
 from recsys_lib.models import ALS, MF, Popularity, load_model
 
 
@@ -87,6 +91,17 @@ def test_a_run_repeats_itself_and_more_threads_learn_the_same(ratings):
     assert np.array_equal(models[1].item_vectors, models[2].item_vectors)
     errors = [evaluate_ratings(model, test).rmse for model in models]
     assert errors[1] == pytest.approx(errors[0], rel=0.01)
+
+
+@pytest.mark.slow
+def test_the_published_run(real_data):
+    # Rendle et al. 2020: HR@10 .7294, NDCG@10 .4523. Three seeds: .4522, .4531 and .4526.
+    split = real_data("ncf-ml-1m")
+    settings = {"learning_rate": 0.002, "l2": 0.005, "negatives": 8, "init_std": 0.1}
+    model = MF(191, epochs=256, loss="logistic", num_threads=2, **settings).fit(split.train)
+    result = evaluate_leave_one_out(model, split, k=10)
+    assert result.ndcg == pytest.approx(0.4523, abs=0.002)
+    assert result.hit_rate == pytest.approx(0.7294, abs=0.004)
 
 
 def test_saved_and_loaded_it_scores_the_same(tmp_path, ratings):
