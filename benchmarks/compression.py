@@ -111,11 +111,7 @@ def make_ours(folder: Path) -> None:
 def make_qat(folder: Path) -> None:
     import keras
 
-    from recsys_lib.compression.quantization import (
-        IntegerQuantization,
-        convert,
-        quantization_aware,
-    )
+    from recsys_lib.compression.quantization import IntegerQuantization, convert, quantization_aware
     from recsys_lib.training import fit
 
     model, train_data = base(folder), load_split().train
@@ -142,7 +138,7 @@ def make_tfmot(folder: Path) -> None:
     made = {
         "TFMOT, pruned 80 %": lambda: tfmot.prune_with_tfmot(
             model, train_data, tfmot.TfmotPruning(0.8, layers=layers, training=training)
-        ),
+        )
     }
     for name, make in made.items():
         if not (folder / f"{name}.json").exists():

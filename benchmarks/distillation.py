@@ -52,10 +52,7 @@ from recsys_lib.models import IALS, RatingModelConfig
 from recsys_lib.training import KerasRecommender
 
 RESULTS = Path(__file__).parent / "results" / "distillation.csv"
-RANKED = {
-    "RRD": RelaxedRankingDistillation(weight=0.3),
-    "DE": DistillationExperts(weight=0.9),
-}
+RANKED = {"RRD": RelaxedRankingDistillation(weight=0.3), "DE": DistillationExperts(weight=0.9)}
 SOFT = SoftLabels(weight=1.0, temperature=0.3, users_per_update=512, items_per_update=2500)
 NUM_DRAWS = 5
 

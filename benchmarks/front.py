@@ -197,7 +197,8 @@ class Bench:
     def search(self, users: Any, account: str, confidence: float = 0.95) -> Trial | None:
         """Choose as ``search_recipe`` does, by these users."""
         attempt = functools.partial(self.attempt, users, account, confidence)
-        return choose(list(bisect_families(default_recipes(DIM), attempt, BUDGET)), BUDGET)
+        recipes = default_recipes(DIM, account)
+        return choose(list(bisect_families(recipes, attempt, BUDGET)), BUDGET)
 
 
 def of_users(result: RankingResult, users: Any) -> RankingResult:

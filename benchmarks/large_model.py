@@ -205,10 +205,7 @@ def one_seed(
             lambda p, f=found, k=kernel, b=bias: users @ (f[where[p]] @ k + b).T,
         )
         if name == "3 blocks":
-            parts[name] = (
-                replace_upper_blocks(base, small),
-                lambda v, k=kernel, b=bias: v @ k + b,
-            )
+            parts[name] = (replace_upper_blocks(base, small), lambda v, k=kernel, b=bias: v @ k + b)
     with tempfile.TemporaryDirectory() as folder:
         for name, (model, project) in parts.items():
             for runtime in () if without_runtimes else ("tflite", "onnx"):
@@ -261,10 +258,7 @@ def one_seed(
     ):
         targets = share * scores + (1 - share) * ratings
         crossed = fit_hashed_text(list(texts[train]), targets, config)
-        note(
-            name,
-            lambda p, s=crossed: s.axes @ s.encode(list(texts[where[p]])).T,
-        )
+        note(name, lambda p, s=crossed: s.axes @ s.encode(list(texts[where[p]])).T)
     direct = fit_hashed_text(list(texts[train]), ratings, HashedText(2**14, l2=3.0))
     note("same table, no teacher", lambda p: direct.encode(list(texts[where[p]])).T)
     return rows

@@ -32,11 +32,7 @@ import pandas as pd
 from machine import machine_line
 
 from recsys_lib.compression import with_weights
-from recsys_lib.compression.quantization import (
-    IntegerQuantization,
-    convert,
-    quantization_aware,
-)
+from recsys_lib.compression.quantization import IntegerQuantization, convert, quantization_aware
 from recsys_lib.data import Split, load_split, sample_negatives
 from recsys_lib.evaluation import evaluate_leave_one_out
 from recsys_lib.models import RatingModelConfig, build_rating_model

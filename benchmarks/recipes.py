@@ -48,14 +48,7 @@ from recsys_lib.compression.quantization import (
 from recsys_lib.data import Split, load_split
 from recsys_lib.evaluation import evaluate_leave_one_out
 from recsys_lib.models import IALS, load_model
-from recsys_lib.recipe import (
-    Distill,
-    EntropyCode,
-    Prune,
-    Quantize,
-    ReduceDimensions,
-    compress,
-)
+from recsys_lib.recipe import Distill, EntropyCode, Prune, Quantize, ReduceDimensions, compress
 
 RESULTS = Path(__file__).parent / "results" / "recipes.csv"
 SYMMETRIC = UniformQuantization(4, symmetric=True, scale_search="mse")

@@ -24,10 +24,7 @@ from recsys_lib.compression.quantization import (
 from recsys_lib.data import Split
 from recsys_lib.models import IALS, RatingModelConfig, as_factors, build_rating_model
 
-_TABLES = {
-    "user_vectors": "user_embedding/embeddings",
-    "item_vectors": "item_embedding/embeddings",
-}
+_TABLES = {"user_vectors": "user_embedding/embeddings", "item_vectors": "item_embedding/embeddings"}
 Found = tuple[str, str, Any]  # method, setting, compressed model
 
 

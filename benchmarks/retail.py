@@ -18,12 +18,7 @@ from pathlib import Path
 import pandas as pd
 from machine import machine_line
 
-from recsys_lib.data import (
-    clean_retail,
-    load_frame,
-    split_basket_completion,
-    split_next_basket,
-)
+from recsys_lib.data import clean_retail, load_frame, split_basket_completion, split_next_basket
 from recsys_lib.models import EASE, IALS
 from recsys_lib.training import tune
 

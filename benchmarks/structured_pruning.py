@@ -150,8 +150,7 @@ def _pruned(model: Any, way: str, sparsity: float, split: Split, seed: int) -> A
     random = np.random.default_rng(seed)
     widths = {name: len(v) for name, v in neuron_importance(model, "magnitude").items()}
     return remove_neurons(
-        model,
-        {name: random.permutation(w)[: round(sparsity * w)] for name, w in widths.items()},
+        model, {name: random.permutation(w)[: round(sparsity * w)] for name, w in widths.items()}
     ).model
 
 

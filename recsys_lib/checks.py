@@ -117,6 +117,12 @@ def check_sparsity(sparsity: Any, name: str = "sparsity") -> float:
     return value
 
 
+def store_shares(config: Any, *names: str) -> None:
+    """Check fractions in [0, 1) of a frozen dataclass, see ``check_sparsity``, and keep them."""
+    for name in names:
+        store(config, **{name: check_sparsity(getattr(config, name), name)})
+
+
 def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
     """Return one of several names.
 

@@ -81,6 +81,8 @@ def test_figures_have_caption_and_alternative_text(path: Path) -> None:
 def test_first_cells_and_last_sections_follow_the_template(path: Path) -> None:
     first = _source(_cells(path, "markdown")[0])
     assert re.match(r"# \S.*\n\n\S", first), "title, then one sentence"
+    if number := re.match(r"\d+", path.stem):
+        assert first.startswith(f"# {int(number[0])}. "), "a chapter's title has its number"
     assert len(re.findall(r"^# ", _prose(path), flags=re.MULTILINE)) == 1
     opening = _prose(path).split("\n## ")[0]
     assert re.search(r"^\*[^*]+\?\*$", opening, flags=re.MULTILINE), "a question in italics"
@@ -115,6 +117,8 @@ def test_links_lead_somewhere_and_metadata_is_normal(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", _prose(path)):
         if not target.startswith(("http://", "https://", "attachment:")):
             assert (path.parent / target).exists(), f"link to {target}"
+    for number, target in re.findall(r"\[[Cc]hapters? (\d+)\]\((\d+)-", _prose(path)):
+        assert int(number) == int(target), f"chapter {number} is not {target}"
     metadata = json.loads(path.read_text(encoding="utf-8"))["metadata"]
     assert metadata["kernelspec"]["name"] == "python3"
     assert set(metadata) == {"kernelspec", "language_info"}, "make notebooks cleans this"

@@ -170,7 +170,7 @@ def test_links_of_pages_lead_somewhere(path):
 
 def test_every_chapter_and_page_is_in_the_table_of_contents():
     listed = set(re.findall(r"(?:file|root): (\S+)", (ROOT / "_toc.yml").read_text("utf-8")))
-    pages = [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb")]
+    pages = [*(ROOT / "book").rglob("*.md"), *(ROOT / "notebooks").glob("*.ipynb")]
     written = {str(page.relative_to(ROOT).with_suffix("")) for page in pages}
     assert listed == written
 

@@ -14,6 +14,7 @@ from recsys_lib.data.synthetic import SyntheticConfig
 from recsys_lib.models import RatingModelConfig
 from recsys_lib.models.factors import FoldIn
 from recsys_lib.recipe import Distill, ReduceDimensions
+from recsys_lib.serving.service import ServiceConfig
 from recsys_lib.text import TextEncoderConfig
 from recsys_lib.text.students import HashedText
 from recsys_lib.text.training import TextTraining
@@ -29,6 +30,7 @@ CONFIGS = [
     *(d.RelaxedRankingDistillation(), d.MeanTeacher(), d.WeightAveraging(), FoldIn(1.0, 1.0)),
     *(RatingModelConfig("neumf", 2, 3), TextEncoderConfig(), HashedText(embedding_dim=2)),
     *(TextTraining(), Distill(4), ReduceDimensions(4), TwinTraining(), SyntheticConfig("news")),
+    ServiceConfig(),
 ]
 ANY_SIZE = {"global_bias"}
 NOT_CHECKED = {"activation", "optimizer"}  # names that Keras knows

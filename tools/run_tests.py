@@ -17,8 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NBVAL = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=900"]
-# Chapters with a claim about a time or a ratio of times.
-TIMED = ("05", "14", "16", "pitfalls")
+# Chapters with a claim about a time or a ratio of times, or that start processes of their own.
+TIMED = ("05", "14", "16", "18", "19", "20", "pitfalls")
 # They begin first, so that none is left for the end, when the other cores have nothing to do.
 LONGEST = ("12", "03", "13", "23", "08", "17")
 WORKERS = min(4, os.cpu_count() or 1)

@@ -28,6 +28,8 @@ NAMED = re.compile(r"\b[Cc]hapters?\s\d+(?:(?:, and|,| and| to| or)\s\d+)*\b(?! 
 NO_LINKS = (nodes.reference, nodes.title, nodes.literal, nodes.literal_block, nodes.math)
 # Roles that docutils writes and that WAI-ARIA no longer has.
 OLD_ROLES = re.compile(r' role="doc-(?:biblioentry|endnote)"')
+# The parameters of a signature with a line for each: a list, and none of definitions.
+SIGNATURE = re.compile(r"<dl>\s*(<dd><em class=\"sig-param\">.*?</dd>)\s*</dl>", re.DOTALL)
 PICTURE = "_images/compression-front.png"
 SNIPPET = 300  # characters of a section that a hit in its title shows
 
@@ -128,9 +130,9 @@ def _complete_page(
         app.add_js_file("search-text.js")
     if doctree is None:
         return
-    context["body"] = OLD_ROLES.sub("", context["body"])
+    context["body"] = OLD_ROLES.sub("", SIGNATURE.sub(_list_parameters, context["body"]))
     first = next((p.astext() for p in doctree.findall(nodes.paragraph)), "")
-    title = nodes_title(doctree) or app.config.html_title
+    title = _title(doctree) or app.config.html_title
     text = " ".join(first.split())
     description = text if len(text) <= 200 else text[:200].rsplit(" ", 1)[0] + " ..."
     lines = {
@@ -149,7 +151,12 @@ def _complete_page(
     )
 
 
-def nodes_title(doctree: nodes.document) -> str:
+def _list_parameters(found: re.Match[str]) -> str:
+    items = found[1].replace("<dd>", "<li>").replace("</dd>", "</li>")
+    return f'<ul class="sig-params">{items}</ul>'
+
+
+def _title(doctree: nodes.document) -> str:
     """Return the first heading of a page."""
     return next((title.astext() for title in doctree.findall(nodes.title)), "")
 

@@ -61,11 +61,9 @@ def save_compressed(path: FilePath, model: Any, *, account: str = "self-containe
         "fold_in": None if how is None else asdict(how),
         "tensors": [[name, tensor.kind, tensor.header()] for name, tensor in tensors.items()],
     }
-    arrays: dict[str, NDArray[Any]] = {
-        f"{name}.{part}": array
-        for name, tensor in tensors.items()
-        for part, array in tensor.arrays().items()
-    }
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, tensor in tensors.items():
+        arrays |= {f"{name}.{part}": array for part, array in tensor.arrays().items()}
     return write_file(path, _KIND, settings, arrays)
 
 

@@ -19,11 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_lib import objectives
-from recsys_lib.checks import check_bits, check_choice, check_names, check_type, store_numbers
+from recsys_lib.checks import check_bits, check_names, check_type, store_numbers, store_shares
 from recsys_lib.compression import CompressedModel, named_weights, store_weights
 from recsys_lib.compression.pruning.rating_models import check_data, read_config
 from recsys_lib.compression.pruning.sparse import store_sparse
-from recsys_lib.compression.pruning.weights import WeightPruning, num_kept
 from recsys_lib.compression.quantization.uniform import UniformQuantization, UniformTensor
 from recsys_lib.compression.weights import keras_model, short_name
 from recsys_lib.data import Interactions
@@ -33,9 +32,9 @@ from recsys_lib.training.sampling import epoch_order, uniform_negatives
 _WEIGHT_OF = {"Dense": "kernel", "Embedding": "embeddings"}  # what is pruned and quantized
 # What joins two branches gets a range of its own, so that integers can be computed through it.
 _JOINING = ("Add", "Concatenate", "Dot", "Multiply")
+_NEGATIVES = 4  # drawn for each interaction
 _PLACE = "tensorflow_model_optimization.python.core.quantization.keras."
 _REGISTRY = _PLACE + "default_8bit.default_8bit_quantize_registry"
-_MASKED = _PLACE + "collab_opts.prune_preserve.prune_preserve_quantize_registry"
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,6 @@ class TwinTraining:
         learning_rate: of the optimizer; 0 leaves the weights where they are, so that what TFMOT
             does to them is all that happens.
         optimizer: name that tf_keras knows.
-        negatives_per_positive: items drawn per interaction.
         seed: of shuffles and draws.
 
     Raises:
@@ -61,26 +59,21 @@ class TwinTraining:
     batch_size: int = 8192
     learning_rate: float = 1e-3
     optimizer: str = "adam"
-    negatives_per_positive: int = 4
     seed: int = 0
 
     def __post_init__(self) -> None:
-        store_numbers(self, 1, "epochs", "batch_size", "negatives_per_positive", integer=True)
+        store_numbers(self, 1, "epochs", "batch_size", integer=True)
         store_numbers(self, 0, "seed", integer=True)
         store_numbers(self, 0, "learning_rate")
 
 
 @dataclass(frozen=True)
 class TfmotPruning:
-    """What TFMOT prunes; the words are those of ``pruning.magnitude_mask``.
+    """What TFMOT prunes.
 
     Args:
-        sparsity: fraction of zeros in the weight of each layer, in [0, 1); of each group for
-            "n_of_m".
-        granularity: "element", with more and more zeros over three quarters of the updates (Zhu &
-            Gupta 2017); or "n_of_m" along the inputs of Dense layers and the rows of tables, at
-            once.
-        group_size: m of n_of_m.
+        sparsity: fraction of zeros in the weight of each layer, in [0, 1); more and more of them
+            over three quarters of the updates (Zhu & Gupta 2017).
         layers: names; None for all Dense and Embedding layers.
         training: how the twin is trained.
 
@@ -94,14 +87,11 @@ class TfmotPruning:
     """
 
     sparsity: float = 0.5
-    granularity: str = "element"
-    group_size: int = 4
     layers: Sequence[str] | None = None
     training: TwinTraining = field(default_factory=TwinTraining)
 
     def __post_init__(self) -> None:
-        WeightPruning(self.sparsity, self.granularity, group_size=self.group_size)  # its checks
-        check_choice("granularity", self.granularity, ("element", "n_of_m"))
+        store_shares(self, "sparsity")
 
 
 @dataclass(frozen=True)
@@ -115,8 +105,6 @@ class TfmotQuantization:
 
     Args:
         bits: of the weights, from 2 to 8.
-        preserve_sparsity: what is zero at the start stays zero. Plain TFMOT lets every weight
-            move, so that a pruned model does not stay pruned.
         layers: names of Dense and Embedding layers; None for all, and for what joins them.
         training: how the twin is trained.
 
@@ -130,7 +118,6 @@ class TfmotQuantization:
     """
 
     bits: int = 8
-    preserve_sparsity: bool = False
     layers: Sequence[str] | None = None
     training: TwinTraining = field(default_factory=TwinTraining)
 
@@ -173,13 +160,8 @@ def prune_with_tfmot(model: Any, data: Interactions, config: TfmotPruning) -> Co
     steps = config.training.epochs * -(-len(data) // config.training.batch_size)
     every = max(1, steps // 100)
     end = every * max(1, int(0.75 * steps) // every)
-    schedule, pattern = sparsity.PolynomialDecay(0.0, config.sparsity, 0, end, 3, every), None
-    if config.granularity == "n_of_m":
-        schedule = sparsity.ConstantSparsity(config.sparsity, 1, frequency=every)
-        kept = num_kept(config.group_size, config.sparsity)
-        pattern = (config.group_size - kept, config.group_size)
-    options = {"pruning_schedule": schedule, "sparsity_m_by_n": pattern}
-    wrap = functools.partial(sparsity.prune_low_magnitude, **options)
+    schedule = sparsity.PolynomialDecay(0.0, config.sparsity, 0, end, 3, every)
+    wrap = functools.partial(sparsity.prune_low_magnitude, pruning_schedule=schedule)
     twin = _wrap_layers(to_twin(model), wrap, layers)
     _fit_twin(twin, data, config.training, [sparsity.UpdatePruningStep()])
     tensors = {name: store_sparse(values) for name, values in twin_weights(twin).items()}
@@ -254,7 +236,7 @@ def quantization_aware_twin(model: Any, data: Interactions, config: TfmotQuantiz
     quantization, layer_config = _load_tfmot().quantization.keras, _layer_config_class()
 
     def annotate(layer: Any) -> Any:
-        own = layer_config(type(layer).__name__, config.bits, config.preserve_sparsity)
+        own = layer_config(type(layer).__name__, config.bits)
         return quantization.quantize_annotate_layer(layer, own)
 
     # Adds nothing to what was asked for: TFMOT's own scheme would also quantize the ids.
@@ -357,7 +339,7 @@ def _fit_twin(twin: Any, data: Interactions, options: TwinTraining, callbacks: A
     """Train a twin in place, on the same batches and draws as ``fit`` with the same seed."""
     optimizer = _import("tf_keras").optimizers.get(options.optimizer)
     optimizer.learning_rate = options.learning_rate
-    drawn, size, seed = options.negatives_per_positive, options.batch_size, options.seed
+    drawn, size, seed = _NEGATIVES, options.batch_size, options.seed
     # The loss of an interaction is the sum over it and its negatives, as in our own training.
     twin.compile(optimizer, lambda y, z: (1 + drawn) * objectives.sigmoid_cross_entropy(y, z))
     starts = range(0, len(data), size)
@@ -382,15 +364,14 @@ def _layer_config_class() -> Any:
     """Make the class that tells TFMOT what to round in a layer: its weight, and what comes out."""
     last_value = _load_tfmot().quantization.keras.quantizers.LastValueQuantizer
     parent = importlib.import_module(_REGISTRY).Default8BitQuantizeConfig
-    masked = importlib.import_module(_MASKED).PrunePreserveDefaultWeightsQuantizer
 
     class LayerConfig(parent):  # type: ignore[misc,valid-type]
-        def __init__(self, kind: str, bits: int, preserve_sparsity: bool) -> None:
+        def __init__(self, kind: str, bits: int) -> None:
             weights = [_WEIGHT_OF[kind]] if kind in _WEIGHT_OF else []
             super().__init__(weights, ["activation"] if kind == "Dense" else [], not weights)
-            self.settings = {"kind": kind, "bits": bits, "preserve_sparsity": preserve_sparsity}
-            maker = masked if preserve_sparsity else last_value
-            self.weight_quantizer = maker(bits, per_axis=False, symmetric=True, narrow_range=True)
+            self.settings = {"kind": kind, "bits": bits}
+            narrow = {"symmetric": True, "narrow_range": True}
+            self.weight_quantizer = last_value(bits, per_axis=False, **narrow)
             self.activation_quantizer = last_value(8, False, symmetric=False, narrow_range=False)
 
         def get_config(self) -> dict[str, Any]:

@@ -78,10 +78,8 @@ def fetch(
 
 def not_stored(target: Path, error: OSError) -> DownloadError:
     """Return the error that says why a file or folder cannot be written, and what to do."""
-    return DownloadError(
-        f"{target} cannot be stored: {error.strerror or error}; RECSYS_DATA_HOME names another "
-        "folder to use"
-    )
+    why = error.strerror or error
+    return DownloadError(f"{target} cannot be stored: {why}; RECSYS_DATA_HOME names another folder")
 
 
 def extract(archive: Path, files: Sequence[str], folder: Path) -> None:

@@ -271,12 +271,9 @@ def _stand_in_tags(info: DatasetInfo, seed: int) -> pd.DataFrame:
     assert data.item_names is not None and data.item_texts is not None
     pairs = zip(data.item_names, data.item_texts, strict=True)
     words = [text.removeprefix(name).split() for name, text in pairs]
-    rows = {
-        "user": 1 + data.user_ids,
-        "item": 1 + data.item_ids,
-        "tag": [words[item] for item in data.item_ids],
-        "time": pd.to_datetime(data.timestamps, unit="s"),
-    }
+    rows: dict[str, Any] = {"user": 1 + data.user_ids, "item": 1 + data.item_ids}
+    rows["tag"] = [words[item] for item in data.item_ids]
+    rows["time"] = pd.to_datetime(data.timestamps, unit="s")
     frame = pd.DataFrame(rows).explode("tag").dropna(subset="tag").reset_index(drop=True)
     frame.attrs["is_synthetic"] = True
     return frame

@@ -124,11 +124,8 @@ def pairs_from_pickle(content: bytes) -> list[tuple[int, int]]:
         DownloadError: the pickle asks for code to be run.
     """
     table = _PlainUnpickler(io.BytesIO(content)).load()
-    return sorted(
-        (int(user), int(item))
-        for user, items in table.items()
-        for item in ([items] if isinstance(items, int) else items)
-    )
+    lists = [(user, [x] if isinstance(x, int) else x) for user, x in table.items()]
+    return sorted((int(user), int(item)) for user, items in lists for item in items)
 
 
 def _from_pickles(address: str, files: Sequence[str], scratch: Path, progress: bool) -> None:

@@ -31,6 +31,10 @@ class Split:
         repeats: True where people come back for the same items: then items of the training part
             are ranked as well, and count as found.
 
+    Attributes:
+        num_users, num_items: numbers of users and items of all parts.
+        is_synthetic: True when the rows come from the generator and not from people.
+
     Raises:
         ValueError: the parts differ in counts, vocabularies or units of time, or negatives do not
             fit the test rows.
@@ -80,20 +84,9 @@ class Split:
         names = ("user_ids", "item_ids", "ratings", "timestamps")
         return replace(self.train, **{name: column(name) for name in names})
 
-    @property
-    def is_synthetic(self) -> bool:
-        """True when the rows come from the generator and not from people."""
-        return self.train.is_synthetic
-
-    @property
-    def num_users(self) -> int:
-        """Number of users of all parts."""
-        return self.train.num_users
-
-    @property
-    def num_items(self) -> int:
-        """Number of items of all parts."""
-        return self.train.num_items
+    is_synthetic = property(lambda self: self.train.is_synthetic)
+    num_users = property(lambda self: self.train.num_users)
+    num_items = property(lambda self: self.train.num_items)
 
 
 def check_parts(**parts: Interactions | None) -> None:
@@ -321,6 +314,10 @@ class ColdItemSplit:
         validation: items to choose settings with.
         test: items to judge with.
 
+    Attributes:
+        name: of the data set.
+        is_synthetic: True when the rows come from the generator and not from people.
+
     In each part items are numbered from 0; names, texts and vocabulary are those of its items.
     """
 
@@ -328,15 +325,8 @@ class ColdItemSplit:
     validation: Interactions
     test: Interactions
 
-    @property
-    def name(self) -> str:
-        """Name of the data set."""
-        return self.train.name
-
-    @property
-    def is_synthetic(self) -> bool:
-        """True when the rows come from the generator and not from people."""
-        return self.train.is_synthetic
+    name = property(lambda self: self.train.name)
+    is_synthetic = property(lambda self: self.train.is_synthetic)
 
 
 def split_cold_items(

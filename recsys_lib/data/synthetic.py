@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_lib.checks import Ids, check_choice, check_sparsity, store, store_numbers
+from recsys_lib.checks import Ids, check_choice, store_numbers, store_shares
 from recsys_lib.data.interactions import Interactions
 
 _WORDS = tomllib.loads(Path(__file__).with_name("words.toml").read_text("utf-8"))
@@ -59,7 +59,7 @@ class SyntheticConfig:
         store_numbers(self, 2, "num_users", "num_items", "num_topics", integer=True)
         store_numbers(self, 2, "mean_items_per_user", high=self.num_items / 2)
         store_numbers(self, 0, "popularity_exponent", "taste_strength", "span_days")
-        store(self, repeat_fraction=check_sparsity(self.repeat_fraction, "repeat_fraction"))
+        store_shares(self, "repeat_fraction")
 
 
 PRESETS: dict[str, SyntheticConfig] = {

@@ -239,6 +239,9 @@ def _relevant_ranks(scores: Scores, relevant: Any, k: int) -> tuple[Ids, Ids]:
     row, item = relevant.nonzero()
     own = scores[row, item]
     scores[row, item] = -np.inf
+    if (np.diff(relevant.indptr) == 1).all():  # one each: to count is much sooner done
+        lowest = own - tie_tolerance(own, np.maximum(own, scores.max(axis=1)))
+        return row, (scores >= lowest[:, None]).sum(axis=1)
     others = -np.partition(-scores, k - 1, axis=1)[:, :k]  # (b, k), the best, unordered
     best = np.maximum.reduceat(own, np.flatnonzero(np.diff(row, prepend=-1)))
     best = np.maximum(best, others.max(axis=1))

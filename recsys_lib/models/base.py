@@ -307,25 +307,36 @@ def check_interactions(interactions: Interactions) -> None:
     check_type("interactions", interactions, (Interactions,), hint)
 
 
-def item_lists_to_csr(name: str, lists: Any, num_items: int, may_be_empty: bool) -> csr_matrix:
-    """Return lists of item ids as a (len(lists), num_items) sparse matrix of 0 and 1, float32.
+def item_lists(name: str, lists: Any, num_items: int, may_be_empty: bool) -> list[Ids]:
+    """Return checked lists of item ids, each sorted and without repeats.
 
     Raises:
         TypeError: not a list of lists of integers.
         ValueError: an unknown item id, or an empty list where that is not allowed.
 
     Example:
-        >>> item_lists_to_csr("histories", [[2], [0, 2]], 3, False).toarray().tolist()
-        [[0.0, 0.0, 1.0], [1.0, 0.0, 1.0]]
+        >>> [ids.tolist() for ids in item_lists("histories", [[2], [2, 0, 2]], 3, False)]
+        [[2], [0, 2]]
     """
     if isinstance(lists, str | bytes | Interactions) or not hasattr(lists, "__len__"):
         raise TypeError(f"{name} is of type {type(lists).__name__}: expected lists of item ids")
     rows = [np.unique(check_ids(f"{name}[{n}]", x, num_items)) for n, x in enumerate(lists)]
-    lengths = np.array([len(row) for row in rows], np.int64)
-    if not may_be_empty and (lengths == 0).any():
-        raise ValueError(f"{name}[{int(np.argmin(lengths))}] is empty: expected an item id")
+    if not may_be_empty and not all(map(len, rows)):
+        empty = next(n for n, row in enumerate(rows) if not len(row))
+        raise ValueError(f"{name}[{empty}] is empty: expected an item id")
+    return rows
+
+
+def item_lists_to_csr(name: str, lists: Any, num_items: int, may_be_empty: bool) -> csr_matrix:
+    """Return lists of item ids as a (len(lists), num_items) sparse matrix of 0 and 1, float32.
+
+    Example:
+        >>> item_lists_to_csr("histories", [[2], [0, 2]], 3, False).toarray().tolist()
+        [[0.0, 0.0, 1.0], [1.0, 0.0, 1.0]]
+    """
+    rows = item_lists(name, lists, num_items, may_be_empty)
     items = np.concatenate([np.empty(0, np.int64), *rows])
-    starts, ones = np.cumsum([0, *lengths]), np.ones(len(items), np.float32)
+    starts, ones = np.cumsum([0, *map(len, rows)]), np.ones(len(items), np.float32)
     return csr_matrix((ones, items, starts), (len(rows), num_items))
 
 

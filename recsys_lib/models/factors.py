@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -14,7 +15,7 @@ from scipy.sparse import csr_matrix
 from recsys_lib.checks import Floats, Ids, check_number, check_shape, check_weights, store_numbers
 from recsys_lib.data import Interactions
 from recsys_lib.files import known_settings
-from recsys_lib.models.base import Recommender
+from recsys_lib.models.base import Recommender, item_lists
 from recsys_lib.models.least_squares import one_blas_thread
 
 _MANY_ROWS = 32
@@ -137,7 +138,7 @@ class Factors(Recommender):
             >>> IALS(embedding_dim=4).fit(Interactions([0, 1], [0, 1])).fold_in([[0], [1]]).shape
             (2, 4)
         """
-        return self._solve_rows(self._history_matrix(histories))
+        return self._solve_lists(item_lists("histories", histories, self._counts()[1], False))
 
     def with_folded_users(self, interactions: Interactions) -> Factors:
         """Return a model whose user vectors are folded in from interactions; zeros without any.
@@ -188,14 +189,17 @@ class Factors(Recommender):
 
     def _solve_rows(self, matrix: csr_matrix) -> Floats:
         """Fold in each row of a sparse 0/1 matrix, (rows, d); zeros for a row without entries."""
+        return self._solve_lists([matrix.indices[a:b] for a, b in pairwise(matrix.indptr)])
+
+    def _solve_lists(self, lists: Sequence[NDArray[np.integer]]) -> Floats:
         if self.how_to_fold_in is None:
             raise TypeError("histories: the model cannot fold in: expected the ids of users")
-        users = np.zeros((matrix.shape[0], self.embedding_dim), np.float32)
-        rows = np.flatnonzero(np.diff(matrix.indptr))
+        users = np.zeros((len(lists), self.embedding_dim), np.float32)
         # Finding the BLAS libraries of a process takes longer than a request of one user.
-        with one_blas_thread() if len(rows) > _MANY_ROWS else nullcontext():
-            for row in rows:
-                users[row] = self._solve_one(matrix.indices[slice(*matrix.indptr[row : row + 2])])
+        with one_blas_thread() if len(lists) > _MANY_ROWS else nullcontext():
+            for row, met in enumerate(lists):
+                if len(met):
+                    users[row] = self._solve_one(met)
         return users
 
     def _solve_one(self, met: NDArray[np.integer]) -> Floats:

@@ -34,6 +34,9 @@ class Stage:
         ratio: of the first file's bytes to these.
         top_p50_us, top_p99_us: for the k best of the catalogue for one user; NaN when not timed.
         candidates_p50_us, candidates_p99_us: for the scores of 1,000 candidates.
+
+    Attributes:
+        name: the step in a few words.
     """
 
     step: Step | None
@@ -50,10 +53,7 @@ class Stage:
     candidates_p50_us: float
     candidates_p99_us: float
 
-    @property
-    def name(self) -> str:
-        """The step in a few words."""
-        return "start" if self.step is None else self.step.name
+    name = property(lambda self: "start" if self.step is None else self.step.name)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -160,11 +160,8 @@ def time_all(
     models: Sequence[Factors], data: Split, k: int, timer: Timer, seed: int = 0
 ) -> list[tuple[Latency, Latency]]:
     """Return the latencies of both requests of each model, all timed in turns; see requests."""
-    functions = {
-        f"{place} {name}": call
-        for place, model in enumerate(models)
-        for name, call in requests(model, data, k, seed).items()
-    }
+    calls = [requests(model, data, k, seed) for model in models]
+    functions = {f"{n} {name}": f for n, own in enumerate(calls) for name, f in own.items()}
     found = timer(functions).latencies
     return [(found[f"{place} top"], found[f"{place} candidates"]) for place in range(len(models))]
 

@@ -161,7 +161,7 @@ def search_recipe(
     k, max_quality_loss = check_k(k), check_sparsity(max_quality_loss, "max_quality_loss")
     confidence = check_number("confidence", confidence, 0.5, 0.9999)
     factors = as_factors(model)
-    families = default_recipes(factors.embedding_dim) if recipes is None else dict(recipes)
+    families = dict(default_recipes(factors.embedding_dim, account) if recipes is None else recipes)
     if not any(families.values()):
         raise ValueError("recipes holds no recipe: expected at least one")
     for family in families.values():

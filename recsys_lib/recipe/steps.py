@@ -104,20 +104,23 @@ class ReduceDimensions:
 
     Args:
         embedding_dim: dimensions that stay.
+        axes: "principal", "rotation" (for account "items") or "given".
 
     Raises:
         TypeError, ValueError: an argument of a wrong type or out of range.
     """
 
     embedding_dim: int
+    axes: str = "principal"
     name = property(lambda self: f"ReduceDimensions {self.embedding_dim}")
 
     def __post_init__(self) -> None:
-        store_numbers(self, 1, "embedding_dim", integer=True)
+        config = DimensionReduction(self.embedding_dim, self.axes)  # checks both
+        object.__setattr__(self, "embedding_dim", config.embedding_dim)
 
     def run(self, state: State, train: Interactions) -> State:
         """Return the model with shorter vectors."""
-        return State(prune(state.model, DimensionReduction(self.embedding_dim)))
+        return State(prune(state.model, DimensionReduction(self.embedding_dim, self.axes)))
 
 
 @dataclass(frozen=True)
@@ -229,10 +232,8 @@ class EntropyCode:
 
     def run(self, state: State, train: Interactions) -> State:
         """Return the same model in fewer bytes."""
-        coded = {
-            name: self.config.encode(tensor) if hasattr(tensor, "codes") else tensor
-            for name, tensor in state.compressed.tensors.items()
-        }
+        tensors = state.compressed.tensors.items()
+        coded = {n: self.config.encode(t) if hasattr(t, "codes") else t for n, t in tensors}
         compressed = store_weights("entropy coding", self.config, state.model, coded)
         return replace(state, compressed=compressed)
 

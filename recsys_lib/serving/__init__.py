@@ -15,7 +15,7 @@ from recsys_lib.serving.machine import (
     read_bandwidth,
     roofline,
 )
-from recsys_lib.serving.retrieval import SearchResult, TopKIndex
+from recsys_lib.serving.retrieval import SearchResult, TopKIndex, merge_top_k
 from recsys_lib.serving.scorers import ExportedScorer, load_scorer
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "load_scorer",
     "measure_latency",
     "measure_machine",
+    "merge_top_k",
     "read_bandwidth",
     "roofline",
 ]

@@ -60,20 +60,17 @@ class Roofline:
     Args:
         memory_s: for the bytes.
         compute_s: for the arithmetic.
+
+    Attributes:
+        seconds: the bound.
+        limit: what it is bound by: "memory" or "compute".
     """
 
     memory_s: float
     compute_s: float
 
-    @property
-    def seconds(self) -> float:
-        """The bound."""
-        return max(self.memory_s, self.compute_s)
-
-    @property
-    def limit(self) -> str:
-        """What it is bound by: "memory" or "compute"."""
-        return "memory" if self.memory_s >= self.compute_s else "compute"
+    seconds = property(lambda self: max(self.memory_s, self.compute_s))
+    limit = property(lambda self: "memory" if self.memory_s >= self.compute_s else "compute")
 
 
 def read_bandwidth(table: NDArray[Any] | None = None, *, repeats: int = 20) -> float:

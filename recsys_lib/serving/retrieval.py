@@ -201,6 +201,51 @@ class TopKIndex:
             return cls(arrays["item_vectors"], settings["precision"], num_threads=num_threads)
 
 
+def merge_top_k(
+    results: Sequence[SearchResult], item_ids: Sequence[ArrayLike], k: int = 10
+) -> SearchResult:
+    """Return what one index of all items would find, from what the indexes of its parts found.
+
+    Exact, ties included: an item among the best k of all is among the best k of its part, as fewer
+    items stand before it there. The order is that of :class:`TopKIndex`: by score, then by id.
+
+    Args:
+        results: of each part, for the same users, each with k columns or more.
+        item_ids: for each part, the item ids that its rows stand for, in rising order.
+        k: how many, at least 1.
+
+    Raises:
+        TypeError: k is not an integer.
+        ValueError: no part, not a list of ids for each, ids that are no whole numbers or do not
+            rise (of those found), other users, or a part with fewer than k columns: item k of all
+            could be missing.
+
+    Example:
+        >>> odd, even = TopKIndex([[2.0], [3.0]]), TopKIndex([[3.0], [1.0]])
+        >>> found = [part.search([[1.0]], k=2) for part in (odd, even)]
+        >>> merge_top_k(found, [[1, 3], [0, 2]], k=2).item_ids.tolist()
+        [[0, 3]]
+    """
+    k, shapes = check_k(k), {found.item_ids.shape for found in results}
+    if len(results) != len(item_ids) or len({users for users, _ in shapes}) != 1:
+        raise ValueError("results, item_ids: expected one of each for a part, for the same users")
+    if min(width for _, width in shapes) < k:
+        raise ValueError(f"results have shapes {sorted(shapes)}: expected at least k = {k} columns")
+    columns = []
+    for found, part in zip(results, item_ids, strict=True):
+        rows, own = found.item_ids, np.asarray(part)
+        used = np.unique(rows[rows >= 0])
+        if len(used) and (own.dtype.kind not in "iu" or used[-1] >= len(own)):
+            raise ValueError(f"item_ids has {len(own)} {own.dtype}: expected an id for each row")
+        if (np.diff(own[used], prepend=-1) <= 0).any():
+            raise ValueError("item_ids fall: expected ids from 0 on in rising order")
+        columns.append(np.where(rows < 0, -1, own[rows]) if len(used) else rows)
+    ids, scores = np.hstack(columns), np.hstack([found.scores for found in results])
+    order = np.lexsort((ids, -scores))[:, :k]
+    ids, scores = (np.take_along_axis(values, order, axis=1) for values in (ids, scores))
+    return SearchResult(ids, scores, np.sum([found.rescored for found in results], axis=0))
+
+
 def _as_vectors(name: str, values: ArrayLike) -> Floats:
     """Return (n, d) float32: finite, and not too large to multiply."""
     vectors = np.asarray(values)

@@ -13,7 +13,7 @@ from recsys_lib.data import Interactions, Split
 from recsys_lib.files import FilePath, read_file, reading, write_file
 from recsys_lib.training.history import History
 
-_CLASS = "training checkpoint"
+_CLASS, _PARTS = "training checkpoint", ("model", "optimizer", "best")
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,9 @@ def save_checkpoint(path: FilePath, settings: dict[str, Any], state: TrainingSta
         (0.5,)
     """
     header = {"settings": settings, "history": asdict(state.history)}
+    lists = {part: getattr(state, part) for part in _PARTS}
     arrays = {
-        f"{part}.{number}": np.asarray(values)
-        for part in ("model", "optimizer", "best")
-        for number, values in enumerate(getattr(state, part))
+        f"{p}.{n}": np.asarray(x) for p, values in lists.items() for n, x in enumerate(values)
     }
     write_file(path, _CLASS, header, arrays)
 
@@ -85,7 +84,7 @@ def load_checkpoint(path: FilePath, settings: dict[str, Any]) -> TrainingState:
 
         model, optimizer, best = (
             [arrays[f"{part}.{n}"] for n in range(sum(k.startswith(part) for k in arrays))]
-            for part in ("model", "optimizer", "best")
+            for part in _PARTS
         )
         course: dict[str, Any] = header["history"]
         lists = {name: tuple(values) for name, values in course.items() if isinstance(values, list)}

@@ -138,7 +138,7 @@ def compile_epoch(
         num_batch = tf.shape(batch_users)[0]
         with tf.GradientTape() as tape:
             logits = forward(batch_users, candidates)
-            losses = _losses(objective, logits, batch_ratings)  # (b,)
+            losses = row_losses(objective, logits, batch_ratings)  # (b,)
             brought = list(getattr(model, "losses", ()))  # another call would begin anew
             if extra_loss is not None:
                 extra = _scalar(extra_loss(Batch(batch_users, candidates, logits, *step)))
@@ -150,12 +150,14 @@ def compile_epoch(
             combine_repeated_rows(gradient, (*variable.shape, 1)[0], num_gathered)
             for gradient, variable in zip(tape.gradient(scaled, variables), variables, strict=True)
         ]
-        repeated = tf.repeat(batch_users, 1 + num_negatives)
-        used = {"users": repeated, "items": tf.reshape(candidates, [-1])}
         strength = optimizer.scale_loss(l2 / tf.cast(num_batch, tf.float32))
+        used = {
+            "users": (batch_users, (1 + num_negatives) * strength),
+            "items": (tf.reshape(candidates, [-1]), strength),
+        }
         for position, side in tables:
-            table = variables[position]
-            gradients[position] = add_shrinkage(gradients[position], table, used[side], strength)
+            now = gradients[position], variables[position], *used[side]
+            gradients[position] = add_shrinkage(*now)
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
         after_update()
         return tf.reduce_sum(losses)
@@ -322,7 +324,7 @@ def _scalar(loss: Any) -> Any:
     return tf.cast(loss, tf.float32)
 
 
-def _losses(objective: str, logits: Any, ratings: Any) -> Any:
+def row_losses(objective: str, logits: Any, ratings: Any) -> Any:
     """Return one loss per interaction, (b,), from logits (b, 1 + m) with its own first."""
     import tensorflow as tf
 

@@ -51,7 +51,8 @@ class Tuning:
         ndcg: NDCG@10 on the held-out part, of the best settings fitted to the rest.
         default_ndcg: of the model as it was given, without other settings.
         popularity_ndcg: of popularity.
-        trials: one row for each trial, in order: its settings, "ndcg" and "seconds".
+        trials: one row for each trial, in order: its settings, "ndcg" and "seconds"; "ndcg" is
+            missing for one that was given up early.
     """
 
     settings: dict[str, Any]
@@ -79,7 +80,9 @@ def tune(
     The last tenth of the items of up to ``most_users`` users (at least one; at random where no
     times are known) is held out and ranked among all items; the test part of a split has no place
     here. The defaults are tried first, then what Optuna's tree-structured Parzen estimator
-    proposes. Warns where the best ends below popularity.
+    proposes. Warns where the best ends below popularity. A KerasRecommender that stops by itself
+    is given up when its best epoch so far, the fifth or later, is below the median of what other
+    trials had there; this counts as a trial.
 
     Args:
         model: a class such as IALS or EASE, a function from settings by name to an unfitted model,
@@ -105,7 +108,8 @@ def tune(
 
     Source:
         Akiba et al., *Optuna*, KDD 2019; Bergstra et al., *Algorithms for Hyper-Parameter
-        Optimization*, NIPS 2011.
+        Optimization*, NIPS 2011; giving up by the median: Golovin et al., *Google Vizier*, KDD
+        2017, section 3.2.2.
 
     Example:
         >>> from recsys_lib.data import make_synthetic
@@ -139,30 +143,37 @@ def tune(
     started = time.perf_counter()
     with _quiet_optuna() as optuna:
         study = _study(optuna, path, seed, fingerprint(interactions, of, space, most_users, seed))
-        default = _with_settings(model, {}).fit(train)
+        default = with_settings(model, {}).fit(train)
         default_ndcg, popularity = judge(default, train, held), popularity_ndcg(train, held)
         if not study.trials:
             study.enqueue_trial(_start(default, space))
 
         def one(trial: Any) -> float:
             settings = {key: _suggest(trial, key, values) for key, values in space.items()}
+
+            def report(epoch: int, logs: Mapping[str, float]) -> None:
+                if "ndcg" in logs:
+                    trial.report(logs["ndcg"], epoch)
+                    if trial.should_prune():
+                        raise optuna.TrialPruned
+
             with warnings.catch_warnings():  # a poor trial is no news
                 warnings.simplefilter("ignore", UserWarning)
-                fitted = _with_settings(model, settings).fit(train)
+                fitted = with_settings(model, settings, report).fit(train)
             return judge(fitted, train, held)
 
         _run(optuna, study, one, trials, budget_s, started, progress)
-        done = [t for t in study.trials if t.state.name == "COMPLETE"]
-    tried = [(default_ndcg, {}), *((t.value, t.params) for t in done)]
+        done = _finished(study)
+    tried = [(default_ndcg, {}), *((t.value, t.params) for t in done if t.state.name == "COMPLETE")]
     ndcg, settings = max(tried, key=lambda pair: pair[0])
     if ndcg < popularity:
         warn_below(f"the best {name} of {len(done)} trials", ndcg, popularity)
-    fitted = _with_settings(model, settings).fit(interactions)
+    fitted = with_settings(model, settings).fit(interactions)
     return Tuning(settings, fitted, ndcg, default_ndcg, popularity, _frame(done))
 
 
-def _with_settings(model: Any, settings: dict[str, Any]) -> Recommender:
-    """Return an unfitted model with these settings in place of its own."""
+def with_settings(model: Any, settings: dict[str, Any], report: Any = None) -> Recommender:
+    """Return an unfitted model with these settings in place of its own; a Keras one reports."""
     if not isinstance(model, KerasRecommender):
         made = model(**settings)
         check_type("model(...)", made, (Recommender,))
@@ -173,9 +184,8 @@ def _with_settings(model: Any, settings: dict[str, Any]) -> Recommender:
     rest = {key: value for key, value in settings.items() if key not in own}
     if (rate := rest.pop("learning_rate", None)) is not None:
         rest["optimizer"] = keras.optimizers.Adam(rate)
-    return KerasRecommender(
-        replace(model.config, **own), **({"progress": False} | model.options | rest)
-    )
+    options = {"progress": False, "on_epoch_end": report} | model.options | rest
+    return KerasRecommender(replace(model.config, **own), **options)
 
 
 def _start(default: Recommender, space: Space) -> dict[str, Any]:
@@ -231,6 +241,7 @@ def _study(optuna: Any, path: Any, seed: int, of: str) -> Any:
         study.tell(trial.number, state=states.FAIL)
         study.enqueue_trial(trial.params)
     study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials), n_startup_trials=8)
+    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=5)
     return study
 
 
@@ -245,11 +256,7 @@ def _run(
 ) -> None:
     from tqdm.auto import tqdm
 
-    def finished() -> list[Any]:
-        trials = study.get_trials(deepcopy=False)
-        return [t for t in trials if t.state.name == "COMPLETE" or "failed" in t.user_attrs]
-
-    done = finished()
+    done = _finished(study)
     with tqdm(
         total=trials, initial=len(done), disable=not progress, desc="tuning", unit="trial"
     ) as bar:
@@ -260,18 +267,25 @@ def _run(
             trial = study.ask()
             try:
                 study.tell(trial, one(trial))
-            except (FloatingPointError, MemoryError) as error:  # one failed trial, not the end
-                trial.set_user_attr("failed", str(error))
-                study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            done = finished()
-            best = max((t.value for t in done if t.value is not None), default=float("nan"))
+            except (FloatingPointError, MemoryError, optuna.TrialPruned):  # not the end
+                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            done = _finished(study)
+            values = [t.value for t in done if t.state.name == "COMPLETE"]
+            best = max(values, default=float("nan"))
             bar.set_postfix(best=f"{best:.4f}")
             bar.update()
+
+
+def _finished(study: Any) -> list[Any]:
+    """Return the trials that ran to their end or were given up; not those that were cut off."""
+    trials = study.get_trials(deepcopy=False)
+    return [trial for trial in trials if trial.state.name in ("COMPLETE", "PRUNED")]
 
 
 def _frame(done: list[Any]) -> pd.DataFrame:
     import pandas as pd
 
     seconds = [(t.datetime_complete - t.datetime_start).total_seconds() for t in done]
-    columns = {"ndcg": [t.value for t in done], "seconds": seconds}
+    values = [t.value if t.state.name == "COMPLETE" else float("nan") for t in done]
+    columns = {"ndcg": values, "seconds": seconds}
     return pd.DataFrame([t.params for t in done]).assign(**columns)

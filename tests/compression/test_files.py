@@ -11,19 +11,9 @@ import numpy as np
 import pytest
 
 from recsys_lib.compression import CompressedModel, load_compressed, save_compressed, store_weights
+from recsys_lib.compression import quantization as q
 from recsys_lib.compression.embedding_tables import Hashing, LowRank
 from recsys_lib.compression.pruning import WeightPruning, prune
-from recsys_lib.compression.quantization import (
-    CodebookQuantization,
-    EntropyCoding,
-    MixedPrecision,
-    ProductQuantization,
-    RateDistortion,
-    TransformCoding,
-    UniformQuantization,
-    frequency_groups,
-    quantize,
-)
 from recsys_lib.compression.tensors import read_tensor
 from recsys_lib.data import Interactions, make_synthetic
 from recsys_lib.data.synthetic import SyntheticConfig
@@ -32,21 +22,21 @@ from recsys_lib.models import ALS, EASE, IALS, as_factors
 
 DATA = make_synthetic(SyntheticConfig("video", num_users=300, num_items=400))
 USERS = np.arange(20)
-GROUPS = {"item_vectors": frequency_groups(np.bincount(DATA.item_ids, minlength=400), (0.2, 0.8))}
-MIXED = MixedPrecision({"item_vectors[0]": 4, "item_vectors[1]": 2, "user_vectors": 16}, GROUPS)
+GROUPS = {"item_vectors": q.frequency_groups(np.bincount(DATA.item_ids, minlength=400), (0.2, 0.8))}
+MIXED = q.MixedPrecision({"item_vectors[0]": 4, "item_vectors[1]": 2, "user_vectors": 16}, GROUPS)
 CONFIGS: list[Any] = [
     "float16",
-    UniformQuantization(3),
-    UniformQuantization(8, symmetric=True, granularity="column"),
-    CodebookQuantization(3),
-    ProductQuantization(6, bits=4),
+    q.UniformQuantization(3),
+    q.UniformQuantization(8, symmetric=True, granularity="column"),
+    q.CodebookQuantization(3),
+    q.ProductQuantization(6, bits=4),
     MIXED,
-    TransformCoding(0.1),
-    TransformCoding(0.1, contexts="size"),
-    RateDistortion(embedding_dim=12, epochs=2),
+    q.TransformCoding(0.1),
+    q.TransformCoding(0.1, contexts="size"),
+    q.RateDistortion(embedding_dim=12, epochs=2),
     LowRank(4),
     Hashing(50),
-    {"item_vectors": UniformQuantization(4)},
+    {"item_vectors": q.UniformQuantization(4)},
 ]
 
 
@@ -64,8 +54,8 @@ def rated() -> ALS:
 
 
 def coded(model: Any, config: Any) -> CompressedModel:
-    small = quantize(model, config)
-    tensors = {name: EntropyCoding().encode(tensor) for name, tensor in small.tensors.items()}
+    small = q.quantize(model, config)
+    tensors = {name: q.EntropyCoding().encode(tensor) for name, tensor in small.tensors.items()}
     return store_weights("entropy coding", config, small.model, tensors)
 
 
@@ -74,8 +64,8 @@ def test_what_is_read_scores_as_what_was_written(
     model: IALS, rated: ALS, config: Any, tmp_path: Path
 ) -> None:
     for given in (model, rated):
-        train = {"train": DATA} if isinstance(config, RateDistortion) else {}
-        compressed = quantize(given, config, **train)
+        train = {"train": DATA} if isinstance(config, q.RateDistortion) else {}
+        compressed = q.quantize(given, config, **train)
         size = save_compressed(tmp_path / "m", compressed)
         assert size == (tmp_path / "m").stat().st_size
         parts = sum(len(tensor.arrays()) for tensor in compressed.tensors.values())
@@ -83,13 +73,13 @@ def test_what_is_read_scores_as_what_was_written(
         exact = compressed.score_all_items(USERS)
         found = load_compressed(tmp_path / "m").score_all_items(USERS)
         np.testing.assert_array_equal(found, exact)
-        if not isinstance(config, RateDistortion | LowRank | Hashing):
+        if not isinstance(config, q.RateDistortion | LowRank | Hashing):
             plain = given.score_all_items(USERS)
             assert np.corrcoef(exact.ravel(), plain.ravel())[0, 1] > 0.7
 
 
 def test_the_file_of_items_folds_its_users_in(model: IALS, tmp_path: Path) -> None:
-    compressed = quantize(model, UniformQuantization(4))
+    compressed = q.quantize(model, q.UniformQuantization(4))
     whole = save_compressed(tmp_path / "whole", compressed)
     size = save_compressed(tmp_path / "m", compressed, account="items")
     assert size < 0.75 * whole
@@ -103,7 +93,7 @@ def test_the_file_of_items_folds_its_users_in(model: IALS, tmp_path: Path) -> No
 
 def test_sparse_and_coded_forms_and_float32(model: IALS, tmp_path: Path) -> None:
     forms = [model, prune(as_factors(model), WeightPruning(0.6))]
-    for config in (UniformQuantization(4, symmetric=True), ProductQuantization(6, bits=4)):
+    for config in (q.UniformQuantization(4, symmetric=True), q.ProductQuantization(6, bits=4)):
         forms.append(coded(model, config))
     for form in forms:
         save_compressed(tmp_path / "m", form)
@@ -112,7 +102,7 @@ def test_sparse_and_coded_forms_and_float32(model: IALS, tmp_path: Path) -> None
 
 
 def test_reading_and_scoring_needs_no_tensorflow(model: IALS, tmp_path: Path) -> None:
-    save_compressed(tmp_path / "m", coded(model, UniformQuantization(4)))
+    save_compressed(tmp_path / "m", coded(model, q.UniformQuantization(4)))
     code = (
         "import sys\n"
         "from recsys_lib.compression import load_compressed\n"
@@ -128,7 +118,7 @@ def test_reading_and_scoring_needs_no_tensorflow(model: IALS, tmp_path: Path) ->
 def test_a_forged_header_is_an_error_and_no_code(model: IALS, tmp_path: Path) -> None:
     """With a right checksum, but with parts of other sizes, settings or kinds."""
     path = tmp_path / "m"
-    save_compressed(path, coded(model, UniformQuantization(4)))
+    save_compressed(path, coded(model, q.UniformQuantization(4)))
     kind, settings, arrays = read_file(path)
     name, form, header = settings["tensors"][0]
     changes = ({"shape": [2, 2]}, {"shiny": True}, {"bits": 3})
@@ -153,7 +143,7 @@ def test_a_failed_write_leaves_the_old_file(
 
     monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(OSError, match="disk full"):
-        save_compressed(path, quantize(model, UniformQuantization(4)))
+        save_compressed(path, q.quantize(model, q.UniformQuantization(4)))
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["m"]
 
@@ -173,7 +163,7 @@ def test_refuses(model: IALS, rated: ALS, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: type(config).__name__)
 def test_a_setting_of_a_newer_version_is_named(model, config):
-    for tensor in quantize(model, config, train=DATA).tensors.values():
+    for tensor in q.quantize(model, config, train=DATA).tensors.values():
         header, arrays = tensor.header(), tensor.arrays()
         again = read_tensor(tensor.kind, header, arrays)
         np.testing.assert_array_equal(again.decode(), tensor.decode())

@@ -134,13 +134,6 @@ def test_ials_fold_in_is_the_user_step(dim):
     np.testing.assert_array_equal(model.fold_in([[1, 2]]), fresh.fold_in([[1, 2]]))
 
 
-def test_a_model_that_was_fitted_again_folds_in_with_its_new_items():
-    model, fresh = IALS(embedding_dim=3), IALS(embedding_dim=3).fit(random_data(5))
-    model.fit(random_data(4)).fold_in([[1, 2]])
-    folded = model.fit(random_data(5)).fold_in([[1, 2]])
-    np.testing.assert_array_equal(folded, fresh.fold_in([[1, 2]]))
-
-
 def test_als_step_equals_dense_least_squares():
     data, dim = random_data(7), 2
     model = ALS(embedding_dim=dim, solver="cholesky", nu=1)

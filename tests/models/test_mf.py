@@ -9,7 +9,7 @@ from recsys_lib.evaluation import (
     evaluate_leave_one_out,
     evaluate_ratings,
 )
-from recsys_lib.models import ALS, MF, Popularity, load_model
+from recsys_lib.models import ALS, MF, Popularity
 
 
 @pytest.fixture(scope="module")
@@ -102,14 +102,6 @@ def test_the_published_run(real_data):
     result = evaluate_leave_one_out(model, split, k=10)
     assert result.ndcg == pytest.approx(0.4523, abs=0.002)
     assert result.hit_rate == pytest.approx(0.7294, abs=0.004)
-
-
-def test_saved_and_loaded_it_scores_the_same(tmp_path, ratings):
-    model = MF(4, epochs=2).fit(ratings.train)
-    model.save(tmp_path / "mf")
-    again = load_model(tmp_path / "mf")
-    assert type(again) is MF and again.learning_rate == model.learning_rate
-    assert np.array_equal(again.score([0, 1], [1, 2]), model.score([0, 1], [1, 2]))
 
 
 def test_without_ratings_a_user_or_item_has_only_what_is_known_of_the_other_side():

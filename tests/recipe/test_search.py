@@ -108,6 +108,20 @@ def test_default_recipes_begin_with_what_does_no_harm():
     ]
 
 
+@pytest.mark.parametrize(("account", "kept"), [("items", True), ("self-contained", False)])
+def test_recipes_for_files_of_items_leave_the_lengths_of_vectors_alone(account, kept):
+    model = IALS(embedding_dim=16, epochs=2).fit(split().train)
+    length = np.linalg.norm(model.item_vectors, axis=1)
+    families = default_recipes(16, account)
+    changed = []
+    for name in ("fewer dimensions, 8 bits", "transform coding"):
+        small = compress(model, families[name][0], split(), None).factors
+        changed.append(np.abs(np.linalg.norm(small.item_vectors, axis=1) / length - 1).mean())
+    assert (np.array(changed) < 0.1).all() == kept
+    with pytest.raises(ValueError, match="account is"):
+        default_recipes(16, "users")
+
+
 def _before_and_after(recipe):
     model = IALS(embedding_dim=64, epochs=2).fit(split().train)
     found = [evaluate_full_ranking(model, split().train, split().test)]

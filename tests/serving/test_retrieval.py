@@ -6,10 +6,12 @@ import sys
 import numba
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from recsys_lib.files import write_file
 from recsys_lib.serving import simd
-from recsys_lib.serving.retrieval import TopKIndex
+from recsys_lib.serving.retrieval import SearchResult, TopKIndex, merge_top_k
 
 
 @pytest.fixture(params=["float32", "int8"])
@@ -183,3 +185,43 @@ def test_import_is_light():
     heavy = "[m for m in ('numba', 'tensorflow', 'keras', 'faiss') if m in sys.modules]"
     code = f"import sys, recsys_lib.serving; print({heavy})"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_merged_parts_are_the_whole_ties_included(data):
+    """Vectors of few small whole numbers: nearly every list ends inside a run of equal scores."""
+    num_items, users = data.draw(st.integers(1, 60)), data.draw(st.integers(1, 4))
+    num_parts, k = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 70))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    items, queries = (rng.integers(-1, 2, (n, 2)).astype(np.float32) for n in (num_items, users))
+    owner = rng.integers(0, num_parts, num_items)  # some parts may hold nothing
+    owned = [np.flatnonzero(owner == part) for part in range(num_parts)]
+    precision = data.draw(st.sampled_from(["float32", "int8"]))
+    found = [TopKIndex(items[own], precision).search(queries, k) for own in owned]
+    merged, whole = merge_top_k(found, owned, k), TopKIndex(items).search(queries, k)
+    np.testing.assert_array_equal(merged.item_ids, whole.item_ids)
+    np.testing.assert_array_equal(merged.scores, whole.scores)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "item_ids", "k", "name"),
+    [
+        ([], [], 1, "results"),
+        ([(1, 2)], [[0, 1], [2, 3]], 2, "item_ids"),
+        ([(1, 2), (2, 2)], [[0, 1], [2, 3]], 2, "results"),
+        ([(1, 2), (1, 1)], [[0, 1], [2, 3]], 2, "k = 2"),
+        ([(1, 2)], [[1, 0]], 2, "item_ids"),
+        ([(1, 2)], [[1, 1]], 2, "item_ids"),
+        ([(1, 2)], [[1]], 2, "item_ids"),
+        ([(1, 2)], [[-1, 0]], 2, "item_ids"),
+        ([(1, 2)], [[0, 1]], 0, "k"),
+    ],
+)
+def test_what_cannot_be_merged_is_refused(shapes, item_ids, k, name):
+    found = []
+    for users, width in shapes:
+        ids = np.tile(np.arange(width), (users, 1))
+        found.append(SearchResult(ids, ids.astype(np.float32), ids[:, 0]))
+    with pytest.raises(ValueError, match=name):
+        merge_top_k(found, item_ids, k)

@@ -13,7 +13,7 @@ from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).resolve().parents[2]
 SITE = ROOT / "_build" / "html"
-PAGES = sorted(SITE.rglob("*.html"))
+PAGES = [p for p in sorted(SITE.rglob("*.html")) if p.parent.name != "_static"]
 WRITTEN = [p for p in PAGES if p.parent != SITE]  # neither search nor index
 BASE = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["html"]["baseurl"]
 

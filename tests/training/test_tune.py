@@ -98,6 +98,32 @@ def test_a_time_limit_ends_it_and_a_choice_is_one_of_the_list():
     assert set(found.trials["l2"]) <= {50.0, 300.0} and len(found.trials) < 200
 
 
+def test_a_trial_that_falls_behind_is_given_up_and_counts(monkeypatch):
+    runs = []
+
+    def course(model, interactions):  # the larger l2, the worse, in each of ten epochs
+        report = model.options["on_epoch_end"]
+        runs.append([model.options.get("l2", 1.0), 0])
+        for epoch in range(1, 11):
+            runs[-1][1] = epoch
+            if report:
+                report(epoch, {"ndcg": 1 / (1 + model.options["l2"]), "loss": 0.0})
+        model.keras_model = runs
+
+    scores = lambda model, users: np.zeros((len(users), DATA.num_items))  # noqa: E731
+    monkeypatch.setattr(KerasRecommender, "_fit", course)
+    monkeypatch.setattr(KerasRecommender, "_score_users", scores)
+    config = RatingModelConfig("matrix_factorization", DATA.num_users, DATA.num_items, 8)
+    with pytest.warns(UserWarning, match="trials reaches"):
+        found = tune(KerasRecommender(config), DATA, space={"l2": (0.1, 9.0)}, trials=9, **SMALL)
+    (_, *tried, last), given_up = runs, found.trials["ndcg"].isna()
+    assert len(found.trials) == len(tried) == 9 and last == [1.0, 10] and found.settings == {}
+    assert [epoch for _, epoch in tried] == np.where(given_up, 5, 10).tolist()
+    assert given_up.any() and not given_up[:4].any()
+    for number in np.flatnonzero(given_up):
+        assert tried[number][0] > np.median([l2 for l2, _ in tried[:number]])
+
+
 def test_what_ends_below_popularity_says_so():
     class Upside(Popularity):
         def __init__(self, number=0):

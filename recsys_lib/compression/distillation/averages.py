@@ -5,14 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from recsys_lib.checks import (
-    check_choice,
-    check_sparsity,
-    check_type,
-    store,
-    store_flags,
-    store_numbers,
-)
+from recsys_lib.checks import check_choice, check_type, store_flags, store_numbers, store_shares
 from recsys_lib.compression.distillation.losses import SOFT_LOSSES, soft_loss
 from recsys_lib.compression.weights import keras_model, replace_keras_model, with_weights
 from recsys_lib.data import Interactions
@@ -43,7 +36,7 @@ class WeightAveraging:
     warm_up: bool = True
 
     def __post_init__(self) -> None:
-        store(self, decay=check_sparsity(self.decay, "decay"))
+        store_shares(self, "decay")
         store_flags(self, "warm_up")
 
 

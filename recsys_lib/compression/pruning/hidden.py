@@ -14,10 +14,9 @@ from recsys_lib.checks import (
     check_ids,
     check_names,
     check_number,
-    check_sparsity,
-    store,
     store_flags,
     store_numbers,
+    store_shares,
 )
 from recsys_lib.compression import CompressedModel, named_weights, with_weights
 from recsys_lib.compression.pruning.prune import Pruning
@@ -87,7 +86,7 @@ class NeuronPruning(Pruning):
 
     def __post_init__(self) -> None:
         store_numbers(self, 0, "seed", integer=True)
-        store(self, sparsity=check_sparsity(self.sparsity))
+        store_shares(self, "sparsity")
         store_flags(self, "refit")
         check_choice("method", self.method, METHODS)
         check_choice("scope", self.scope, ("layer", "global"))
@@ -378,10 +377,8 @@ def ablate_layers(
         >>> ablate_layers(model, lambda smaller: smaller.count_params())
         {0: 881.0, 1: 1681.0, 2: 2737.0}
     """
-    return {
-        position: float(metric(LayerRemoval(position).apply(model, interactions).model))
-        for position in range(_count_removable(read_config(model)))
-    }
+    places = range(_count_removable(read_config(model)))
+    return {n: float(metric(LayerRemoval(n).apply(model, interactions).model)) for n in places}
 
 
 def _count_removable(shape: RatingModelConfig) -> int:

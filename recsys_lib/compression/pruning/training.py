@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from recsys_lib.checks import check_number, check_sparsity, check_type, store, store_numbers
+from recsys_lib.checks import check_number, check_sparsity, check_type, store_numbers, store_shares
 from recsys_lib.compression import CompressedModel, named_weights, store_weights, with_weights
 from recsys_lib.compression.pruning.sparse import store_sparse
 from recsys_lib.compression.pruning.weights import Array, Mask, WeightPruning
@@ -65,7 +65,7 @@ class PolynomialSchedule:
         store_numbers(self, 0, "begin_step", integer=True)
         store_numbers(self, self.begin_step + 1, "end_step", integer=True)
         store_numbers(self, 0, "power", include_low=False)
-        store(self, initial_sparsity=check_sparsity(self.initial_sparsity, "initial_sparsity"))
+        store_shares(self, "initial_sparsity")
 
     def __call__(self, step: int, final_sparsity: float) -> float:
         """Return the sparsity after ``step`` steps on the way to ``final_sparsity``."""
@@ -200,10 +200,8 @@ def fit_pruned(
     if frequency is not None:
         _redraw_every(frequency, holders, draw)
     history = fit(inner, interactions, on_epoch_end=after_epoch, **options)
-    tensors = {
-        name: store_sparse(values, "smallest" if name in final else "dense")
-        for name, values in named_weights(inner).items()
-    }
+    weights = named_weights(inner).items()
+    tensors = {n: store_sparse(w, "smallest" if n in final else "dense") for n, w in weights}
     # A fresh clone takes the weights, so that no constraint is left on the result.
     stored = store_weights("weight pruning in training", config, model, tensors)
     return PrunedModel(stored.tensors, stored.model, stored.report, masks, history, tuple(course))

@@ -105,10 +105,8 @@ class CodebookTensor(PackedTensor):
         self, codes: Array, codebooks: Array, bits: int, columns_per_codebook: int | None = None
     ) -> None:
         columns = columns_per_codebook or (codes.shape[-1] if codes.ndim else 1)
-        super().__init__(
-            {"bits": bits, "shape": list(codes.shape), "columns_per_codebook": columns},
-            {"codes": pack_bits(codes, bits), "codebooks": codebooks},
-        )
+        header = {"bits": bits, "shape": list(codes.shape), "columns_per_codebook": columns}
+        super().__init__(header, {"codes": pack_bits(codes, bits), "codebooks": codebooks})
 
     def decode(self) -> NDArray[np.float32]:
         """Look the codes up."""

@@ -188,8 +188,7 @@ def deal_out(variances: NDArray[np.floating], num_subspaces: int) -> NDArray[np.
 def _fit_pieces(points: Floats, config: ProductQuantization, weights: Any) -> tuple[Ids, Floats]:
     """Fit and apply the codebook of each piece: codes (rows, m) and centroids (m, k, d)."""
     options: dict[str, Any] = {"weights": weights, "iterations": config.iterations}
-    found = [
-        kmeans(np.ascontiguousarray(piece), 1 << config.bits, seed=config.seed + number, **options)
-        for number, piece in enumerate(np.split(points, config.num_subspaces, axis=1))
-    ]
+    pieces = map(np.ascontiguousarray, np.split(points, config.num_subspaces, axis=1))
+    size, seed = 1 << config.bits, config.seed
+    found = [kmeans(piece, size, seed=seed + n, **options) for n, piece in enumerate(pieces)]
     return np.stack([codes for _, codes in found], axis=1), np.stack([books for books, _ in found])

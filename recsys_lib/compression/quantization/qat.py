@@ -265,10 +265,8 @@ def calibration_rows(counts: Mapping[str, int], calibration: Any, most: int) -> 
     if isinstance(calibration, Interactions):
         chosen = _spread(len(calibration), most // 2)
         others = random.integers(0, [*counts.values()][-1] or 1, len(chosen))
-        calibration = (
-            np.repeat(calibration.user_ids[chosen], 2),
-            np.column_stack([calibration.item_ids[chosen], others]).ravel(),
-        )
+        items = np.column_stack([calibration.item_ids[chosen], others]).ravel()
+        calibration = np.repeat(calibration.user_ids[chosen], 2), items
     check_type("calibration", calibration, (tuple, list), " or Interactions")
     if len(calibration) != len(counts):
         raise ValueError(f"calibration has {len(calibration)} arrays: expected {len(counts)}")

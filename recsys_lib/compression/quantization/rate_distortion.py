@@ -154,11 +154,9 @@ class RateDistortion:
             "user_vectors": _code(tables.users, tables.user_steps),
             "item_vectors": _code(tables.items, tables.item_steps),
         }
-        smaller = Factors(
-            tensors["item_vectors"].decode(),
-            tensors["user_vectors"].decode(),
-            None if model.item_biases is not None else model.how_to_fold_in,
-        )
+        how = None if model.item_biases is not None else model.how_to_fold_in
+        decoded: dict[str, Any] = {name: tensor.decode() for name, tensor in tensors.items()}
+        smaller = Factors(**decoded, fold_in=how)
         report = compare_weights("rate-distortion", self, named_weights(model), tensors)
         return CompressedModel(tensors, smaller, report)
 

@@ -43,6 +43,9 @@ class SensitivityCurve:
         fixed_bytes: bytes of all that has no piece: weights that stay float32, indices of groups.
         groups: by name of weight, the rows or columns that make a piece.
         base: how whole numbers are made.
+
+    Attributes:
+        increase: (p, b) loss above the reference; below 0 where rounding happened to help.
     """
 
     pieces: tuple[str, ...]
@@ -54,10 +57,7 @@ class SensitivityCurve:
     groups: Mapping[str, WeightGroups]
     base: UniformQuantization
 
-    @property
-    def increase(self) -> NDArray[np.float64]:
-        """(p, b) loss above the reference; below 0 where rounding happened to help."""
-        return self.loss - self.reference
+    increase = property(lambda self: self.loss - self.reference)
 
 
 def sensitivity(
@@ -196,16 +196,16 @@ class BitAllocation:
         nbytes: stored bytes of the whole model.
         predicted_loss: reference loss plus the sum of what each piece loses by itself. The loss
             of the model need not be that: see chapter 10.
+
+    Attributes:
+        bits: by piece.
     """
 
     config: MixedPrecision
     nbytes: int
     predicted_loss: float
 
-    @property
-    def bits(self) -> Mapping[str, int]:
-        """Bits by piece."""
-        return self.config.bits
+    bits = property(lambda self: self.config.bits)
 
 
 def allocate_bits(curve: SensitivityCurve, budget_bytes: float) -> BitAllocation:

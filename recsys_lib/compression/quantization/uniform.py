@@ -242,7 +242,6 @@ def find_range(groups: Floats, bits: int, *, symmetric: bool, search: str) -> tu
         bits: of a code.
         symmetric: low is ``-high``.
         search: one of the above.
-        percentile: above 50, up to 100.
 
     Returns:
         ``(low, high)``, (g,) each.

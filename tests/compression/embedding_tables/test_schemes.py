@@ -3,25 +3,18 @@
 import numpy as np
 import pytest
 
-from recsys_lib.compression.embedding_tables import (
-    Hashing,
-    LowRank,
-    MixedDimension,
-    QuotientRemainder,
-    RowwiseBits,
-    TableScheme,
-)
+from recsys_lib.compression import embedding_tables as e
 from recsys_lib.compression.tensors import read_tensor
 
 ROWS, DIM = 37, 8
 COUNTS = np.random.default_rng(0).zipf(1.5, ROWS)
 SCHEMES = [
-    Hashing(np.int64(10)),  # NumPy's numbers are fine, and stored as plain ones
-    QuotientRemainder(6),
-    LowRank(3),
-    MixedDimension(3, np.float32(0.5)),
-    MixedDimension(1, 0.0),
-    RowwiseBits(np.int8(4)),
+    e.Hashing(np.int64(10)),  # NumPy's numbers are fine, and stored as plain ones
+    e.QuotientRemainder(6),
+    e.LowRank(3),
+    e.MixedDimension(3, np.float32(0.5)),
+    e.MixedDimension(1, 0.0),
+    e.RowwiseBits(np.int8(4)),
 ]
 every_scheme = pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
 
@@ -72,20 +65,20 @@ def test_a_start_has_the_spread_asked_for_and_is_a_table_that_can_be_met(scheme)
     assert (drawn[0] != drawn[2]).any()
     made = rows_of(scheme, scheme.start(ROWS, DIM, std=1.0, seed=5, counts=COUNTS))
     again = rows_of(scheme, scheme.approximate(made, COUNTS))
-    loose = 0.05 if isinstance(scheme, (QuotientRemainder, RowwiseBits)) else 1e-6
+    loose = 0.05 if isinstance(scheme, (e.QuotientRemainder, e.RowwiseBits)) else 1e-6
     assert ((again - made) ** 2).sum() <= loose * (made**2).sum()
 
 
 def test_bytes_are_those_of_the_parts_and_ids_are_told_apart():
     for scheme, expected in (
-        (Hashing(100), 100 * 16 * 2),
-        (QuotientRemainder(32), (32 + 32) * 16 * 2),
-        (LowRank(2), (1000 * 2 + 2 * 16) * 2),
-        (RowwiseBits(4), 1000 * (8 + 4)),
+        (e.Hashing(100), 100 * 16 * 2),
+        (e.QuotientRemainder(32), (32 + 32) * 16 * 2),
+        (e.LowRank(2), (1000 * 2 + 2 * 16) * 2),
+        (e.RowwiseBits(4), 1000 * (8 + 4)),
     ):
         arrays = scheme.store(scheme.start(1000, 16), 1000).arrays()
         assert sum(array.nbytes for array in arrays.values()) == expected
-    for scheme, least, most in ((QuotientRemainder(6), ROWS, ROWS), (Hashing(12), 2, 12)):
+    for scheme, least, most in ((e.QuotientRemainder(6), ROWS, ROWS), (e.Hashing(12), 2, 12)):
         drawn = rows_of(scheme, scheme.start(ROWS, DIM))
         assert least <= len(np.unique(drawn, axis=0)) <= most
 
@@ -93,7 +86,7 @@ def test_bytes_are_those_of_the_parts_and_ids_are_told_apart():
 @pytest.mark.parametrize(("num_rows", "buckets"), [(1000, 50), (3706, 926)])
 def test_over_many_draws_ids_collide_no_more_than_by_chance(num_rows, buckets):
     """What Carter and Wegman promise: of one pair, on average over draws. One draw can be bad."""
-    drawn = [Hashing(buckets, seed).bucket(np, np.arange(num_rows)) for seed in range(200)]
+    drawn = [e.Hashing(buckets, seed).bucket(np, np.arange(num_rows)) for seed in range(200)]
     sizes = np.array([np.bincount(ids, minlength=buckets) for ids in drawn])
     assert sizes.shape == (200, buckets)
     pairs, by_chance = (sizes * (sizes - 1)).sum(1).mean(), num_rows * (num_rows - 1) / buckets
@@ -103,22 +96,22 @@ def test_over_many_draws_ids_collide_no_more_than_by_chance(num_rows, buckets):
 def test_large_ids_do_not_overflow():
     from keras import ops
 
-    scheme, ids = Hashing(1000, seed=1), np.array([0, 2**31 - 1, 2**31 - 2])
+    scheme, ids = e.Hashing(1000, seed=1), np.array([0, 2**31 - 1, 2**31 - 2])
     python = [scheme.bucket(np, np.array([i]))[0] for i in ids]
     np.testing.assert_array_equal(ops.convert_to_numpy(scheme.bucket(ops, ids)), python)
     assert all(0 <= bucket < 1000 for bucket in python)
 
 
 def test_tables_are_met_as_well_as_can_be():
-    parts = Hashing(1).approximate(np.float32([[1.0], [3.0]]), np.array([3, 1]))
+    parts = e.Hashing(1).approximate(np.float32([[1.0], [3.0]]), np.array([3, 1]))
     np.testing.assert_allclose(parts["rows"], [[1.5]])  # the weighted mean of a bucket
     singular = np.linalg.svd(table(), compute_uv=False)
-    left = table() - rows_of(LowRank(3), LowRank(3).approximate(table()))
+    left = table() - rows_of(e.LowRank(3), e.LowRank(3).approximate(table()))
     np.testing.assert_allclose((left**2).sum(), (singular[3:] ** 2).sum(), rtol=1e-4)
 
 
 def test_popular_ids_get_long_vectors():
-    scheme, values = MixedDimension(4, 0.5), table(5000, 32)
+    scheme, values = e.MixedDimension(4, 0.5), table(5000, 32)
     counts = np.random.default_rng(0).zipf(1.3, 5000).clip(max=10**6)
     sizes, lengths = zip(*scheme.blocks(counts, 32), strict=True)
     assert sum(sizes) == 5000 and lengths[0] == 32
@@ -137,7 +130,7 @@ def test_row_wise_bits_round_to_the_nearest_level_and_pass_gradients(bits):
     from keras import ops
 
     values = np.vstack([table(), np.zeros((1, DIM)), np.full((1, DIM), 0.3)]).astype(np.float32)
-    scheme = RowwiseBits(bits)
+    scheme = e.RowwiseBits(bits)
     rounded = scheme.lookup(np, {"rows": values}, np.arange(len(values)))
     step = np.ptp(values, axis=1, keepdims=True) / (2**bits - 1)
     assert (np.abs(rounded - values) <= 0.51 * step + 2e-3).all()  # scales are float16
@@ -150,16 +143,16 @@ def test_row_wise_bits_round_to_the_nearest_level_and_pass_gradients(bits):
 
 
 def test_refuses():
-    nan, negative, from_dict = np.full((2, 2), np.nan), -np.ones(ROWS), TableScheme.from_dict
-    mixed, three = MixedDimension(), np.ones(3)
+    nan, negative, from_dict = np.full((2, 2), np.nan), -np.ones(ROWS), e.TableScheme.from_dict
+    mixed, three = e.MixedDimension(), np.ones(3)
     for message, call in (
-        ("rank is 9.* 8", lambda: LowRank(9).start(10, 8)),
-        ("rank is 9.* 8", lambda: LowRank(9).encode(table())),
+        ("rank is 9.* 8", lambda: e.LowRank(9).start(10, 8)),
+        ("rank is 9.* 8", lambda: e.LowRank(9).encode(table())),
         ("counts is None", lambda: mixed.encode(table())),
         (r"counts has shape \(3,\)", lambda: mixed.start(4, 2, counts=three)),
-        ("counts .* none negative", lambda: Hashing(3).encode(table(), negative)),
-        ("NaN", lambda: LowRank(1).encode(nan)),
-        (r"table has shape \(3,\)", lambda: LowRank(1).encode(three)),
+        ("counts .* none negative", lambda: e.Hashing(3).encode(table(), negative)),
+        ("NaN", lambda: e.LowRank(1).encode(nan)),
+        (r"table has shape \(3,\)", lambda: e.LowRank(1).encode(three)),
         ("scheme is 'magic'", lambda: from_dict({"scheme": "magic"})),
         ("newer", lambda: from_dict({"scheme": "low_rank", "rank": 2, "new": 1})),
     ):

@@ -11,14 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys_lib.compression import CompressedModel, named_weights, with_weights
-from recsys_lib.compression.quantization import (
-    IntegerQuantization,
-    convert,
-    quantization_aware,
-    quantize_dynamic,
-    quantize_static,
-    read_litert_dense,
-)
+from recsys_lib.compression import quantization as q
 from recsys_lib.compression.quantization.fake_quant import (
     Grid,
     fake_quant,
@@ -189,7 +182,7 @@ def test_eight_bits_are_near_and_two_are_not(kind):
     model = build(kind)
     before, exact, spread = named_weights(model), np.asarray(model(IDS)), {}
     for bits in (8, 4, 2):
-        rounded = quantization_aware(model, IntegerQuantization(bits))
+        rounded = q.quantization_aware(model, q.IntegerQuantization(bits))
         spread[bits] = np.abs(np.asarray(rounded(IDS)) - exact).max() / np.abs(exact).max()
     assert spread[8] < min(0.05, spread[4]) and max(0.05, spread[4]) < spread[2]
     for name, values in named_weights(model).items():
@@ -201,7 +194,7 @@ def test_training_recovers_what_rounding_loses(data):
     model = build(hidden_units=(16, 8))
     options = {"batch_size": 256, "optimizer": "adam", **QUIET}
     exact = fit(model, data, epochs=40, **options).loss[-1]
-    start, aware = (quantization_aware(model, IntegerQuantization(bits=2)) for _ in range(2))
+    start, aware = (q.quantization_aware(model, q.IntegerQuantization(bits=2)) for _ in range(2))
     run = fit(aware, data, epochs=20, **options)
     rounded = run.loss[0]  # of the first steps, so less than rounding really costs
     assert rounded > 1.1 * exact
@@ -213,7 +206,7 @@ def test_training_recovers_what_rounding_loses(data):
 
 @pytest.mark.slow
 def test_the_compiled_loop_finds_tables_and_trains_all_but_zero_points(data):
-    aware = quantization_aware(build("two_tower"), IntegerQuantization(bits=4))
+    aware = q.quantization_aware(build("two_tower"), q.IntegerQuantization(bits=4))
     assert [side for _, side in embedding_tables(aware)] == ["users", "items"]
     before = named_weights(aware)
     fit(aware, data, epochs=1, batch_size=512, l2=0.01, **QUIET)
@@ -228,7 +221,7 @@ def test_the_compiled_loop_finds_tables_and_trains_all_but_zero_points(data):
 def test_keras_own_fit_clone_and_file(tmp_path, data):
     import keras
 
-    aware = quantization_aware(build(), IntegerQuantization(bits=4))
+    aware = q.quantization_aware(build(), q.IntegerQuantization(bits=4))
     aware.compile("adam", "mse", jit_compile=False)
     before = aware.get_layer("dense_0").weight_log_scale.numpy().copy()
     aware.fit([data.user_ids, data.item_ids], np.ones(len(data)), epochs=1, verbose=0)
@@ -239,7 +232,7 @@ def test_keras_own_fit_clone_and_file(tmp_path, data):
     loaded = keras.models.load_model(tmp_path / "aware.keras")
     for copy in (clone, loaded):
         np.testing.assert_array_equal(copy(IDS), aware(IDS))
-    np.testing.assert_array_equal(convert(loaded).score(*IDS), convert(aware).score(*IDS))
+    np.testing.assert_array_equal(q.convert(loaded).score(*IDS), q.convert(aware).score(*IDS))
 
 
 @pytest.mark.slow
@@ -249,12 +242,12 @@ def test_zeros_of_a_pruned_model_stay(data):
     zeros = {name: random.random(values.shape) < 0.8 for name, values in weights.items()}
     pruned = with_weights(model, {name: weights[name] * ~zeros[name] for name in weights})
     kept, lost = (
-        quantization_aware(pruned, IntegerQuantization(bits=4, keep_zeros=keep))
+        q.quantization_aware(pruned, q.IntegerQuantization(bits=4, keep_zeros=keep))
         for keep in (True, False)
     )
     for aware in (kept, lost):
         fit(aware, data, epochs=2, batch_size=128, l2=0.001, **QUIET)
-    stored = convert(kept).tensors
+    stored = q.convert(kept).tensors
     for name, zero in zeros.items():
         assert not np.any(named_weights(kept)[name][zero])
         assert not np.any(stored[name].decode()[zero])
@@ -266,9 +259,9 @@ def test_an_all_zero_channel_and_row_are_defined():
     weights = named_weights(model)
     weights["dense_0/kernel"][:, 3] = weights["item_embedding/embeddings"][7] = 0
     weights["dense_0/bias"][3] = 0.25
-    aware = quantization_aware(with_weights(model, weights), IntegerQuantization(8))
+    aware = q.quantization_aware(with_weights(model, weights), q.IntegerQuantization(8))
     assert np.isfinite(np.asarray(aware(IDS))).all()
-    new = named_weights(convert(aware).model)
+    new = named_weights(q.convert(aware).model)
     assert not new["dense_0/kernel"][:, 3].any()
     assert not new["item_embedding/embeddings"][7].any()
     assert new["dense_0/bias"][3] == pytest.approx(0.25, rel=0.01)
@@ -289,14 +282,14 @@ def test_float_inputs_need_a_calibration_whose_outliers_a_search_clips():
     dense = keras.layers.Dense
     model = dense_model(5, dense(4, activation="relu"), dense(2))
     rows = np.random.default_rng(0).normal(0, 1, (300, 5)).astype(np.float32)
-    aware = quantization_aware(model, IntegerQuantization(), (rows,))
+    aware = q.quantization_aware(model, q.IntegerQuantization(), (rows,))
     np.testing.assert_allclose(aware(rows), model(rows), atol=0.05)
-    np.testing.assert_allclose(convert(aware)([rows]), aware(rows), atol=1e-5)
+    np.testing.assert_allclose(q.convert(aware)([rows]), aware(rows), atol=1e-5)
     rows = np.random.default_rng(0).standard_t(2, (2000, 50)).astype(np.float32)
     model, scales = dense_model(50, dense(2)), {}
     for search in ("minmax", "percentile", "mse"):
-        config = IntegerQuantization(activation_bits=3, range_search=search)
-        last = quantization_aware(model, config, (rows,)).layers[-1]
+        config = q.IntegerQuantization(activation_bits=3, range_search=search)
+        last = q.quantization_aware(model, config, (rows,)).layers[-1]
         scales[search] = float(last.activation_grid("input").scale)
     assert scales["minmax"] > 2 * max(scales["percentile"], scales["mse"])
 
@@ -317,11 +310,11 @@ def test_a_layer_that_cannot_be_quantized_is_named(reason, parts):
 
     model = dense_model(4, *parts(layers), layers.Dense(3))
     with pytest.raises(ValueError, match=f"layer 'culprit' cannot be quantized: .*{reason}"):
-        quantization_aware(model, IntegerQuantization(), (np.ones((3, 4)),))
+        q.quantization_aware(model, q.IntegerQuantization(), (np.ones((3, 4)),))
 
 
 def aware(calibration, model=None):
-    return quantization_aware(model or build(), IntegerQuantization(), calibration)
+    return q.quantization_aware(model or build(), q.IntegerQuantization(), calibration)
 
 
 def pairs(count, seed=0):
@@ -377,7 +370,7 @@ def run_litert(content, inputs, kernels, **options):
 def test_equal_to_litert_to_the_last_unit(layer, requantization):
     content, random = litert_file(*layer), np.random.default_rng(0)
     codes = random.normal(0, 60, (3000, layer[0])).clip(-128, 127).astype(np.int8)
-    (dense,) = read_litert_dense(content, requantization).values()
+    (dense,) = q.read_litert_dense(content, requantization).values()
     assert len(dense.kernel_scale) == (layer[1] if layer[-1] else 1)
     litert = run_litert(content, {"": codes}, KERNELS[requantization])
     expected = litert.get_tensor(litert.get_output_details()[0]["index"])
@@ -393,7 +386,7 @@ def test_all_layers_of_a_ranker_are_equal_to_litert(tmp_path):
     inputs = dict(zip(("user", "item"), (side.astype(np.int32) for side in ids), strict=True))
     litert = run_litert(content, inputs, "BUILTIN_REF", experimental_preserve_all_tensors=True)
     operations = [op for op in litert._get_ops_details() if op["op_name"] == "FULLY_CONNECTED"]
-    layers = read_litert_dense(content).values()
+    layers = q.read_litert_dense(content).values()
     assert len(layers) == 4
     for layer, operation in zip(layers, operations, strict=True):
         codes, expected = (litert.get_tensor(operation[end][0]) for end in ("inputs", "outputs"))
@@ -433,10 +426,10 @@ def test_sums_are_exact_where_float32_would_not_be_and_outputs_stay_in_range():
 @pytest.mark.parametrize("kind", KINDS)
 def test_outputs_are_those_of_the_fake_quantized_model(kind, bits):
     ids = pairs(4000)
-    aware = quantization_aware(big(kind), IntegerQuantization(bits))
+    aware = q.quantization_aware(big(kind), q.IntegerQuantization(bits))
     expected = np.asarray(aware(ids))
     for requantization in ("single", "float"):
-        integer = convert(aware, requantization)
+        integer = q.convert(aware, requantization)
         scores = integer.score(*ids)
         near = np.isclose(scores, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
         # The others passed a code that lay between two, in one of the layers.
@@ -458,8 +451,8 @@ def test_outputs_are_those_of_the_fake_quantized_model(kind, bits):
 def test_scores_that_are_equal_in_integers_are_equal_in_the_compiled_model(kind, bits):
     """Few bits make many ties; a metric that counts them must not depend on who computes."""
     ids = pairs(20_000)
-    aware = quantization_aware(big(kind), IntegerQuantization(bits, activation_bits=4))
-    compiled, integer = KerasScorer(aware).score(*ids), convert(aware).score(*ids)
+    aware = q.quantization_aware(big(kind), q.IntegerQuantization(bits, activation_bits=4))
+    compiled, integer = KerasScorer(aware).score(*ids), q.convert(aware).score(*ids)
     distinct = len(np.unique(integer))
     assert distinct < 0.5 * len(integer)
     assert len(np.unique(compiled)) == pytest.approx(distinct, rel=0.01)
@@ -474,7 +467,7 @@ def test_static_quantization_follows_its_calibration():
     exact = np.asarray(model(ids))
 
     def error(calibration):
-        return np.abs(quantize_static(model, calibration).score(*ids) - exact).mean()
+        return np.abs(q.quantize_static(model, calibration).score(*ids) - exact).mean()
 
     quiet_user = np.abs(np.asarray(model.get_layer("user_embedding").embeddings)).max(1).argmin()
     usual = error(pairs(2000, seed=1))
@@ -490,7 +483,7 @@ def test_scores_are_near_those_of_litert(tmp_path, form):
     with quiet():
         export_litert(model, tmp_path / "r.tflite", form, calibration if form == "int8" else None)
         theirs = load_scorer(tmp_path / "r.tflite").score(*ids)
-    small = quantize_static(model, calibration) if form == "int8" else quantize_dynamic(model)
+    small = q.quantize_static(model, calibration) if form == "int8" else q.quantize_dynamic(model)
     ours, exact = small.score(*ids), np.asarray(model(ids))
     errors = [np.sqrt(np.mean((scores - exact) ** 2)) for scores in (ours, theirs)]
     # In int8, LiteRT has one scale a table, and rounds the logits. In its dynamic form it gives
@@ -504,7 +497,7 @@ def test_a_dynamic_layer_multiplies_whole_numbers(width):
     import keras
 
     dense = keras.layers.Dense(5, activation="relu", name="dense")
-    small = quantize_dynamic(dense_model(width, dense))
+    small = q.quantize_dynamic(dense_model(width, dense))
     kernel, bias = small.tensors["dense/kernel"], small.tensors["dense/bias"].decode()
     rows = np.random.default_rng(1).normal(size=(20, width)).astype(np.float32)
     rows[3] = 0
@@ -518,7 +511,7 @@ def test_a_dynamic_layer_multiplies_whole_numbers(width):
 @pytest.mark.parametrize("kind", ["mlp_ranker", "neumf", "two_tower", "dot_product"])
 def test_dynamic_scores_are_near_those_of_the_model_and_bytes_a_quarter(kind):
     exact, ids = big(kind, dim=64, init_std=0.1), pairs(500)
-    small = quantize_dynamic(exact)
+    small = q.quantize_dynamic(exact)
     scores, expected = small.score(*ids), np.asarray(exact(ids))
     assert 0 < np.abs(scores - expected).max() / expected.std() < 0.15
     assert 3 < small.report.ratio < 4.1
@@ -528,11 +521,11 @@ def test_recommenders_are_taken_and_all_items_are_scored_as_pairs_are():
     config = RatingModelConfig("mlp_ranker", 300, 400)
     data = Interactions(*pairs(500), num_users=300, num_items=400)
     recommender = KerasRecommender(config, epochs=1, progress=False).fit(data)
-    rounded = quantization_aware(recommender, IntegerQuantization(), data)(pairs(500))
+    rounded = q.quantization_aware(recommender, q.IntegerQuantization(), data)(pairs(500))
     np.testing.assert_allclose(rounded, recommender.score(*pairs(500)), atol=0.01)
-    dynamic = quantize_dynamic(recommender)
+    dynamic = q.quantize_dynamic(recommender)
     assert isinstance(dynamic.model, KerasRecommender)
-    for small in (dynamic, quantize_static(big(), pairs(500))):
+    for small in (dynamic, q.quantize_static(big(), pairs(500))):
         scores = small.score_all_items([3, 250])
         assert scores.shape == (2, 400)
         expected = small.score([250] * 400, range(400))
@@ -545,7 +538,7 @@ def test_recommenders_are_taken_and_all_items_are_scored_as_pairs_are():
         (lambda: nudged_grid(0.5, 2.0), ValueError, "minimum <= 0"),
         (lambda: nudged_grid(-1.0, float("nan")), ValueError, "finite"),
         (lambda: nudged_grid([-1.0], [[1.0]]), ValueError, "minimum has shape"),
-        (lambda: quantization_aware(build(), {}), TypeError, "config is of type dict"),
+        (lambda: q.quantization_aware(build(), {}), TypeError, "config is of type dict"),
         (
             lambda: aware(None, build(keras=importlib.import_module("tf_keras"))),
             TypeError,
@@ -556,11 +549,11 @@ def test_recommenders_are_taken_and_all_items_are_scored_as_pairs_are():
         (lambda: aware(([1],)), ValueError, "calibration has 1 arrays"),
         (lambda: aware(([1], [NUM_ITEMS])), ValueError, "calibration item_ids"),
         (lambda: LAYER(np.zeros((3, 4), np.int8)), ValueError, "output_grid is None"),
-        (lambda: read_litert_dense(litert_file(3, 2, whole=False)), ValueError, "no dense layer"),
-        (lambda: convert(big()), TypeError, "no fake-quantized layer"),
-        (lambda: quantize_static(big(), None), ValueError, "calibration is None"),
-        (lambda: convert(aware(None)).score([1], [NUM_ITEMS]), ValueError, "item_ids"),
-        (lambda: quantize_dynamic(IALS()), TypeError, "model is of type IALS"),
+        (lambda: q.read_litert_dense(litert_file(3, 2, whole=False)), ValueError, "no dense layer"),
+        (lambda: q.convert(big()), TypeError, "no fake-quantized layer"),
+        (lambda: q.quantize_static(big(), None), ValueError, "calibration is None"),
+        (lambda: q.convert(aware(None)).score([1], [NUM_ITEMS]), ValueError, "item_ids"),
+        (lambda: q.quantize_dynamic(IALS()), TypeError, "model is of type IALS"),
     ],
 )
 def test_refuses(call, error, message):

@@ -12,22 +12,7 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
 from recsys_lib.compression import named_weights, with_weights
-from recsys_lib.compression.quantization import (
-    CodebookQuantization,
-    MixedPrecision,
-    ProductQuantization,
-    SensitivityCurve,
-    TransformCoding,
-    UniformQuantization,
-    WeightGroups,
-    allocate_bits,
-    frequency_groups,
-    quantize,
-    score_error,
-    sensitivity,
-    stored_bits,
-    uniform_bits,
-)
+from recsys_lib.compression import quantization as q
 from recsys_lib.compression.quantization.mixed import GroupedTensor, encode_width
 from recsys_lib.compression.tensors import DenseTensor, read_tensor
 from recsys_lib.data import Interactions
@@ -43,15 +28,15 @@ PAIRS = RANDOM.integers(0, 30, 300), RANDOM.integers(0, 40, 300)
 DATA = Interactions(*PAIRS, num_users=30, num_items=41)  # nobody has met item 40
 TABLES = ("user_embedding/embeddings", "item_embedding/embeddings")
 CONFIGS = [
-    *("float16", UniformQuantization(8), CodebookQuantization(8), ProductQuantization(8)),
-    *(MixedPrecision({"user_vectors": 8, "item_vectors": 8}), TransformCoding(0.01)),
+    *("float16", q.UniformQuantization(8), q.CodebookQuantization(8), q.ProductQuantization(8)),
+    *(q.MixedPrecision({"user_vectors": 8, "item_vectors": 8}), q.TransformCoding(0.01)),
 ]
 
 
 def test_a_factor_model_in_four_bits_keeps_its_ranking_and_its_unseen_item():
     model = IALS(embedding_dim=64).fit(DATA)
     assert not model.item_vectors[40].any()  # a constant row
-    small = quantize(model, UniformQuantization(bits=4, scale_search="mse"))
+    small = q.quantize(model, q.UniformQuantization(bits=4, scale_search="mse"))
     scores, exact = (m.score_all_items(np.arange(30)) for m in (small, model))
     assert np.isfinite(scores).all() and (scores[:, 40] == 0).all()
     assert np.corrcoef(scores.ravel(), exact.ravel())[0, 1] > 0.99
@@ -67,27 +52,27 @@ def test_keras_models_of_each_kind_score_with_rounded_weights(kind):
         model = KerasRecommender(config, epochs=1, progress=False).fit(DATA)
     else:
         model = build_rating_model(config, keras=pytest.importorskip(kind))
-    small, weights = quantize(model, UniformQuantization(3, "column")), named_weights(model)
+    small, weights = q.quantize(model, q.UniformQuantization(3, "column")), named_weights(model)
     for name, values in named_weights(small.model).items():
-        rounded = quantize(weights[name], UniformQuantization(3, "column")).decode()
+        rounded = q.quantize(weights[name], q.UniformQuantization(3, "column")).decode()
         np.testing.assert_array_equal(values, rounded if values.ndim > 1 else weights[name])
 
 
 def test_each_weight_can_have_its_own_form():
     forms = {
-        TABLES[0]: UniformQuantization(bits=4, granularity="row"),
+        TABLES[0]: q.UniformQuantization(bits=4, granularity="row"),
         TABLES[1]: "float16",
-        "dense_0/kernel": UniformQuantization(bits=8, granularity="column", symmetric=True),
+        "dense_0/kernel": q.UniformQuantization(bits=8, granularity="column", symmetric=True),
         "dense_1/kernel": None,
     }
-    small = quantize(build_rating_model(CONFIG), forms)
+    small = q.quantize(build_rating_model(CONFIG), forms)
     kinds = [small.tensors[name].kind for name in forms]
     assert kinds == ["uniform", "dense", "uniform", "dense"]
     assert small.tensors[TABLES[1]].nbytes < 400 * 32 * 2 + 60
     assert small.tensors["dense_1/kernel"].nbytes > 64 * 32 * 4
     assert small.report.tensors[0].relative_error > 0
     # Codes of rows are for tables, and leave kernels alone.
-    small = quantize(build_rating_model(CONFIG), ProductQuantization(8, bits=4))
+    small = q.quantize(build_rating_model(CONFIG), q.ProductQuantization(8, bits=4))
     assert all(small.tensors[name].kind == "product" for name in TABLES)
     assert small.tensors["dense_0/kernel"].kind == "dense"
 
@@ -110,7 +95,7 @@ def test_litert_stores_the_same_integers(tmp_path):
         theirs, granularity = interpreter.get_tensor(detail["index"]), "tensor"
         if "kernel" in name:
             theirs, granularity = theirs.T, "column"
-        ours = quantize(weights[name], UniformQuantization(8, granularity, **form))
+        ours = q.quantize(weights[name], q.UniformQuantization(8, granularity, **form))
         np.testing.assert_array_equal(theirs, ours.codes.astype(int) - 127)
         scales = detail["quantization_parameters"]["scales"]
         np.testing.assert_allclose(scales, ours.scale.ravel(), rtol=1e-6)
@@ -122,7 +107,7 @@ def test_a_model_with_biases_scores_as_before_within_its_rounding(config):
     rated = Interactions(*PAIRS, ratings=ratings, num_users=30, num_items=41)
     model = ALS(embedding_dim=8, epochs=3).fit(rated)
     assert model.item_biases.any() and model.global_mean > 1
-    small = quantize(model, config)
+    small = q.quantize(model, config)
     exact = model.score_all_items(np.arange(30))
     np.testing.assert_allclose(small.score_all_items(np.arange(30)), exact, atol=0.05)
     for name in ("user_biases", "item_biases"):
@@ -130,15 +115,15 @@ def test_a_model_with_biases_scores_as_before_within_its_rounding(config):
 
 
 def test_arrays_and_compressed_models_go_through_the_same_verb():
-    model, config = IALS(embedding_dim=16).fit(DATA), UniformQuantization(4)
-    small, tables = quantize(model, config), named_weights(model)
-    for name, tensor in quantize(tables, config).items():
+    model, config = IALS(embedding_dim=16).fit(DATA), q.UniformQuantization(4)
+    small, tables = q.quantize(model, config), named_weights(model)
+    for name, tensor in q.quantize(tables, config).items():
         np.testing.assert_array_equal(tensor.decode(), small.tensors[name].decode())
-        np.testing.assert_array_equal(tensor.decode(), quantize(tables[name], config).decode())
-    some = quantize(tables, {"user_vectors": "float16", "item_vectors": None})
+        np.testing.assert_array_equal(tensor.decode(), q.quantize(tables[name], config).decode())
+    some = q.quantize(tables, {"user_vectors": "float16", "item_vectors": None})
     assert list(some) == ["user_vectors"] and some["user_vectors"].kind == "dense"
-    items = quantize(model, {"item_vectors": CodebookQuantization(4)})
-    both = quantize(items, {"user_vectors": config})
+    items = q.quantize(model, {"item_vectors": q.CodebookQuantization(4)})
+    both = q.quantize(items, {"user_vectors": config})
     assert {tensor.kind for tensor in both.tensors.values()} == {"uniform", "codebook"}
     np.testing.assert_array_equal(both.model.item_vectors, items.model.item_vectors)
 
@@ -164,11 +149,11 @@ def fitted(published_ials):
 )
 def test_the_curve_of_bits(fitted, bits, search, smaller, change, tolerance):
     model, changed = fitted
-    small = quantize(model, UniformQuantization(bits=bits, scale_search=search))
+    small = q.quantize(model, q.UniformQuantization(bits=bits, scale_search=search))
     assert small.report.ratio == pytest.approx(smaller, abs=0.05)
     assert changed(small) == pytest.approx(change, abs=tolerance)
     if bits == 2:  # the search for the range halves the loss
-        searched = quantize(model, UniformQuantization(bits, scale_search="mse"))
+        searched = q.quantize(model, q.UniformQuantization(bits, scale_search="mse"))
         assert -changed(searched) < -changed(small) / 2
 
 
@@ -177,7 +162,7 @@ def test_users_folded_in_from_quantized_items_need_no_table(fitted, published_ia
     model, changed = fitted
     matrix = published_ials[0].train.to_csr()
     histories = np.split(matrix.indices, matrix.indptr[1:-1])
-    small = quantize(model, {"item_vectors": UniformQuantization(bits=4)})
+    small = q.quantize(model, {"item_vectors": q.UniformQuantization(bits=4)})
     served = copy.copy(small.model)
     with threadpool_limits(1):
         served.user_vectors = small.model.fold_in(histories)
@@ -185,24 +170,24 @@ def test_users_folded_in_from_quantized_items_need_no_table(fitted, published_ia
     assert changed(served) >= -0.005
 
 
-BASE = UniformQuantization()
+BASE = q.UniformQuantization()
 MET = Interactions(*RANDOM.integers(0, (40, 30), (400, 2)).T, num_users=40, num_items=30)
 RANKER = RatingModelConfig("mlp_ranker", 40, 30, embedding_dim=8, hidden_units=(16, 8))
 IALS_16 = IALS(embedding_dim=16, epochs=4).fit(MET)
-LOSS = score_error(IALS_16, range(40), range(30))
+LOSS = q.score_error(IALS_16, range(40), range(30))
 CONSTANT = Factors(np.zeros((30, 16), np.float32), IALS_16.user_vectors)
 
 
 def halves(width, parts=2):
     """Group neighbouring columns."""
-    return WeightGroups(1, np.arange(width) * parts // width)
+    return q.WeightGroups(1, np.arange(width) * parts // width)
 
 
 def curve(cost, size, fixed=0, reference=1.0):
     loss = np.asarray(cost, float) + reference
     pieces = tuple(f"w{n}" for n in range(len(loss)))
     bits = (2, 3, 4, 5, 6, 7, 8)[: loss.shape[1]]
-    return SensitivityCurve(pieces, bits, loss, np.asarray(size), reference, fixed, {}, BASE)
+    return q.SensitivityCurve(pieces, bits, loss, np.asarray(size), reference, fixed, {}, BASE)
 
 
 @settings(deadline=None, max_examples=200)
@@ -222,7 +207,7 @@ def test_the_allocation_is_that_of_dynamic_programming(count, width, seed, share
     for losses, steps in zip(cost, size, strict=True):
         choices = zip(losses, steps, strict=True)
         best = np.min([np.r_[np.full(s, np.inf), best][: room + 1] + x for x, s in choices], axis=0)
-    found = allocate_bits(curve(cost, size, fixed=100, reference=0.0), room + 100)
+    found = q.allocate_bits(curve(cost, size, fixed=100, reference=0.0), room + 100)
     largest = np.abs(cost).max()
     assert found.predicted_loss == pytest.approx(best.min(), rel=1e-9, abs=1e-9 * largest)
     chosen = [bits - 2 for bits in found.bits.values()]
@@ -234,32 +219,32 @@ def test_many_pieces_and_equal_losses():
     size = np.full((200, 1), 4000) * bits // 8 + rng.integers(60, 64, (200, 7))
     cost = rng.lognormal(0, 2, 200)[:, None] * 4.0**-bits
     # What is left is smaller than a step of 500.
-    assert 299_500 < allocate_bits(curve(cost, size), 300_000).nbytes <= 300_000
-    found = allocate_bits(curve([[0, 0, 0], [1, 0, 0]], [[5, 7, 9], [5, 7, 9]]), 1000)
+    assert 299_500 < q.allocate_bits(curve(cost, size), 300_000).nbytes <= 300_000
+    found = q.allocate_bits(curve([[0, 0, 0], [1, 0, 0]], [[5, 7, 9], [5, 7, 9]]), 1000)
     assert list(found.bits.values()) == [2, 3]  # the smallest
 
 
 def test_what_is_stored_takes_the_bytes_of_the_allocation():
-    assert frequency_groups([3, 1, 2, 0, 9], (0.2, 0.4, 0.4)).labels.tolist() == [1, 2, 1, 2, 0]
+    assert q.frequency_groups([3, 1, 2, 0, 9], (0.2, 0.4, 0.4)).labels.tolist() == [1, 2, 1, 2, 0]
     groups = {
         "item_vectors": halves(16, 3),
-        "user_vectors": frequency_groups(np.bincount(MET.user_ids, minlength=40), (0.25, 0.75)),
+        "user_vectors": q.frequency_groups(np.bincount(MET.user_ids, minlength=40), (0.25, 0.75)),
     }
-    measured = sensitivity(IALS_16, LOSS, (0, 2, 4, 8, 16, 32), groups=groups)
+    measured = q.sensitivity(IALS_16, LOSS, (0, 2, 4, 8, 16, 32), groups=groups)
     expected = [f"user_vectors[{n}]" for n in range(2)] + [f"item_vectors[{n}]" for n in range(3)]
     assert list(measured.pieces) == expected
-    for budget in np.linspace(uniform_bits(measured, 0).nbytes, 5000, 9):
-        allocation = allocate_bits(measured, budget)
-        compressed = quantize(IALS_16, allocation.config)
+    for budget in np.linspace(q.uniform_bits(measured, 0).nbytes, 5000, 9):
+        allocation = q.allocate_bits(measured, budget)
+        compressed = q.quantize(IALS_16, allocation.config)
         assert compressed.nbytes == allocation.nbytes <= budget
-        frame = stored_bits(compressed)
+        frame = q.stored_bits(compressed)
         assert frame.bytes.sum() == compressed.nbytes
         by_piece = dict(zip(frame.piece, frame.bits, strict=True))
         assert {piece: by_piece[piece] for piece in measured.pieces} == dict(allocation.bits)
 
 
 def test_each_curve_is_of_one_piece_alone():
-    measured = sensitivity(IALS_16, LOSS, (2, 4, 16), groups={"item_vectors": halves(16)})
+    measured = q.sensitivity(IALS_16, LOSS, (2, 4, 16), groups={"item_vectors": halves(16)})
     for piece, losses in zip(measured.pieces, measured.loss, strict=True):
         name, _, group = piece.partition("[")
         part = slice(8 * int(group[0]), 8 * int(group[0]) + 8) if group else slice(None)
@@ -277,17 +262,17 @@ def test_a_ranker_keeps_its_biases_and_stays_as_it_is(kind):
     if kind == "recommender":
         model = KerasRecommender(RANKER, epochs=1, progress=False).fit(MET)
     before = named_weights(model)
-    loss = score_error(model, range(10), range(30))
-    measured = sensitivity(model, loss, (2, 8))
+    loss = q.score_error(model, range(10), range(30))
+    measured = q.sensitivity(model, loss, (2, 8))
     assert all("bias" not in piece for piece in measured.pieces)
     biases = [values for values in before.values() if values.ndim == 1]
     assert measured.fixed_bytes == sum(DenseTensor(values).nbytes for values in biases)
-    allocation = allocate_bits(measured, uniform_bits(measured, 8).nbytes - 1)
-    assert quantize(model, allocation.config).nbytes == allocation.nbytes
+    allocation = q.allocate_bits(measured, q.uniform_bits(measured, 8).nbytes - 1)
+    assert q.quantize(model, allocation.config).nbytes == allocation.nbytes
     assert sorted(set(allocation.bits.values())) == [2, 8]  # one byte less than 8 bits everywhere
     # The curve was measured on one copy whose weights change; a fresh model gives the same.
     for piece, losses in list(zip(measured.pieces, measured.loss, strict=True))[1::3]:
-        alone = quantize(model, MixedPrecision({piece: 2})).model
+        alone = q.quantize(model, q.MixedPrecision({piece: 2})).model
         assert loss(alone) == pytest.approx(losses[0], rel=1e-5)
     for name, values in named_weights(model).items():
         np.testing.assert_array_equal(values, before[name])
@@ -300,19 +285,19 @@ def test_the_spectrum_gets_more_bits_where_it_is_larger():
     users, items = (np.float32(rng.normal(size=(n, 8)) * spread) for n in (40, 30))
     model = Factors(items, users)
     groups = {name: halves(8, 4) for name in ("user_vectors", "item_vectors")}
-    base = UniformQuantization(granularity="column")
-    loss = score_error(model, range(40), range(30))
-    measured = sensitivity(model, loss, (0, 2, 3, 4, 5, 6, 8), groups=groups, base=base)
-    uniform = uniform_bits(measured, 4)
-    mixed = allocate_bits(measured, uniform.nbytes)
+    base = q.UniformQuantization(granularity="column")
+    loss = q.score_error(model, range(40), range(30))
+    measured = q.sensitivity(model, loss, (0, 2, 3, 4, 5, 6, 8), groups=groups, base=base)
+    uniform = q.uniform_bits(measured, 4)
+    mixed = q.allocate_bits(measured, uniform.nbytes)
     bits = np.array(list(mixed.bits.values())).reshape(2, 4)
     assert (np.diff(bits, axis=1) <= 0).all() and (bits[:, 0] > bits[:, -1] + 2).all()
-    errors = [loss(quantize(model, a.config).model) for a in (mixed, uniform)]
+    errors = [loss(q.quantize(model, a.config).model) for a in (mixed, uniform)]
     assert errors[0] < errors[1] / 4
 
 
 def test_score_error_ignores_what_changes_no_ranking():
-    loss, biases = score_error(IALS_16, [1, 2, 3], [4, 5, 6]), np.arange(40, dtype=np.float32)
+    loss, biases = q.score_error(IALS_16, [1, 2, 3], [4, 5, 6]), np.arange(40, dtype=np.float32)
     more = {"user_biases": biases, "item_biases": 0 * biases[:30]}
     shifted = Factors(IALS_16.item_vectors, IALS_16.user_vectors, **more)
     assert loss(shifted) == pytest.approx(0, abs=1e-8)
@@ -325,7 +310,7 @@ def test_a_grouped_tensor_decodes_to_its_parts_and_comes_back(data, seed, count,
     rng, num_groups = np.random.default_rng(seed), data.draw(st.integers(1, count))
     labels = rng.permutation(np.r_[np.arange(num_groups), rng.integers(0, num_groups, count)])
     values = rng.normal(size=(len(labels), 5)).astype(np.float32)
-    values, groups = values.T if axis else values, WeightGroups(axis, labels)
+    values, groups = values.T if axis else values, q.WeightGroups(axis, labels)
     widths = st.lists(st.sampled_from([0, 2, 3, 4, 8, 16, 32]), min_size=num_groups)
     parts = [
         encode_width(values[groups.index(n)], width, BASE)
@@ -346,15 +331,15 @@ MEASURED = curve([[1, 0], [1, 0]], [[10, 20], [30, 50]], fixed=7)
 
 
 def mixed(*arguments):
-    return lambda: quantize(IALS_16, MixedPrecision(*arguments))
+    return lambda: q.quantize(IALS_16, q.MixedPrecision(*arguments))
 
 
 def measure(bits=(2, 4), loss=lambda model: 0.0):
-    return lambda: sensitivity(IALS_16, loss, bits)
+    return lambda: q.sensitivity(IALS_16, loss, bits)
 
 
 def quantized(config, **options):
-    return lambda: quantize(build_rating_model(RANKER), config, **options)
+    return lambda: q.quantize(build_rating_model(RANKER), config, **options)
 
 
 @pytest.mark.parametrize(
@@ -363,12 +348,12 @@ def quantized(config, **options):
         (quantized({"user_table": BASE}), ValueError, "config names 'user_table'"),
         (quantized({"user_embedding/embeddings": 8}), TypeError, "for user_embedding"),
         (quantized(BASE, teacher=IALS_16), ValueError, "teacher is given"),
-        (lambda: quantize(Popularity(), BASE), TypeError, "expected a factor model"),
-        (lambda: frequency_groups([1, 2, 3], (0.5, 0.4)), ValueError, "shares sum to"),
-        (lambda: frequency_groups([1, 2, 3], (0.1, 0.9)), ValueError, "group 0 empty"),
-        (lambda: WeightGroups(0, np.array([0, 2])), ValueError, "group 1 empty"),
-        (lambda: WeightGroups(0, np.array([0.0])), TypeError, "labels is of type float64"),
-        (lambda: WeightGroups(0, np.arange(257)), ValueError, "labels"),
+        (lambda: q.quantize(Popularity(), BASE), TypeError, "expected a factor model"),
+        (lambda: q.frequency_groups([1, 2, 3], (0.5, 0.4)), ValueError, "shares sum to"),
+        (lambda: q.frequency_groups([1, 2, 3], (0.1, 0.9)), ValueError, "group 0 empty"),
+        (lambda: q.WeightGroups(0, np.array([0, 2])), ValueError, "group 1 empty"),
+        (lambda: q.WeightGroups(0, np.array([0.0])), TypeError, "labels is of type float64"),
+        (lambda: q.WeightGroups(0, np.arange(257)), ValueError, "labels"),
         (mixed({"item_vectors": 1}), ValueError, "is 1: expected 0, 2 to 8"),
         (mixed({"item_vectors": 4.0}), TypeError, "item_vectors"),
         (mixed({"item_vectors[0]": 4}, {"item_vectors": halves(16)}), ValueError, "groups"),
@@ -382,10 +367,10 @@ def quantized(config, **options):
             "nan for user_vectors",
         ),
         (measure((4, 2)), ValueError, "bits is"),
-        (lambda: score_error(IALS_16, [1], [2]), ValueError, "item_ids"),
-        (lambda: score_error(CONSTANT, [1], [2, 3]), ValueError, "the same score"),
-        (lambda: allocate_bits(MEASURED, 46), ValueError, "budget_bytes is 46: .* 47"),
-        (lambda: uniform_bits(MEASURED, 8), ValueError, "bits is 8: expected one of 2, 3"),
+        (lambda: q.score_error(IALS_16, [1], [2]), ValueError, "item_ids"),
+        (lambda: q.score_error(CONSTANT, [1], [2, 3]), ValueError, "the same score"),
+        (lambda: q.allocate_bits(MEASURED, 46), ValueError, "budget_bytes is 46: .* 47"),
+        (lambda: q.uniform_bits(MEASURED, 8), ValueError, "bits is 8: expected one of 2, 3"),
     ],
 )
 def test_refuses(call, error, message):

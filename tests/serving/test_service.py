@@ -1,0 +1,585 @@
+"""The service: right answers, refused requests, and what happens to it while it serves."""
+
+import asyncio
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager, suppress
+
+import numpy as np
+import pytest
+
+pytest.importorskip("msgspec")
+httpx = pytest.importorskip("httpx")
+
+from recsys_lib.compression import load_compressed, save_compressed  # noqa: E402
+from recsys_lib.files import write_file  # noqa: E402
+from recsys_lib.models import Factors  # noqa: E402
+from recsys_lib.models.factors import FoldIn  # noqa: E402
+from recsys_lib.serving import TopKIndex  # noqa: E402
+from recsys_lib.serving import service as module  # noqa: E402
+from recsys_lib.serving.service import Service, ServiceConfig, check_host, main  # noqa: E402
+
+NUM_USERS, NUM_ITEMS = 40, 120
+TOKEN = "a token of some length"
+PAGES = ("/health", "/ready", "/metrics", "/openapi.json")
+
+
+def make_factors(seed=0, **options):
+    rng = np.random.default_rng(seed)
+    items = rng.normal(size=(NUM_ITEMS, 8)).astype(np.float32)
+    users = rng.normal(size=(NUM_USERS, 8)).astype(np.float32)
+    return Factors(items, users, FoldIn(0.01, 0.1), **options)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Three files: two versions of a self-contained model, and one of items only."""
+    folder = tmp_path_factory.mktemp("models")
+    for name, seed in (("first", 0), ("second", 1)):
+        save_compressed(folder / name, make_factors(seed))
+    save_compressed(folder / "items", make_factors(0), account="items")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def app(files):
+    return Service(files / "first")
+
+
+def ask(app, *requests, headers=None):
+    """Send requests (method, path, body), all at once, and return the answers."""
+
+    async def send():
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            calls = []
+            for method, path, body in requests:
+                content = body if body is None or isinstance(body, bytes) else json.dumps(body)
+                kind = {"content-type": "application/json"} if body is not None else {}
+                both = kind | (headers or {})
+                calls.append(client.request(method, path, content=content, headers=both))
+            return await asyncio.gather(*calls)
+
+    return asyncio.run(send())
+
+
+def recommend(app, **body):
+    return ask(app, ("POST", "/recommend", body))[0]
+
+
+# Answers
+
+
+@pytest.mark.parametrize("mean", [0.0, 3.5])
+@pytest.mark.parametrize("account", ["self-contained", "items"])
+def test_answers_are_those_of_the_index(tmp_path, account, mean):
+    factors = make_factors(global_mean=mean)
+    save_compressed(tmp_path / "model", factors, account=account)
+    app = Service(tmp_path / "model")
+    index, items = TopKIndex(factors.item_vectors), [5, 9, 9, 40]
+    asked, query = {"items": items}, factors.fold_in([items])[0]
+    left_out = items
+    if account == "self-contained":
+        asked, query, left_out = {"user_id": 7}, factors.user_vectors[7], []
+    for k, exclude in ((1, []), (10, []), (10, [0, 1, 2]), (500, [3])):
+        answer = recommend(app, **asked, k=k, exclude=exclude).json()
+        found = index.search(query, k, exclude=[left_out + exclude])
+        left = found.item_ids[0] >= 0
+        assert answer["item_ids"] == found.item_ids[0][left].tolist()
+        np.testing.assert_allclose(answer["scores"], found.scores[0][left] + mean, rtol=1e-5)
+        assert answer["model_version"] == app.model.version
+    some = answer["item_ids"][:7]
+    scores = ask(app, ("POST", "/score", asked | {"item_ids": some}))[0].json()["scores"]
+    np.testing.assert_allclose(scores, answer["scores"][:7], rtol=1e-6)
+
+
+def test_requests_that_are_answered_together_get_what_each_gets_alone(app):
+    asked = [{"user_id": n % NUM_USERS, "k": 1 + n % 4} for n in range(40)]
+    asked += [{"items": [n, n + 1], "exclude": [n + 2]} for n in range(10)]
+    asked += [{"user_id": 10**6}, {"items": [10**6]}]
+    together = ask(app, *(("POST", "/recommend", body) for body in asked))
+    for body, answer in zip(asked, together, strict=True):
+        alone = recommend(app, **body)
+        assert (answer.status_code, answer.content) == (alone.status_code, alone.content)
+    assert together[0].status_code == 200 and together[-1].status_code == 422
+
+
+def test_the_version_is_in_every_answer(app, files):
+    version = (files / "first").read_bytes()[-32:-24].hex()
+    posts = [("POST", "/recommend", {"user_id": 0}), ("POST", "/score", {"k": 1})]
+    answers = ask(app, *posts, *(("GET", path, None) for path in (*PAGES, "/other")))
+    assert {answer.headers["x-model-version"] for answer in answers} == {version}
+    assert answers[0].json()["model_version"] == version
+
+
+def test_metrics_count_what_was_asked_in_prometheus_format(files):
+    parser = pytest.importorskip("prometheus_client.parser")
+    app = Service(files / "first")
+    ask(app, *[("POST", "/recommend", {"user_id": n}) for n in range(3)], ("GET", "/a/b", None))
+    ask(app, ("POST", "/recommend", {"user_id": "x"}))
+    text = ask(app, ("GET", "/metrics", None))[0].text
+    samples = [s for f in parser.text_string_to_metric_families(text) for s in f.samples]
+    counted = {
+        (s.labels["path"], s.labels["status"]): s.value
+        for s in samples
+        if s.name == "recsys_requests_total"
+    }
+    assert counted == {("/recommend", "200"): 3, ("/recommend", "422"): 1, ("other", "404"): 1}
+    values = {s.name: s.value for s in samples}
+    assert values["recsys_request_seconds_count"] == 3
+    assert values["recsys_request_seconds_bucket"] == 3  # the last one: all
+
+
+# What is refused
+
+LONG = list(range(NUM_ITEMS)) * 9
+BAD = {
+    "no JSON": (b"{", 400, "body"),
+    "no UTF-8": (b'{"\xff": 1}', 400, "body"),
+    "empty": (b"", 400, "body"),
+    "NaN": (b'{"user_id": NaN}', 400, "body"),
+    "two values": (b'{"user_id": 1} 2', 400, "body"),
+    "deep": (b'{"items": ' + b"[" * 100_000, 422, "items"),
+    "deep and unknown": (b'{"a": ' + b"[" * 100_000, 422, "`a`"),
+    "huge": (b'{"items": [' + b"1," * 200_000 + b"1]}", 413, "body"),
+    "an array": (b"[]", 422, "object"),
+    "null": (b"null", 422, "object"),
+    "text": ({"user_id": "1"}, 422, "user_id"),
+    "true": ({"user_id": True}, 422, "user_id"),
+    "a fraction": ({"user_id": 1.5}, 422, "user_id"),
+    "negative": ({"user_id": -1}, 422, "user_id"),
+    "too large to be an integer": (b'{"user_id": 1e400}', 422, "user_id"),
+    "many digits": (b'{"user_id": ' + b"9" * 5000 + b"}", 422, "user_id"),
+    "unknown user": ({"user_id": NUM_USERS}, 422, "user_id"),
+    "unknown item": ({"items": [0, NUM_ITEMS]}, 422, "items"),
+    "unknown item to leave out": ({"user_id": 1, "exclude": [NUM_ITEMS]}, 422, "exclude"),
+    "no items": ({"items": []}, 422, "items"),
+    "too many items": ({"items": LONG}, 422, "items"),
+    "both": ({"user_id": 1, "items": [1]}, 422, "user_id"),
+    "none": ({}, 422, "items"),
+    "k = 0": ({"user_id": 1, "k": 0}, 422, "k"),
+    "k too large": ({"user_id": 1, "k": 501}, 422, "k"),
+    "unknown field": ({"user_id": 1, "size": 3}, 422, "size"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_bodies_are_refused_by_the_name_of_the_field(app, name):
+    body, status, field = BAD[name]
+    answer = ask(app, ("POST", "/recommend", body))[0]
+    assert answer.status_code == status
+    assert field in answer.json()["error"] and len(answer.content) < 400
+    assert "Traceback" not in answer.text
+    assert recommend(app, user_id=1).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [({"user_id": 1}, "item_ids"), ({"user_id": 1, "item_ids": [NUM_ITEMS]}, "item_ids")],
+)
+def test_scores_need_known_items(app, body, field):
+    answer = ask(app, ("POST", "/score", body))[0]
+    assert answer.status_code == 422 and field in answer.json()["error"]
+
+
+def test_a_file_without_users_or_without_fold_in_says_so(files, tmp_path):
+    answer = recommend(Service(files / "items"), user_id=1)
+    assert answer.status_code == 422 and "user_id" in answer.json()["error"]
+    factors = make_factors()
+    save_compressed(tmp_path / "model", Factors(factors.item_vectors, factors.user_vectors))
+    answer = recommend(Service(tmp_path / "model"), items=[1])
+    assert answer.status_code == 422 and "items" in answer.json()["error"]
+
+
+def test_other_paths_methods_and_types(app):
+    asked = [("GET", "/recommend", None), ("POST", "/health", {}), ("GET", "/", None)]
+    answers = ask(app, *asked, ("DELETE", "/metrics", None))
+    assert [answer.status_code for answer in answers] == [405, 405, 404, 405]
+    assert [answer.headers.get("allow") for answer in answers] == ["POST", "GET", None, "GET"]
+    text = {"content-type": "text/plain"}  # what any page in a browser may send unasked
+    body = json.dumps({"user_id": 1}).encode()
+    assert ask(app, ("POST", "/recommend", body), headers=text)[0].status_code == 415
+
+
+def test_with_a_token_nothing_answers_without_it(files):
+    app = Service(files / "first", token=TOKEN)
+    asked = [("POST", "/recommend", {"user_id": 1}), *(("GET", path, None) for path in PAGES)]
+    for wrong in ({}, {"authorization": TOKEN}, {"authorization": f"Bearer {TOKEN}x"}):
+        assert {a.status_code for a in ask(app, *asked, headers=wrong)} == {401}
+    right = {"authorization": f"Bearer {TOKEN}"}
+    answers = ask(app, *asked, headers=right)
+    assert {answer.status_code for answer in answers} == {200}
+    assert answers[-1].json()["security"] == [{"token": []}]
+    with pytest.raises(ValueError, match="token"):
+        Service(files / "first", token="short")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "example.org", ""])
+def test_other_machines_are_let_in_with_a_token_only(host, files, monkeypatch, capsys):
+    monkeypatch.delenv(module.TOKEN_VARIABLE, raising=False)
+    with pytest.raises(ValueError, match="host"):
+        check_host(host, None)
+    check_host(host, TOKEN)
+    with pytest.raises(SystemExit):
+        main([str(files / "first"), "--host", host])
+    assert "token" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="host"):
+        module.ray_application({"model": str(files / "first"), "host": host})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.1.2.3"])
+def test_this_machine_needs_no_token(host):
+    check_host(host, None)
+
+
+def test_a_file_that_is_no_model_is_refused_at_the_start(files, tmp_path, capsys):
+    damaged = bytearray((files / "first").read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (tmp_path / "damaged").write_bytes(damaged)
+    write_file(tmp_path / "other", "TopKIndex", {}, {"item_vectors": np.eye(3)})
+    for name in ("damaged", "other", "none"):
+        with pytest.raises(SystemExit):
+            main([str(tmp_path / name)])
+        assert name in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("window_ms", -1), ("max_batch", 0), ("max_queue", 2.5), ("deadline_ms", float("nan"))],
+)
+def test_config_checks_its_numbers(name, value):
+    with pytest.raises((TypeError, ValueError), match=name):
+        ServiceConfig(**{name: value})
+
+
+# Load
+
+
+def test_more_than_the_queue_holds_is_refused_at_once(files):
+    app = Service(files / "first", ServiceConfig(max_queue=3, window_ms=20))
+    users = [("POST", "/recommend", {"user_id": n}) for n in range(10)]
+    answers = ask(app, *users, ("GET", "/ready", None), ("GET", "/health", None))
+    status = [answer.status_code for answer in answers]
+    assert status[:10].count(200) == 3 and status[:10].count(503) == 7
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert all(answer.headers["retry-after"] == "1" for answer in refused)
+    assert status[10:] == [503, 200]  # alive, but not ready
+    assert {answer.status_code for answer in ask(app, *users[:3])} == {200}
+
+
+def test_a_window_gathers_a_batch_and_a_full_batch_does_not_wait(files, monkeypatch):
+    app = Service(files / "first", ServiceConfig(window_ms=1000, max_batch=4, deadline_ms=9000))
+    sizes, answer = [], app.model.answer
+    monkeypatch.setattr(
+        app.model, "answer", lambda asked: sizes.append(len(asked)) or answer(asked)
+    )
+    users = [("POST", "/recommend", {"user_id": n}) for n in range(8)]
+    start = time.perf_counter()
+    ask(app, *users)
+    assert sizes == [4, 4] and time.perf_counter() - start < 1
+    start = time.perf_counter()
+    ask(app, users[0], users[1])
+    assert sizes == [4, 4, 2] and time.perf_counter() - start > 0.9
+
+
+def test_who_has_waited_too_long_is_told_so(files):
+    app = Service(files / "first", ServiceConfig(deadline_ms=1, window_ms=50))
+    answer = recommend(app, user_id=1)
+    assert answer.status_code == 503 and "time" in answer.json()["error"]
+    assert answer.headers["retry-after"] == "1"
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(files):
+    app, sent = Service(files / "first", ServiceConfig(deadline_ms=30)), []
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"5")]
+    scope = {"type": "http", "method": "POST", "path": "/recommend", "headers": headers}
+
+    async def receive():
+        await asyncio.sleep(60)
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    assert sent[0]["status"] == 408 and (b"connection", b"close") in sent[0]["headers"]
+
+
+def test_a_fault_in_the_model_reaches_nobody_as_a_traceback(files, monkeypatch, caplog):
+    app = Service(files / "first")
+    monkeypatch.setattr(app.model, "answer", lambda asked: asked[999])
+    answer = recommend(app, user_id=17)
+    assert answer.status_code == 500 and set(answer.json()) == {"error"}
+    assert "IndexError" in caplog.text and "17" not in caplog.text
+
+
+def test_a_swapped_file_serves_and_a_damaged_one_does_not(files, tmp_path):
+    path = tmp_path / "model"
+    shutil.copy(files / "first", path)
+    app = Service(path)
+    first = app.model.version
+    assert asyncio.run(app.refresh()) is False
+    replace(path, files / "second")
+    assert asyncio.run(app.refresh()) is True
+    second = app.model.version
+    assert second != first == make_version(files / "first")
+    path.write_bytes(path.read_bytes()[:-40])
+    assert asyncio.run(app.refresh()) is False
+    path.unlink()
+    assert asyncio.run(app.refresh()) is False
+    assert app.model.version == second and recommend(app, user_id=1).status_code == 200
+    assert refusals(ask(app, ("GET", "/metrics", None))[0].content) == 2
+    replace(path, files / "first")
+    assert asyncio.run(app.refresh()) is True and app.model.version == first
+
+
+def refusals(metrics):
+    """Return how many files were refused."""
+    return int(metrics.decode().rstrip().rsplit(" ", 1)[1])
+
+
+def make_version(path):
+    return path.read_bytes()[-32:-24].hex()
+
+
+def replace(path, source):
+    """Put another file in a file's place in one step, as save_compressed does."""
+    shutil.copy(source, path.with_suffix(".new"))
+    path.with_suffix(".new").replace(path)
+
+
+@pytest.mark.parametrize("account", ["first", "items"])
+def test_no_request_that_the_schema_allows_or_forbids_is_a_server_error(files, account):
+    fuzz(Service(files / account), examples=40)
+
+
+def fuzz(app, examples):
+    schemathesis = pytest.importorskip("schemathesis")
+    from hypothesis import HealthCheck, Phase, given, settings
+
+    schema = schemathesis.openapi.from_asgi("/openapi.json", app)
+    modes = schemathesis.GenerationMode
+    for result in schema.get_all_operations():
+        operation = result.ok()
+        for mode in modes if operation.method == "post" else [modes.POSITIVE]:
+
+            @given(case=operation.as_strategy(generation_mode=mode))
+            @settings(
+                max_examples=examples if operation.method == "post" else 3,
+                deadline=None,
+                database=None,
+                phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            )
+            def check(case):
+                case.body = without_points(case.body)
+                case.call_and_validate()
+
+            check()
+
+
+def without_points(value):
+    """Write 3.0, which is an integer to JSON Schema but not to the service, as 3."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [without_points(one) for one in value]
+    if isinstance(value, dict):
+        return {name: without_points(one) for name, one in value.items()}
+    return value
+
+
+# Processes
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def post(port, body, path="/recommend", method="POST"):
+    """Send one request over a connection of its own; return status and body."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        kind = {"Content-Type": "application/json"}
+        connection.request(method, path, json.dumps(body) if method == "POST" else None, kind)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+@contextmanager
+def running(path, *options):
+    """Run the service as a process of its own until it is ready; end it, and see that it ended."""
+    port = free_port()
+    command = [sys.executable, "-m", "recsys_lib.serving.service", str(path), "--port", str(port)]
+    process = subprocess.Popen(
+        [*command, *map(str, options)], stderr=subprocess.PIPE, start_new_session=True, text=True
+    )
+    try:
+        until(lambda: post(port, None, "/ready", "GET")[0] == 200, process)
+        yield process, port
+    finally:
+        process.terminate()
+        try:
+            process.communicate(timeout=20)
+        finally:
+            with suppress(ProcessLookupError):  # as it should be
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def until(what, process=None, seconds=60):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if process is not None and process.poll() is not None:
+            raise AssertionError(process.communicate()[1])
+        try:
+            if what():
+                return
+        except (OSError, http.client.HTTPException):
+            pass
+        time.sleep(0.05)
+    raise AssertionError("it did not happen in time")
+
+
+class Load(threading.Thread):
+    """Ask for users in turn, over new connections, and keep status and body of each answer."""
+
+    def __init__(self, port, retries=0):
+        super().__init__()
+        self.port, self.retries = port, retries
+        self.answers, self.failed, self.stop = [], 0, threading.Event()
+
+    def run(self):
+        user = 0
+        while not self.stop.is_set():
+            user = (user + 1) % NUM_USERS
+            for attempt in range(self.retries + 1):
+                try:
+                    self.answers.append((user, *post(self.port, {"user_id": user, "k": 5})))
+                    break
+                except (OSError, http.client.HTTPException):
+                    self.failed += attempt == self.retries
+                    time.sleep(0.02)
+
+
+@contextmanager
+def load(port, count, retries=0):
+    threads = [Load(port, retries) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield threads
+    finally:
+        for thread in threads:
+            thread.stop.set()
+        for thread in threads:
+            thread.join(timeout=30)
+
+
+needs_signals = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+
+
+@needs_signals
+@pytest.mark.alone
+@pytest.mark.slow
+def test_a_process_serves_swaps_under_load_and_stops(files, tmp_path):
+    path = tmp_path / "model"
+    shutil.copy(files / "first", path)
+    right = {}
+    for name in ("first", "second"):
+        factors = load_compressed(files / name)
+        index = TopKIndex(factors.item_vectors)
+        right[make_version(files / name)] = index.search(factors.user_vectors, 5).item_ids
+    with running(path, "--watch-seconds", 0.05) as (process, port):
+        with load(port, 2) as threads:
+
+            def serves(version):
+                return json.loads(post(port, {"user_id": 0})[1])["model_version"] == version
+
+            first, second = right
+            until(lambda: len(threads[0].answers) > 20)
+            replace(path, files / "second")
+            until(lambda: serves(second))
+            path.write_bytes(b"no model")
+            until(lambda: refusals(post(port, None, "/metrics", "GET")[1]) == 1)
+            until(lambda: len(threads[0].answers) > 60)
+            assert serves(second)
+            replace(path, files / "first")
+            until(lambda: serves(first))
+        answers = [answer for thread in threads for answer in thread.answers]
+        assert sum(thread.failed for thread in threads) == 0
+        assert {status for _, status, _ in answers} == {200}
+        seen = set()
+        for user, _, body in answers:
+            answer = json.loads(body)
+            seen.add(answer["model_version"])
+            assert answer["item_ids"] == right[answer["model_version"]][user].tolist()
+        assert seen == set(right)
+    assert process.returncode in (0, -signal.SIGTERM)
+    with pytest.raises(OSError):
+        post(port, {"user_id": 0})
+
+
+@needs_signals
+@pytest.mark.alone
+@pytest.mark.slow
+def test_one_of_two_processes_is_killed_under_load(files):
+    def pids(port):
+        found = set()
+        for _ in range(20):
+            text = post(port, None, "/metrics", "GET")[1].decode()
+            found.add(int(text.split('recsys_waiting{process="')[1].split('"')[0]))
+        return found
+
+    with running(files / "first", "--workers", 2) as (_, port):
+        until(lambda: len(pids(port)) == 2)
+        before = pids(port)
+        with load(port, 3, retries=0) as once, load(port, 2, retries=3) as again:
+            until(lambda: len(once[0].answers) > 20)
+            os.kill(min(before), signal.SIGKILL)
+            until(lambda: len(pids(port) - before) == 1)
+            count = len(once[0].answers)
+            until(lambda: len(once[0].answers) > count + 20)
+        assert {status for load in (*once, *again) for _, status, _ in load.answers} == {200}
+        assert sum(load.failed for load in again) == 0
+        assert all(load.failed <= 1 for load in once)  # what was under way
+
+
+@needs_signals
+@pytest.mark.alone
+@pytest.mark.slow
+def test_the_first_answer_comes_soon_and_without_tensorflow(files):
+    code = (
+        "import sys, asyncio; from recsys_lib.serving.service import Service; "
+        f"Service({str(files / 'first')!r}); "
+        "print({'tensorflow', 'keras', 'pandas', 'matplotlib'} & set(sys.modules))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
+    seconds = []
+    for _ in range(2):
+        start = time.monotonic()
+        with running(files / "first") as (_, port):
+            assert post(port, {"user_id": 0})[0] == 200
+            seconds.append(time.monotonic() - start)
+    assert min(seconds) < 8  # two on a quiet machine
+
+
+@pytest.mark.slow
+def test_much_fuzzing_leaves_memory_as_it_was(files):
+    psutil = pytest.importorskip("psutil")
+    app = Service(files / "first")
+    fuzz(app, examples=300)
+    before = psutil.Process().memory_info().rss
+    for _ in range(2000 // 50):
+        ask(app, *[("POST", "/recommend", {"user_id": n % NUM_USERS}) for n in range(50)])
+    assert psutil.Process().memory_info().rss - before < 20e6
