@@ -14,6 +14,7 @@ from recsys_lib.data import Interactions
 from recsys_lib.models.factors import Factors, epochs_with_progress
 
 LOSSES = ("squared", "logistic")
+_LANES = 16  # numbers in a vector register, at most
 
 
 class MF(Factors):
@@ -25,9 +26,10 @@ class MF(Factors):
         squared:    (r - score)² / 2 + l2 (b_u² + c_i² + |p_u|² + |q_i|²) / 2,      r a rating
         logistic:   cross entropy of r and sigmoid(score) + the same penalty,       r = 1 or 0
 
-    For "logistic", all pairs that met have r = 1, and after each of them come ``negatives`` items
-    drawn uniformly, with r = 0; the mean is 0. The pairs are shuffled once, and each epoch takes
-    them in that order; a pair that is there twice counts twice. A user or item without interactions
+    For "logistic", all pairs that met have r = 1, and with each of them come ``negatives`` items
+    drawn uniformly, with r = 0, whose gradients are taken at the same numbers; the mean is 0. The
+    pairs are shuffled once, and each epoch takes them in that order; a pair that is there twice
+    counts twice. A user or item without interactions
     keeps its start vector for "logistic" and has zeros for "squared", where the score falls back to
     what is known of the other side.
 
@@ -37,11 +39,11 @@ class MF(Factors):
         learning_rate: above 0. Too large, and the vectors diverge: an error.
         l2: weight of the penalty, not below 0.
         loss: "squared" for ratings, "logistic" for ranking.
-        negatives: how many items are drawn after each pair ("logistic"), at least 1.
+        negatives: how many items are drawn with each pair ("logistic"), at least 1.
         init_std: vectors start normal, with this standard deviation.
         seed: of start, order and negatives.
-        num_threads: threads that work at the same time, each on users and items of its own, which
-            change in turns; for one number of threads the result is the same in each run.
+        num_threads: up to 255 threads that work at the same time, each on users and items of its
+            own, which change in turns; for one number of threads each run gives the same result.
         progress: show a progress bar while fitting.
 
     Attributes:
@@ -95,7 +97,7 @@ class MF(Factors):
         self.negatives = check_number("negatives", negatives, 1, integer=True)
         self.init_std = check_number("init_std", init_std, 0, include_low=False)
         self.seed = check_number("seed", seed, 0, integer=True)
-        self.num_threads = check_number("num_threads", num_threads, 1, integer=True)
+        self.num_threads = check_number("num_threads", num_threads, 1, 255, integer=True)
         self.progress = bool(progress)
 
     def _fit(self, interactions: Interactions) -> None:
@@ -112,24 +114,33 @@ class MF(Factors):
         ids = interactions.user_ids, interactions.item_ids
         rows = [place.astype(np.int32)[met] for place, met in zip(places, ids, strict=True)]
         tables = [self._start(random, n) for n in counts]
+        biases = [np.zeros(n, np.float32) for n in counts]
         if squared:
             for table, met in zip(tables, rows, strict=True):
                 table[np.bincount(met, minlength=len(table)) == 0] = 0
         threads = self.num_threads
-        parts = [r * threads // n for r, n in zip(rows, counts, strict=True)]
-        cell = (parts[0] * threads + parts[1]).astype(np.uint16)
-        order = random.permutation(len(cell))
-        order = order[np.argsort(cell[order], kind="stable")]
+        parts = [
+            (place * threads // n).astype(np.uint16)[met]
+            for place, n, met in zip(places, counts, ids, strict=True)
+        ]
+        cell = parts[0] * np.uint16(threads) + parts[1]
         ends = np.cumsum(np.bincount(cell, minlength=threads**2))[:-1]
+        # A random number below the cell's makes a shuffle of the sort, which 16 bits make quick.
+        chances = (2**16 - 1) // threads**2
+        key = random.integers(0, chances, len(cell), dtype=np.uint16)
+        order = np.argsort(cell * np.uint16(chances) + key, kind="stable")
         data = [np.split(a[order], ends) for a in (*rows, targets - np.float32(mean))]
-        cuts = [-(-np.arange(threads + 1) * n // threads) for n in counts]
+        cuts = -(-np.arange(threads + 1) * interactions.num_items // threads)
         step = np.float32(self.learning_rate), np.float32(self.learning_rate * self.l2)
-        negatives = 0 if squared else self.negatives
 
         def work(user_part: int, item_part: int, seed: np.uint64) -> None:
-            low, high = cuts[1][item_part : item_part + 2]
             one = [column[user_part * threads + item_part] for column in data]
-            _compiled()(*one, *tables, *step, negatives, low, high - low, seed)
+            if squared:
+                _compiled(_descend)(*one, *tables, *biases, *step)
+                return
+            low, high = cuts[item_part : item_part + 2]
+            drawn = self.negatives, low, high - low, seed
+            _compiled(_descend_ranking)(*one[:2], *tables, *biases, *step, *drawn)
 
         everyone = np.arange(threads)
         with ThreadPoolExecutor(threads) as pool:
@@ -140,55 +151,86 @@ class MF(Factors):
                 if not all(np.isfinite(table).all() for table in tables):
                     rate = self.learning_rate
                     raise ValueError(f"learning_rate is {rate}: the vectors diverged, try a lower")
-        by_user, by_item = (table[place] for table, place in zip(tables, places, strict=True))
-        self.global_mean = mean
-        self.user_vectors, self.user_biases = by_user[:, :-1].copy(), by_user[:, -1].copy()
-        self.item_vectors, self.item_biases = by_item[:, :-1].copy(), by_item[:, -1].copy()
+        by_user, by_item = (
+            table[place, : self.embedding_dim] for table, place in zip(tables, places, strict=True)
+        )
+        self.global_mean, self.user_vectors, self.item_vectors = mean, by_user, by_item
+        self.user_biases, self.item_biases = (
+            bias[place] for bias, place in zip(biases, places, strict=True)
+        )
 
     def _start(self, random: np.random.Generator, rows: int) -> Floats:
-        """Return vectors and, in the last column, biases of 0: (rows, d + 1)."""
-        table = random.normal(0.0, self.init_std, (rows, self.embedding_dim + 1))
-        table[:, -1] = 0
-        return table.astype(np.float32)
+        """Return vectors, with zeros up to a whole number of vector registers, (rows, width)."""
+        table = np.zeros((rows, -(-self.embedding_dim // _LANES) * _LANES), np.float32)
+        shape = rows, self.embedding_dim
+        table[:, : self.embedding_dim] = random.normal(0.0, self.init_std, shape)
+        return table
 
 
 @cache
-def _compiled() -> Callable[..., None]:
-    """Compile the loop over pairs, which moves ``users`` and ``items`` in place."""
+def _compiled(loop: Callable[..., None]) -> Callable[..., None]:
+    """Compile a loop over pairs, which moves vectors and biases in place."""
     import numba
 
     options = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz", "arcp"}}
     try:
-        return numba.njit(**options, cache=True)(_descend)
+        return numba.njit(**options, cache=True)(loop)
     except RuntimeError:  # no folder to keep the compiled code in
-        return numba.njit(**options)(_descend)
+        return numba.njit(**options)(loop)
 
 
 def _descend(
-    user_ids: Any, item_ids: Any, targets: Any, users: Any, items: Any, rate: Any, decay: Any,
-    negatives: int, first: int, count: int, seed: Any,
+    user_ids: Any, item_ids: Any, targets: Any, users: Any, items: Any, user_biases: Any,
+    item_biases: Any, rate: Any, decay: Any,
 ) -> None:  # fmt: skip
-    one, size, state = np.float32(1), users.shape[1] - 1, seed
-    low, width = np.uint64(first), np.uint64(count)
     for pair in range(len(user_ids)):
-        user = users[user_ids[pair]]
-        for draw in range(negatives + 1):
-            item, target = items[item_ids[pair]], targets[pair]
+        u, i = user_ids[pair], item_ids[pair]
+        user, item = users[u], items[i]
+        score = user_biases[u] + item_biases[i]
+        for j in range(len(user)):
+            score += user[j] * item[j]
+        push = rate * (targets[pair] - score)
+        user_biases[u] += push - decay * user_biases[u]
+        item_biases[i] += push - decay * item_biases[i]
+        for j in range(len(user)):
+            old = user[j]
+            user[j] += push * item[j] - decay * old
+            item[j] += push * old - decay * item[j]
+
+
+def _descend_ranking(
+    user_ids: Any, item_ids: Any, users: Any, items: Any, user_biases: Any, item_biases: Any,
+    rate: Any, decay: Any, negatives: int, first: int, count: int, seed: Any,
+) -> None:  # fmt: skip
+    one, size, state = np.float32(1), users.shape[1], seed
+    low, width, many = np.uint64(first), np.uint64(count), negatives + 1
+    chosen, push = np.empty(many, np.uint64), np.empty(many, np.float32)
+    moved, kept = np.empty(size, np.float32), one - decay * np.float32(many)
+    for pair in range(len(user_ids)):
+        u = user_ids[pair]
+        user = users[u]
+        for draw in range(many):
+            chosen[draw] = item_ids[pair]
             if draw:  # xorshift64, of which the upper 32 bits choose the item
                 state ^= state << np.uint64(13)
                 state ^= state >> np.uint64(7)
                 state ^= state << np.uint64(17)
-                item = items[low + (((state >> np.uint64(32)) * width) >> np.uint64(32))]
-                target = np.float32(0)
-            score = user[size] + item[size]
+                chosen[draw] = low + (((state >> np.uint64(32)) * width) >> np.uint64(32))
+        for draw in range(many):  # all scores first: none has to wait for another
+            item = items[chosen[draw]]
+            score = user_biases[u] + item_biases[chosen[draw]]
             for j in range(size):
                 score += user[j] * item[j]
-            if negatives:
-                score = one / (one + np.exp(-score))
-            push = rate * (target - score)
-            user[size] += push - decay * user[size]
-            item[size] += push - decay * item[size]
+            push[draw] = -rate / (one + np.exp(-score))
+        push[0] += rate
+        for j in range(size):
+            moved[j] = kept * user[j]
+        user_biases[u] = kept * user_biases[u] + push.sum()
+        for draw in range(many):
+            item, force = items[chosen[draw]], push[draw]
+            item_biases[chosen[draw]] += force - decay * item_biases[chosen[draw]]
             for j in range(size):
-                old = user[j]
-                user[j] += push * item[j] - decay * old
-                item[j] += push * old - decay * item[j]
+                moved[j] += force * item[j]
+                item[j] += force * user[j] - decay * item[j]
+        for j in range(size):
+            user[j] = moved[j]

@@ -136,10 +136,10 @@ def test_ials_fold_in_is_the_user_step(dim):
 
 def test_als_step_equals_dense_least_squares():
     data, dim = random_data(7), 2
-    model = ALS(embedding_dim=dim, l2=0.3, solver="cholesky")
+    model = ALS(embedding_dim=dim, solver="cholesky", nu=1)
     ratings = data.to_csr("ratings")
     other = np.random.default_rng(5).normal(size=(data.num_items, 1 + dim)).astype(np.float32)
-    solved = model._solve(ratings, other, other)
+    solved = model._solve(ratings, other, other, 0.3)
     for user in range(data.num_users - 1):
         start, end = ratings.indptr[user : user + 2]
         items, targets = ratings.indices[start:end], ratings.data[start:end]
@@ -148,6 +148,19 @@ def test_als_step_equals_dense_least_squares():
         targets = np.concatenate([targets - other[items, 0], np.zeros(1 + dim)])
         expected = np.linalg.lstsq(rows, targets, rcond=None)[0]
         np.testing.assert_allclose(solved[user], expected, atol=2e-5)
+
+
+def test_als_takes_its_penalty_from_the_data():
+    data = random_data(9)
+    pairs = data.to_csr("ratings")
+    users, items = pairs.nonzero()
+    mean_of = [np.bincount(ids)[ids].mean() for ids in (users, items)]  # as a rating sees it
+    l2 = pairs.data.std() * sum(1 / np.sqrt(mean_of))
+    settings = {"embedding_dim": 2, "epochs": 3, "solver": "cholesky"}
+    chosen, given = ALS(**settings).fit(data), ALS(l2=float(l2), **settings).fit(data)
+    np.testing.assert_allclose(chosen.item_vectors, given.item_vectors, rtol=1e-3, atol=1e-5)
+    other = ALS(l2=float(1.2 * l2), **settings).fit(data)
+    assert np.abs(other.item_vectors - given.item_vectors).max() > 1e-3
 
 
 def test_als_falls_back_to_biases_and_mean():
@@ -224,3 +237,14 @@ def test_als_on_the_five_folds_of_movielens_100k(real_data):
         errors.append(np.sqrt(np.mean((predicted - split.test.ratings) ** 2)))
     # Surprise reports .934 for SVD and .919 for SVD++, on five folds of its own.
     assert np.mean(errors) < 0.919
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "rmse"), [("ml-100k", 0.896), ("ncf-ml-1m", 0.849), ("ml-latest-small", 0.849)]
+)
+def test_the_defaults_of_als_hold_on_three_data_sets(real_data, name, rmse):
+    data = real_data(name)
+    train, test = getattr(data, "train", data).split_random(0.1)
+    predicted = ALS().fit(train).score(test.user_ids, test.item_ids)
+    assert np.sqrt(np.mean((predicted - test.ratings) ** 2)) < rmse
