@@ -24,7 +24,6 @@ from recsys_lib.serving.retrieval import TopKIndex
 _ROW = "a row; whole, and written without a point"
 Id = Annotated[int, Meta(ge=0, lt=2**31, description=_ROW)]
 History = Annotated[list[Id], Meta(min_length=1, max_length=1_000)]
-_OK, _UNKNOWN = 200, 422
 _encode = msgspec.json.Encoder().encode
 
 
@@ -66,6 +65,10 @@ class ScoreRequest(_Asked):
     item_ids: Annotated[list[Id], Meta(min_length=1, max_length=1_000)]
 
 
+Request = RecommendRequest | ScoreRequest
+Answer = tuple[int, bytes]  # status and body
+
+
 class Recommendations(Struct):
     """Items, best first, and their scores; fewer than k where no more are left."""
 
@@ -102,6 +105,7 @@ class ServedModel:
     Attributes:
         version: the first 16 hexadecimal digits of the file's own checksum.
         factors: what the file holds.
+        num_users: whose ids the model knows; None where it holds items only.
         items: their vectors, (n, d) float32, with dimensions for biases where there are such.
         index: of them.
 
@@ -111,7 +115,9 @@ class ServedModel:
     """
 
     def __init__(self, path: str | os.PathLike[str], num_threads: int = 1) -> None:
-        self.version, self.factors = _read(path)
+        self.version, self.factors = _checksum(path), load_compressed(path)
+        if self.version != _checksum(path):  # the watch comes back to it
+            raise ValueError(f"{path} was replaced while it was read: expected one that stays")
         tables, nobody = self.factors, np.zeros((1, self.factors.embedding_dim), np.float32)
         if tables.user_vectors is None:
             tables = Factors(tables.item_vectors, nobody, global_mean=tables.global_mean)
@@ -120,29 +126,18 @@ class ServedModel:
         self.items, users = vectors[1], vectors[0]
         self._users = None if self.factors.user_vectors is None else users
         self.index = TopKIndex(self.items, "int8", num_threads=num_threads)
-        self.answer([RecommendRequest(**self._someone(), exclude=[0])])  # compiles what is left
+        self.num_users = None if self._users is None else len(self._users)
+        someone: dict[str, Any] = {"items": [0]} if self._users is None else {"user_id": 0}
+        self.answer([RecommendRequest(**someone, exclude=[0])])  # compiles what is left
 
-    @property
-    def num_users(self) -> int | None:
-        """Users whose ids the model knows; None where it holds items only."""
-        return None if self._users is None else len(self._users)
-
-    def __repr__(self) -> str:
-        return f"ServedModel({self.factors!r}, version {self.version})"
-
-    def _someone(self) -> dict[str, Any]:
-        return {"items": [0]} if self._users is None else {"user_id": 0}
-
-    def answer(
-        self, requests: Sequence[RecommendRequest | ScoreRequest]
-    ) -> list[tuple[int, bytes]]:
+    def answer(self, requests: Sequence[Request]) -> list[Answer]:
         """Return status and JSON of each answer; what one asks never changes what another gets."""
-        answers: list[tuple[int, bytes]] = [(_OK, b"")] * len(requests)
+        answers: list[Answer] = [(200, b"")] * len(requests)
         searches: dict[int, list[int]] = {}
         queries = np.zeros((len(requests), self.items.shape[1]), np.float32)
         for n, request in enumerate(requests):
             if wrong := self._what_is_wrong(request):
-                answers[n] = _UNKNOWN, problem(wrong)
+                answers[n] = 422, problem(wrong)
                 continue
             queries[n] = self._vector(request)
             if isinstance(request, RecommendRequest):
@@ -150,8 +145,8 @@ class ServedModel:
             else:
                 rows = self.items[request.item_ids]
                 scores = np.einsum("nd,d->n", rows, queries[n], dtype=np.float64)
-                answer = Scores(scores.astype(np.float32).tolist(), self.version)
-                answers[n] = _OK, _encode(answer)
+                scores = scores.astype(np.float32).tolist()
+                answers[n] = 200, _encode(Scores(scores, self.version))
         for k, places in searches.items():
             leave_out = [_left_out(requests[n]) for n in places]
             exclude = leave_out if any(leave_out) else None
@@ -159,15 +154,15 @@ class ServedModel:
             for n, ids, best in zip(places, found.item_ids, found.scores, strict=True):
                 left = k if ids[-1] >= 0 else int(np.count_nonzero(ids >= 0))
                 lists = ids[:left].tolist(), best[:left].tolist()
-                answers[n] = _OK, _encode(Recommendations(*lists, self.version))
+                answers[n] = 200, _encode(Recommendations(*lists, self.version))
         return answers
 
-    def _what_is_wrong(self, request: RecommendRequest | ScoreRequest) -> str:
+    def _what_is_wrong(self, request: Request) -> str:
         if request.user_id is not UNSET:
-            if self._users is None:
+            if self.num_users is None:
                 return "user_id: the model holds items only: expected items"
-            if request.user_id >= len(self._users):
-                return f"user_id is unknown: expected less than {len(self._users)}"
+            if request.user_id >= self.num_users:
+                return f"user_id is unknown: expected less than {self.num_users}"
         elif self.factors.how_to_fold_in is None:
             return "items: the model cannot fold in: expected user_id"
         for name in ("items", "exclude", "item_ids"):
@@ -176,7 +171,7 @@ class ServedModel:
                 return f"{name} holds an unknown id: expected ids less than {len(self.items)}"
         return ""
 
-    def _vector(self, request: RecommendRequest | ScoreRequest) -> NDArray[np.float32]:
+    def _vector(self, request: Request) -> NDArray[np.float32]:
         if request.user_id is not UNSET:
             assert self._users is not None
             return self._users[request.user_id]
@@ -189,14 +184,6 @@ class ServedModel:
 
 def _left_out(request: Any) -> list[int]:
     return request.exclude if request.items is UNSET else request.items + request.exclude
-
-
-def _read(path: str | os.PathLike[str]) -> tuple[str, Factors]:
-    """Return the version, which is the checksum that ends the file, and the content."""
-    versions, factors = [_checksum(path)], load_compressed(path)
-    if versions != [_checksum(path)]:  # the watch comes back to it
-        raise ValueError(f"{path} was replaced while it was read: expected one that stays")
-    return versions[0], factors
 
 
 def _checksum(path: str | os.PathLike[str]) -> str:

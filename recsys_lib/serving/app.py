@@ -24,7 +24,7 @@ import msgspec
 
 from recsys_lib.checks import store_numbers
 from recsys_lib.serving import answers
-from recsys_lib.serving.answers import ServedModel, problem
+from recsys_lib.serving.answers import Answer, ServedModel, problem
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)  # of the histogram
 _JSON, _TEXT = b"application/json", b"text/plain; version=0.0.4"
@@ -33,7 +33,6 @@ _MORE_HEADERS = {
     401: (b"www-authenticate", b"Bearer"), 408: _CLOSE, 413: _CLOSE, 503: (b"retry-after", b"1"),
 }  # fmt: skip
 _log = logging.getLogger("recsys_lib.service")
-Answer = tuple[int, bytes]  # status and body
 _BUSY = 503, problem("too many requests wait: try again")
 _LATE = 503, problem("not in time: try again")
 
@@ -68,8 +67,8 @@ class ServiceConfig:
         store_numbers(self, 0, "window_ms", high=1_000)
         store_numbers(self, 1, "deadline_ms")
         store_numbers(self, 0.01, "watch_seconds")
-        names = ("max_batch", "max_queue", "max_body_bytes", "num_threads")
-        store_numbers(self, 1, *names, integer=True)
+        counts = "max_batch", "max_queue", "max_body_bytes", "num_threads"
+        store_numbers(self, 1, *counts, integer=True)
 
 
 class Service:
@@ -124,7 +123,7 @@ class Service:
         if asked and len(self._waiting) >= self.config.max_queue:
             status, body = _BUSY
         else:
-            status, body = await self._respond(path, scope, receive, start)
+            status, body = await self._respond(scope, receive, start)
         kind = _TEXT if path == "/metrics" and status == 200 else _JSON
         headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
         headers.append((b"x-model-version", self.model.version.encode()))
@@ -140,10 +139,8 @@ class Service:
             self._times[bisect_left(_SECONDS, seconds)] += 1
             self._seconds += seconds
 
-    async def _respond(
-        self, path: str, scope: Mapping[str, Any], receive: Any, start: float
-    ) -> Answer:
-        headers, config = dict(scope["headers"]), self.config
+    async def _respond(self, scope: Mapping[str, Any], receive: Any, start: float) -> Answer:
+        path, headers, config = scope["path"], dict(scope["headers"]), self.config
         given = headers.get(b"authorization", b"")
         if self._bearer and not hmac.compare_digest(given, self._bearer):
             return 401, problem("authorization: expected Bearer and the token")
@@ -183,14 +180,12 @@ class Service:
 
     def _schedule(self) -> None:
         """See to it that what waits is taken: when the loop comes round, or at the window's end."""
-        loop, window = asyncio.get_running_loop(), self.config.window_ms / 1000
-        if self._next is None:
-            self._next = (
-                loop.call_later(window, self._take) if window else loop.call_soon(self._take)
-            )
-        elif window and len(self._waiting) == self.config.max_batch:
+        loop, take, window = asyncio.get_running_loop(), self._take, self.config.window_ms / 1000
+        if self._next is not None and window and len(self._waiting) == self.config.max_batch:
             self._next.cancel()
-            self._next = loop.call_soon(self._take)
+            self._next = loop.call_soon(take)
+        elif self._next is None:
+            self._next = loop.call_later(window, take) if window else loop.call_soon(take)
 
     def _take(self) -> None:
         """Answer all who wait, before more are let in; a batch with one model, whatever comes."""
@@ -219,7 +214,7 @@ class Service:
         self._stamp = stamp
         try:
             model = await asyncio.to_thread(ServedModel, self.path, self.config.num_threads)
-        except (OSError, ValueError, TypeError, MemoryError) as error:
+        except Exception as error:  # whatever it is, the old model serves on
             self._refused += 1
             _log.error("version %s serves on: %s", self.model.version, error)
             return False
@@ -248,12 +243,11 @@ class Service:
 
     def _metrics(self) -> bytes:
         """Return what was counted, in Prometheus' text format."""
-        name, process, lines = "recsys_request_seconds", f'process="{os.getpid()}"', []
+        name, lines = "recsys_request_seconds", ["# TYPE recsys_requests_total counter"]
 
         def say(name: str, value: float, labels: str = "") -> None:
-            lines.append(f"{name}{{{labels}{process}}} {value}")
+            lines.append(f'{name}{{{labels}process="{os.getpid()}"}} {value}')
 
-        lines.append("# TYPE recsys_requests_total counter")
         for (path, status), count in sorted(self._counts.items()):
             say("recsys_requests_total", count, f'path="{path}",status="{status}",')
         lines.append(f"# TYPE {name} histogram")
@@ -261,9 +255,7 @@ class Service:
             say(f"{name}_bucket", count, f'le="{limit}",')
         say(f"{name}_sum", round(self._seconds, 6))
         say(f"{name}_count", sum(self._times))
-        lines.append("# TYPE recsys_model_info gauge")
         say("recsys_model_info", 1, f'version="{self.model.version}",')
-        lines.append("# TYPE recsys_waiting gauge")
         say("recsys_waiting", len(self._waiting))
         for what, count in (("batches", self._batches), ("models_refused", self._refused)):
             lines.append(f"# TYPE recsys_{what}_total counter")

@@ -61,28 +61,26 @@ def ray_application(args: Mapping[str, Any]) -> Any:
     def build() -> Service:
         return Service(path, config, token)
 
-    most = config.max_queue + config.max_batch
-    deployment = serve.deployment(serve.ingress(build)())
-    return deployment.options(
-        name="recommender", num_replicas=replicas, max_ongoing_requests=most
-    ).bind()
+    most = {"num_replicas": replicas, "max_ongoing_requests": config.max_queue + config.max_batch}
+    return serve.deployment(serve.ingress(build)()).options(name="recommender", **most).bind()
 
 
 def from_environment() -> Service:
     """Return the app of one of several processes; the first process tells what it is."""
-    settings = json.loads(os.environ[_CONFIG_VARIABLE])
-    config = ServiceConfig(**settings["config"])
-    return Service(settings["path"], config, os.environ.get(TOKEN_VARIABLE))
+    path, options = json.loads(os.environ[_CONFIG_VARIABLE])
+    return Service(path, ServiceConfig(**options), os.environ.get(TOKEN_VARIABLE))
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Serve a compressed file under uvicorn until a signal ends it."""
+    """Serve a compressed file under uvicorn until a signal ends it.
+
+    On any host but a loopback address with a token in RECSYS_SERVICE_TOKEN only.
+    """
     import uvicorn
 
     parser = argparse.ArgumentParser(prog="recsys_lib.serving.service", description=main.__doc__)
     parser.add_argument("model", help="file written by save_compressed")
-    about = f"anything but a loopback address needs a token in {TOKEN_VARIABLE}"
-    parser.add_argument("--host", default="127.0.0.1", help=about)
+    parser.add_argument("--host", default="127.0.0.1", help="others ask for a token, see above")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--workers", type=int, default=1, help="processes; the dead are replaced")
     for name, value in asdict(ServiceConfig()).items():
@@ -96,7 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
         first = Service(path, ServiceConfig(**options), token)  # or says what is wrong
     except (OSError, TypeError, ValueError) as error:
         parser.error(str(error))
-    os.environ[_CONFIG_VARIABLE] = json.dumps({"path": path, "config": options})
+    os.environ[_CONFIG_VARIABLE] = json.dumps([path, options])
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     uvicorn.run(
         app if workers > 1 else first, factory=workers > 1, workers=workers, host=host, port=port,
