@@ -4,11 +4,16 @@ For each data set: popularity; IALS, EASE and a KerasRecommender (matrix_factori
 come; the same after :func:`recsys_lib.training.tune` on held-out *training* data. Each is measured
 once on the test part, all items ranked but those of the training part. Tuned means: 40 trials for
 IALS over weight, l2, dimensions and sweeps; 10 for EASE over l2; 40 for the Keras model over l2,
-dimensions, learning rate and negatives, of which the search gave some up halfway ("given_up": they
-were below the median of the others after as many epochs). The Keras model's search sees the rows of
-some users, drawn at random, where there are more than 400,000 ("search_rows"); what it found is
-fitted to all. EASE is tuned up to 10,000 items and fitted up to 20,000: its time grows with the
-cube. The seconds of defaults are those of a fit on a quiet machine; a search ran beside other work.
+dimensions, learning rate and negatives, some of them given up halfway ("given_up": they were below
+the median of the others after as many epochs). A smaller number in the column "trials" is that of a
+search that was cut short, and no row means that none was made. The Keras model's search sees the
+rows of some users, drawn at random, where there are more than 400,000 ("search_rows"); what it
+found is fitted to all.
+
+EASE is tuned up to 10,000 items and fitted up to 20,000 (citeulike-derrd has 25,182), since its
+time grows with the cube. Seconds of the Keras model's defaults are those of a quiet machine, all
+others were measured beside other work: most of the 185 s that a default fit was once noted with on
+ml-latest-small, which takes 7 s, were waiting.
 
 Splits: as published (ncf-ml-1m, adressa-macr, citeulike-derrd); the last item of each user by time
 (ml-100k, ml-latest-small, online-retail); a fifth of the rows at random (lastfm-hetrec2011-2k, no
