@@ -96,11 +96,11 @@ def of_theirs(pair: Pair, items: Any, users: Any, seen: Any) -> tuple[Any, float
 
     if pair.theirs != "binary+rerank":
         return METHODS[pair.theirs](items, users)
-    lengths, rows = np.diff(seen.indptr), []
-    for user, length in zip(users, lengths, strict=True):
-        scores, claimed = METHODS["binary+rerank"](items, user[None], depth=SHORTLIST + length)
-        rows.append(scores[0])
-    return np.stack(rows), claimed
+    lengths, table = np.diff(seen.indptr), np.empty((len(users), len(items)), np.float32)
+    for length in np.unique(lengths):
+        some, depth = lengths == length, SHORTLIST + int(length)
+        table[some], claimed = METHODS["binary+rerank"](items, users[some], depth=depth)
+    return table, claimed
 
 
 def of_ours(pair: Pair, items: Any, users: Any, axes: Any, seen: Any) -> tuple[Any, int]:

@@ -26,8 +26,8 @@ from sphinx.util import logging
 # "chapter 14", "Chapters 6 to 13", "chapters 03, 08 and 16"; not "chapter 3 of" another book.
 NAMED = re.compile(r"\b[Cc]hapters?\s\d+(?:(?:, and|,| and| to| or)\s\d+)*\b(?! of\b)")
 NO_LINKS = (nodes.reference, nodes.title, nodes.literal, nodes.literal_block, nodes.math)
-# Roles that docutils writes and that WAI-ARIA no longer has.
-OLD_ROLES = re.compile(r' role="doc-(?:biblioentry|endnote)"')
+# A role that docutils writes and that WAI-ARIA no longer has, and what it was.
+OLD_ROLE, NEW_ROLE = ' role="doc-biblioentry"', ' role="listitem"'
 # The parameters of a signature with a line for each: a list, and none of definitions.
 SIGNATURE = re.compile(r"<dl>\s*(<dd><em class=\"sig-param\">.*?</dd>)\s*</dl>", re.DOTALL)
 PICTURE = "_images/compression-front.png"
@@ -130,7 +130,8 @@ def _complete_page(
         app.add_js_file("search-text.js")
     if doctree is None:
         return
-    context["body"] = OLD_ROLES.sub("", SIGNATURE.sub(_list_parameters, context["body"]))
+    body = context["body"].replace(OLD_ROLE, NEW_ROLE)
+    context["body"] = SIGNATURE.sub(_list_parameters, body)
     first = next((p.astext() for p in doctree.findall(nodes.paragraph)), "")
     title = _title(doctree) or app.config.html_title
     text = " ".join(first.split())
@@ -190,7 +191,7 @@ def page_text(page: BeautifulSoup) -> str:
     """Return a page as the search reads it: all its text, then how each section begins."""
     article = page.select_one("article.bd-article")
     assert article is not None
-    for part in article.select(".headerlink, script, style"):
+    for part in article.select(".headerlink, script, style, summary"):
         part.decompose()
     parts = [f"<p>{_escaped(article)}</p>"]
     for section in article.select("section section[id], dt[id]"):

@@ -4,11 +4,16 @@ const reach = () => {
   for (const box of document.querySelectorAll(boxes)) {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
     else box.removeAttribute("tabindex");
+    fade(box);
   }
 };
+// Fades where there is more to the right, as a hint.
+const fade = (box) =>
+  box.classList.toggle("more", box.scrollLeft + box.clientWidth < box.scrollWidth - 1);
 addEventListener("load", reach);
 addEventListener("resize", reach);
 document.addEventListener("toggle", reach, true); // something was unfolded
+document.addEventListener("scroll", (event) => event.target.matches?.(boxes) && fade(event.target), true);
 
 // In tables of outputs, a column that holds words is read from the left.
 addEventListener("DOMContentLoaded", () => {

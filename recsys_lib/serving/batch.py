@@ -275,19 +275,18 @@ def _read_histories(histories: Any, model: Factors) -> Any:
     """Return the sparse matrix of what users have met."""
     import pandas as pd
 
-    counts: Any = {"num_items": model.num_items, "num_users": model.num_users}
-    if histories is None and not model.num_users:
+    users, items = model.num_users or 0, model.num_items or 0
+    if histories is None and not users:
         raise ValueError("histories is None: expected them, as the model file holds items only")
     if isinstance(histories, str | os.PathLike):
         read = pd.read_parquet if str(histories).endswith(".parquet") else pd.read_csv
-        (_, users), (_, items) = read(histories).items()
-        histories = Interactions(users, items, **{n: count for n, count in counts.items() if count})
+        (_, first), (_, second) = read(histories).items()
+        histories = Interactions(first, second, num_users=users or first.max() + 1, num_items=items)
     if histories is not None:
         check_type("histories", histories, (Interactions,), ", or a file of pairs")
-        counts["num_users"] = counts["num_users"] or histories.num_users
-        check_counts("histories", histories, (counts["num_users"], counts["num_items"]))
-    users = np.arange(counts["num_users"])
-    met = exclusion_matrix(histories, users, len(users), (len(users), counts["num_items"]))
+        users = users or histories.num_users
+        check_counts("histories", histories, (users, items))
+    met = exclusion_matrix(histories, np.arange(users), users, (users, items))
     met.sort_indices()
     return met
 
@@ -307,10 +306,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.add_argument(name, type=int, default=default)
     try:
         print(recommend_all(**vars(parser.parse_args(arguments)), progress=True), "users written")
-    except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
-        parser.error(str(error))
-    except KeyboardInterrupt:
-        parser.exit(130, "Stopped. The same command goes on from here.\n")
+    except (Exception, KeyboardInterrupt) as error:
+        parser.exit(2, f"{type(error).__name__}: {error}\nThe same command goes on from here.\n")
 
 
 if __name__ == "__main__":

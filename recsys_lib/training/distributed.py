@@ -3,7 +3,7 @@
 From a shell, ``python -m recsys_lib.training.distributed --workers 4 --data ncf-ml-1m`` starts the
 processes on this machine. In a cluster that sets ``TF_CONFIG`` the same command, given on each
 machine, is one member and starts nothing; all must reach the same data and backup. TensorFlow's
-ports know no password: keep them on a network of your own.
+ports ask for no password and listen on every network of a machine: keep them behind a firewall.
 """
 
 from __future__ import annotations

@@ -111,6 +111,7 @@ def test_default_recipes_begin_with_what_does_no_harm():
 @pytest.mark.parametrize(("account", "kept"), [("items", True), ("self-contained", False)])
 def test_recipes_for_files_of_items_leave_the_lengths_of_vectors_alone(account, kept):
     model = IALS(embedding_dim=16, epochs=2).fit(split().train)
+    model.user_vectors = 9 * model.user_vectors  # principal axes make both sides equally long
     length = np.linalg.norm(model.item_vectors, axis=1)
     families = default_recipes(16, account)
     changed = []

@@ -74,6 +74,7 @@ def test_page(browser: Any, axe: Any, path: Path) -> None:
         page.wait_for_function(
             "theme => (document.documentElement.dataset.theme || theme) === theme", arg=theme
         )
+        page.wait_for_timeout(300)  # colours change smoothly
         found = page.evaluate(CHECKS) + violations(axe, page, width, theme)
         faults += [f"{width} {theme}: {fault}" for fault in found]
     page.close()
