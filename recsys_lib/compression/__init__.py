@@ -9,12 +9,6 @@ from recsys_lib.compression.tensors import EncodedTensor
 from recsys_lib.compression.weights import named_weights, with_weights
 
 __all__ = [
-    "CompressedModel",
-    "CompressionReport",
-    "EncodedTensor",
-    "load_compressed",
-    "named_weights",
-    "save_compressed",
-    "store_weights",
-    "with_weights",
-]
+    "CompressedModel", "CompressionReport", "EncodedTensor", "load_compressed", "named_weights",
+    "save_compressed", "store_weights", "with_weights",
+]  # fmt: skip

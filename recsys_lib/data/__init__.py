@@ -12,23 +12,8 @@ from recsys_lib.data.synthetic import make_synthetic
 from recsys_lib.data.tables import read_interactions
 
 __all__ = [
-    "DATASETS",
-    "ColdItemSplit",
-    "DataError",
-    "DownloadError",
-    "Interactions",
-    "News",
-    "Split",
-    "clean_retail",
-    "fetch",
-    "load_dataset",
-    "load_frame",
-    "load_split",
-    "make_synthetic",
-    "read_interactions",
-    "read_mind",
-    "sample_negatives",
-    "split_basket_completion",
-    "split_cold_items",
-    "split_next_basket",
-]
+    "DATASETS", "ColdItemSplit", "DataError", "DownloadError", "Interactions", "News", "Split",
+    "clean_retail", "fetch", "load_dataset", "load_frame", "load_split", "make_synthetic",
+    "read_interactions", "read_mind", "sample_negatives", "split_basket_completion",
+    "split_cold_items", "split_next_basket",
+]  # fmt: skip

@@ -18,19 +18,7 @@ from recsys_lib.evaluation.protocols import (
 )
 
 __all__ = [
-    "Change",
-    "RankingResult",
-    "RatingResult",
-    "evaluate_cold_items",
-    "evaluate_full_ranking",
-    "evaluate_leave_one_out",
-    "evaluate_ratings",
-    "hit_rate_at_k",
-    "mae",
-    "ndcg_at_k",
-    "paired_change",
-    "recall_at_k",
-    "rmse",
-    "segments",
-    "thirds",
-]
+    "Change", "RankingResult", "RatingResult", "evaluate_cold_items", "evaluate_full_ranking",
+    "evaluate_leave_one_out", "evaluate_ratings", "hit_rate_at_k", "mae", "ndcg_at_k",
+    "paired_change", "recall_at_k", "rmse", "segments", "thirds",
+]  # fmt: skip

@@ -12,17 +12,6 @@ from recsys_lib.models.rating_model import RatingModelConfig, build_rating_model
 from recsys_lib.models.topk import top_k
 
 __all__ = [
-    "ALS",
-    "EASE",
-    "IALS",
-    "MF",
-    "Factors",
-    "Popularity",
-    "RatingModelConfig",
-    "Recommender",
-    "as_factors",
-    "build_rating_model",
-    "inner_product_vectors",
-    "load_model",
-    "top_k",
-]
+    "ALS", "EASE", "IALS", "MF", "Factors", "Popularity", "RatingModelConfig", "Recommender",
+    "as_factors", "build_rating_model", "inner_product_vectors", "load_model", "top_k",
+]  # fmt: skip

@@ -7,18 +7,7 @@ from recsys_lib.recipe.search import RecipeSearch, Trial, search_recipe
 from recsys_lib.recipe.steps import Distill, EntropyCode, Prune, Quantize, ReduceDimensions
 
 __all__ = [
-    "CompressionResult",
-    "Distill",
-    "EntropyCode",
-    "Prune",
-    "Quantize",
-    "RecipeSearch",
-    "ReduceDimensions",
-    "SeedRuns",
-    "Trial",
-    "compare_models",
-    "compress",
-    "compress_seeds",
-    "hold_out_users",
-    "search_recipe",
-]
+    "CompressionResult", "Distill", "EntropyCode", "Prune", "Quantize", "RecipeSearch",
+    "ReduceDimensions", "SeedRuns", "Trial", "compare_models", "compress", "compress_seeds",
+    "hold_out_users", "search_recipe",
+]  # fmt: skip

@@ -19,24 +19,8 @@ from recsys_lib.serving.retrieval import SearchResult, TopKIndex, merge_top_k
 from recsys_lib.serving.scorers import ExportedScorer, load_scorer
 
 __all__ = [
-    "CandidateScorer",
-    "ExportedScorer",
-    "Latency",
-    "LatencyComparison",
-    "Machine",
-    "Roofline",
-    "SearchResult",
-    "TopKIndex",
-    "compare_latency",
-    "count_flops",
-    "export_litert",
-    "export_onnx",
-    "export_saved_model",
-    "hardware_line",
-    "load_scorer",
-    "measure_latency",
-    "measure_machine",
-    "merge_top_k",
-    "read_bandwidth",
-    "roofline",
-]
+    "CandidateScorer", "ExportedScorer", "Latency", "LatencyComparison", "Machine", "Roofline",
+    "SearchResult", "TopKIndex", "compare_latency", "count_flops", "export_litert",
+    "export_onnx", "export_saved_model", "hardware_line", "load_scorer", "measure_latency",
+    "measure_machine", "merge_top_k", "read_bandwidth", "roofline",
+]  # fmt: skip

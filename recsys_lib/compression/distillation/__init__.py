@@ -29,24 +29,9 @@ from recsys_lib.compression.distillation.teacher import (
 )
 
 __all__ = [
-    "Agreement",
-    "AveragedModel",
-    "CollaborativeDistillation",
-    "Consistency",
-    "DistillationExperts",
-    "DistillationResult",
-    "Ensemble",
-    "MeanTeacher",
-    "RankingDistillation",
-    "RelaxedRankingDistillation",
-    "SoftLabels",
-    "TeacherScores",
-    "WeightAverage",
-    "WeightAveraging",
-    "agreement",
-    "distill",
-    "relaxed_ranking_loss",
-    "softmax_kl_divergence",
-    "start_from_teacher",
-    "train_with_average",
-]
+    "Agreement", "AveragedModel", "CollaborativeDistillation", "Consistency",
+    "DistillationExperts", "DistillationResult", "Ensemble", "MeanTeacher",
+    "RankingDistillation", "RelaxedRankingDistillation", "SoftLabels", "TeacherScores",
+    "WeightAverage", "WeightAveraging", "agreement", "distill", "relaxed_ranking_loss",
+    "softmax_kl_divergence", "start_from_teacher", "train_with_average",
+]  # fmt: skip

@@ -15,12 +15,6 @@ from recsys_lib.compression.embedding_tables.schemes import (
 )
 
 __all__ = [
-    "Hashing",
-    "LowRank",
-    "MixedDimension",
-    "QuotientRemainder",
-    "RowwiseBits",
-    "TableScheme",
-    "compress_embeddings",
-    "store_embeddings",
-]
+    "Hashing", "LowRank", "MixedDimension", "QuotientRemainder", "RowwiseBits", "TableScheme",
+    "compress_embeddings", "store_embeddings",
+]  # fmt: skip

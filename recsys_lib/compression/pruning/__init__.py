@@ -24,24 +24,8 @@ from recsys_lib.compression.pruning.training import PolynomialSchedule, PrunedMo
 from recsys_lib.compression.pruning.weights import WeightPruning, magnitude_mask
 
 __all__ = [
-    "DimensionReduction",
-    "FewerRows",
-    "LayerRemoval",
-    "NeuronPruning",
-    "PolynomialSchedule",
-    "PrincipalAxes",
-    "PrunedModel",
-    "RowRemoval",
-    "SparseMLP",
-    "WeightPruning",
-    "ablate_layers",
-    "break_even_sparsity",
-    "fit_pruned",
-    "magnitude_mask",
-    "neuron_importance",
-    "prune",
-    "remove_neurons",
-    "rotate_to_principal_axes",
-    "sample_pairs",
-    "store_sparse",
-]
+    "DimensionReduction", "FewerRows", "LayerRemoval", "NeuronPruning", "PolynomialSchedule",
+    "PrincipalAxes", "PrunedModel", "RowRemoval", "SparseMLP", "WeightPruning", "ablate_layers",
+    "break_even_sparsity", "fit_pruned", "magnitude_mask", "neuron_importance", "prune",
+    "remove_neurons", "rotate_to_principal_axes", "sample_pairs", "store_sparse",
+]  # fmt: skip
