@@ -11,7 +11,8 @@ median times the epochs, and the first epoch's surplus, which is compiling, stan
 
 Run: ``python benchmarks/optimizers.py --tune`` writes ``results/optimizers_tuning.csv`` (about
 eight minutes on two cores; names after it do only these rows), then ``python
-benchmarks/optimizers.py`` writes ``results/optimizers.csv``, which chapter 15 reads.
+benchmarks/optimizers.py`` writes ``results/optimizers.csv``, which chapter 15 reads. Stored so
+far: the five optimizers, and of the other rows the tuning of "sampler: in-batch, log Q".
 """
 
 from __future__ import annotations
