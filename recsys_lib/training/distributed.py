@@ -35,7 +35,7 @@ from recsys_lib.training.launch import REFUSED, follow_launcher, run_members
 from recsys_lib.training.members import be_member
 from recsys_lib.training.recommender import KerasRecommender
 
-_KIND = "training job"
+_KIND, _NAME = "training job", "recsys_lib.training.distributed"
 _OPTIMIZERS = ("adadelta", "adagrad", "adam", "adamw", "lamb", "lion", "nadam", "rmsprop", "sgd")
 
 
@@ -210,8 +210,7 @@ def train_distributed(
         _write(job, folder / "job")
         servers, workers = job.options.servers, job.options.workers
         cluster = {"chief": min(1, servers), "worker": workers, "ps": servers}
-        command = [sys.executable, "-m", "recsys_lib.training.distributed"]
-        command += ["--job", str(folder / "job")]
+        command = [sys.executable, "-m", _NAME, "--job", str(folder / "job")]
         limit = job.options.memory_bytes
         restarts, peaks = run_members(command, cluster, folder, memory_bytes=limit, say=say)
         state = job.state()
@@ -251,8 +250,8 @@ def _save(job: Job, path: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
-    name, details = "python -m recsys_lib.training.distributed", str(DistributedOptions.__doc__)
-    parser = argparse.ArgumentParser(name, description=__doc__, epilog=details)
+    details = str(DistributedOptions.__doc__)
+    parser = argparse.ArgumentParser(f"python -m {_NAME}", description=__doc__, epilog=details)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--job", help=argparse.SUPPRESS)
     parser.add_argument(

@@ -12,8 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-
-import recsys_lib
+from typing import Any
 
 REFUSED = 64  # exit status of a member that would fail again: what it was given is wrong
 _SIGN = "RECSYS_SIGN_OF_LIFE"  # the file whose time of change is the last sign of life
@@ -84,35 +83,25 @@ def run_members(
     raise RuntimeError(f"{trouble}, after {restarts} restarts: expected members that run")
 
 
-def _start(
-    command: Sequence[str], cluster: Mapping[str, int], folder: Path, members: _Members
-) -> None:
+def _start(command: Any, cluster: Mapping[str, int], folder: Path, members: _Members) -> None:
     names = [(job, number) for job, count in cluster.items() for number in range(count)]
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in names]
     ports: dict[str, list[str]] = {}
     for (job, _), one in zip(names, sockets, strict=True):
         ports.setdefault(job, []).append(f"127.0.0.1:{one.getsockname()[1]}")
         one.close()
-    paths = [str(Path(recsys_lib.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
-    known = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), _SIGN: str(folder / "sign")}
     (folder / "sign").touch()
     for job, number in names:
         config = json.dumps({"cluster": ports, "task": {"type": job, "index": number}})
-        environment = _SHARED | os.environ | known | {"TF_CONFIG": config}
+        own = _SHARED | os.environ | {"TF_CONFIG": config, _SIGN: str(folder / "sign")}
         with (folder / f"{job}-{number}.log").open("wb") as log:
+            # The pipe closes when this process ends, however that comes; Ctrl-C comes here alone.
             members[f"{job}-{number}"] = subprocess.Popen(
-                command,
-                env=environment,
-                stdin=subprocess.PIPE,  # closes when this process ends, however that comes
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C comes to this process alone
+                command, env=own, stdin=subprocess.PIPE, stdout=log, stderr=log, process_group=0
             )
 
 
-def _watch(
-    members: _Members, folder: Path, silence: float, peaks: dict[str, int], most: int
-) -> str | None:
+def _watch(members: _Members, folder: Path, silence: float, peaks: Any, most: int) -> str | None:
     """Wait for the end of the first member; return what went wrong, None for nothing."""
     first = next(iter(members.values()))
     while (time.time() - (folder / "sign").stat().st_mtime) < silence:
@@ -140,13 +129,9 @@ def _watch(
 
 def follow_launcher() -> None:
     """End this process when the one that launched it ends; without a launcher, do nothing."""
-
-    def follow() -> None:
-        os.read(0, 1)  # nobody writes: this returns when the other end is closed
-        os._exit(1)
-
     if _SIGN in os.environ:
-        threading.Thread(target=follow, daemon=True).start()
+        # Nobody writes: reading returns when the other end is closed.
+        threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
 
 
 def sign_of_life() -> None:

@@ -207,10 +207,8 @@ def be_member(job: Job) -> bool:
     strategy = distribute.MultiWorkerMirroredStrategy(resolver)
     members = [(job, n) for job in sorted(cluster.jobs) for n in cluster.task_indices(job)]
 
-    def all_reduce(vector: Any) -> Any:
-        return distribute.get_replica_context().all_reduce("SUM", tf.identity(vector))
-
     def add_up(vector: Any) -> Any:
-        return strategy.run(all_reduce, (vector,))
+        here = distribute.get_replica_context
+        return strategy.run(lambda: here().all_reduce("SUM", tf.identity(vector)))
 
     return _train(job, _data_parallel(job, members.index(own), len(members), add_up))
