@@ -562,7 +562,7 @@ def test_the_first_answer_comes_soon_and_without_tensorflow(files):
     code = (
         "import sys, asyncio; from recsys_lib.serving.service import Service; "
         f"Service({str(files / 'first')!r}); "
-        "print({'tensorflow', 'keras', 'pandas', 'matplotlib'} & set(sys.modules))"
+        "print({'tensorflow', 'keras', 'ray', 'matplotlib'} & set(sys.modules))"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
     seconds = []
