@@ -3,6 +3,7 @@
 import functools
 import gc
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -31,6 +32,12 @@ if os.environ.get("CI"):
 # Quiet TensorFlow before anything imports it.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+
+# A shell that starts something in the background has it ignore Ctrl-C, and whatever it starts in
+# turn, too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _names(code):
