@@ -24,6 +24,14 @@ from recsys_lib.data.files import data_home
 from recsys_lib.evaluation import evaluate_full_ranking, paired_change
 from recsys_lib.models import IALS, as_factors
 
+ABOUT = """\
+titles.js, four-bits.js, eight-bits.js and float32.js in this folder are transformations of the data
+set ml-latest-small of GroupLens (README.txt there, 26 September 2018): films with at least five
+ratings, their titles with the article in front, and vectors that a model learned from who rated
+what. They may be passed on under the terms below alone; the licence of the rest of this book does
+not cover them.
+
+"""
 FOLDER = Path(__file__).resolve().parent.parent / "book" / "_static" / "play"
 FEWEST_RATINGS, DIM, HISTORIES = 5, 48, 1000
 FORMS = {"float32": None, "8 bits": 8, "4 bits": 4}
@@ -124,17 +132,7 @@ def _file(model: Any) -> bytes:
 def _licence(readme: str) -> str:
     """Return the parts of the data set's README that have to go with what was made from it."""
     start, end = readme.index("Usage License"), readme.index("Further Information About GroupLens")
-    return (
-        (
-            "titles.js, four-bits.js, eight-bits.js and float32.js in this folder are transformations\n"
-            "of the data set ml-latest-small of GroupLens (README.txt there, 26 September 2018): films\n"
-            "with at least five ratings, their titles with the article in front, and vectors that a\n"
-            "model learned from who rated what. They may be passed on under the terms below alone;\n"
-            "the licence of the rest of this book does not cover them.\n\n"
-        )
-        + readme[start:end].replace("\r\n", "\n").strip()
-        + "\n"
-    )
+    return ABOUT + readme[start:end].replace("\r\n", "\n").strip() + "\n"
 
 
 if __name__ == "__main__":

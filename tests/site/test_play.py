@@ -45,7 +45,7 @@ def page(browser: Any) -> Any:
 
 
 def test_the_page_recommends_what_python_does(page: Any, tmp_path: Path) -> None:
-    """In all three forms, for 1,000 histories; films may change places that score as good as equal."""
+    """For 1,000 histories, in all three forms; films that score alike may swap places."""
     page.click("#play-load")
     page.wait_for_function("document.querySelector('#play-size').textContent.includes('compares')")
     rng = np.random.default_rng(1)
