@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import sys
 from pathlib import Path
 
@@ -33,6 +34,14 @@ def test_the_answer_is_stored(name):
         texts, values = zip(*question.choices, strict=True)
         assert len({*texts}) == len(texts) >= 3
         assert values.count(values[int(question.answer)]) == 1
+
+
+@pytest.mark.parametrize("name", [name for name, entry in ENTRIES.items() if "figure" in entry])
+def test_the_guess_has_a_place_in_the_figure(name):
+    """The ticks are where the numbers say; what was measured lies inside the picture."""
+    axis = predictions.find_axis(ENTRIES[name], _notebook(name))
+    answer = predictions.resolve(ENTRIES[name], _notebook(name)).answer
+    assert 0 < axis.start + axis.slope * (math.log(answer) if axis.log else answer) < 1
 
 
 def test_a_value_that_is_not_there_is_no_answer():

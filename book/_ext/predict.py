@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from predictions import MARK, Question, load_questions, read_notebook, resolve
+from predictions import MARK, Axis, Question, find_axis, load_questions, read_notebook, resolve
 from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
@@ -38,19 +38,22 @@ class AskFirst(SphinxPostTransform):
         notebook = read_notebook(source)
         try:
             question = resolve(entry, notebook)
+            axis = find_axis(entry, notebook) if "figure" in entry else None
         except LookupError as error:
             logger.warning("no question: %s", error, location=self.env.docname)
             return
         for quote in list(self.document.findall(nodes.block_quote)):
             if quote.astext().startswith(MARK):
                 quote.parent.remove(quote)
-        index = [cell["id"] for cell in notebook["cells"]].index(question.cell)
-        cells = self.document.findall(nodes.container)
-        cell = next((c for c in cells if c.get("cell_index") == index), None)
-        if cell is None:
+        names = [cell["id"] for cell in notebook["cells"]]
+        shown = {names[c["cell_index"]]: c for c in self.document.findall(_is_cell)}
+        if question.cell not in shown:
             logger.warning("cell %s is not shown", question.cell, location=self.env.docname)
             return
-        self._wrap(cell, _form(question))
+        if axis is not None:
+            for image in shown[entry["figure"]["cell"]].findall(nodes.image):
+                image["classes"].append("predict-figure")
+        self._wrap(shown[question.cell], _form(question, axis))
 
     def _wrap(self, cell: nodes.container, form: str) -> None:
         section = cell.parent
@@ -72,8 +75,17 @@ class AskFirst(SphinxPostTransform):
         section.append(nodes.raw("", "</div>", format="html"))
 
 
-def _form(question: Question) -> str:
-    facts = {"answer": question.answer, "unit": question.unit, "digits": question.digits}
+def _is_cell(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.container) and "cell_index" in node
+
+
+def _form(question: Question, axis: Axis | None) -> str:
+    facts: dict[str, Any] = {
+        "answer": question.answer,
+        "unit": question.unit,
+        "digits": question.digits,
+    }
+    facts["axis"] = axis and vars(axis)
     if question.choices:
         facts["values"] = [value for _, value in question.choices]
         ask = "<fieldset><legend>Your guess</legend>"

@@ -12,6 +12,8 @@ quote them, as in ``{rows:.0f}``.
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 import tomllib
@@ -19,7 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from bs4 import BeautifulSoup
+from PIL import Image
 
 NUMBER = re.compile(r"[-+\u2212]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
 MARK = "Guess first."  # how the question begins, in the notebook and on the page
@@ -157,3 +161,67 @@ def _grid(table: Any) -> list[list[str]]:
 def read_notebook(path: Path) -> dict[str, Any]:
     """Return a notebook as JSON has it."""
     return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Where a number stands in a picture of a figure: at ``start + slope * number`` of its size.
+
+    Args:
+        side: "x", from the left, or "y", from the top.
+        log: whether the logarithm of the number counts.
+        start, slope: shares of the width or the height of the picture.
+    """
+
+    side: str
+    log: bool
+    start: float
+    slope: float
+
+
+def find_axis(entry: dict[str, Any], notebook: dict[str, Any]) -> Axis:
+    """Return where a guess is to be drawn in the figure that an entry names.
+
+    The numbers at the ticks are given, their places are looked for: ticks of seven pixels, outside
+    the first line that bounds the axes. ``times`` is what a guess is multiplied by.
+
+    Raises:
+        LookupError: another number of ticks, or a figure that is not there.
+    """
+    figure, found = (
+        entry["figure"],
+        {k: find_value(v, notebook) for k, v in entry["values"].items()},
+    )
+    png = _outputs(find_cell(figure["cell"], notebook), "image/png")
+    if not png:
+        raise LookupError(f"cell {figure['cell']!r} has no figure")
+    places, size = _ticks(png, figure["side"])
+    values = np.array(figure["ticks"], float)
+    if len(places) != len(values):
+        raise LookupError(f"{figure['cell']!r} has {len(places)} ticks: expected {len(values)}")
+    numbers = np.log(values) if figure.get("log") else values
+    slope, start = np.polyfit(numbers, places / size, 1)
+    if abs(start + slope * numbers - places / size).max() > 2 / size:
+        raise LookupError(f"{figure['cell']!r}: its ticks are not where the numbers would be")
+    times = _compute(str(figure.get("times", "1")), found)
+    if figure.get("log"):
+        return Axis(figure["side"], True, float(start + slope * np.log(times)), float(slope))
+    return Axis(figure["side"], False, float(start), float(slope * times))
+
+
+def _ticks(png: str, side: str) -> tuple[Any, int]:
+    """Return the places of the ticks in pixels, by rising number, and the size along the axis."""
+    image = Image.open(io.BytesIO(base64.b64decode(png))).convert("L")
+    dark = np.asarray(image) < 110
+    if side == "x":  # turned, so that the axis is the line on the left
+        dark = dark[::-1].T
+    length = dark.sum(axis=0)
+    line = int(np.flatnonzero(length > 0.8 * length.max())[0])
+    along = np.flatnonzero(dark[:, line])
+    runs = np.split(along, np.flatnonzero(np.diff(along) > 1) + 1)
+    first, last = max(runs, key=len)[[0, -1]]
+    marks = np.flatnonzero(dark[:, line - 6 : line - 4].all(axis=1))
+    marks = marks[(marks >= first - 1) & (marks <= last + 1)]  # without the other axis' words
+    groups = np.split(marks, np.flatnonzero(np.diff(marks) > 1) + 1)
+    places = np.array([group.mean() + 0.5 for group in groups if 0 < len(group) <= 3])
+    return (places if side == "x" else places[::-1]), len(dark)

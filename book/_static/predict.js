@@ -83,6 +83,29 @@ addEventListener("DOMContentLoaded", () => {
     return [sentence, drawing([guess, shareOf(facts.answer)], [show(facts.low), show(facts.high)])];
   };
 
+  // A line in the figure itself, where its axis has the guess.
+  const mark = (guess) => {
+    document.querySelector(".predict-line")?.remove();
+    const picture = document.querySelector("img.predict-figure");
+    if (!picture || !facts.axis || guess === null) return;
+    const { side, log, start, slope } = facts.axis;
+    const value = valueAt(guess);
+    const share = start + slope * (log ? Math.log(value) : value);
+    if (!(share > 0 && share < 1)) return;
+    if (!picture.parentElement.matches(".predict-frame")) {
+      const frame = document.createElement("span");
+      frame.className = "predict-frame";
+      picture.replaceWith(frame);
+      frame.append(picture);
+    }
+    const line = document.createElement("span");
+    line.className = `predict-line predict-${side}`;
+    line.style[side === "x" ? "left" : "top"] = `${100 * share}%`;
+    line.append(document.createElement("span"));
+    line.firstChild.textContent = `your guess: ${show(value)}`;
+    picture.parentElement.append(line);
+  };
+
   // null: skipped.
   const open = (guess, focus) => {
     form.hidden = true;
@@ -104,6 +127,7 @@ addEventListener("DOMContentLoaded", () => {
       words.textContent = sentence;
       said.replaceChildren(words, picture, again);
     }
+    mark(guess);
     if (focus) said.focus();
     dispatchEvent(new Event("resize")); // what scrolls sideways now has a width
   };

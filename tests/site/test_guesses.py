@@ -1,4 +1,4 @@
-"""Guess, then see: every chapter asks, hides its result, and opens it; and the front to look through.
+"""Guess, then see: every chapter asks, hides its result and opens it. The front to look through.
 
 Pictures and formulas are not loaded: they are looked at elsewhere.
 """
