@@ -83,7 +83,7 @@
     const add = make("button", "Add", { type: "button", class: "play-plain" });
     why.append(make("summary", "Why this film?"));
     why.addEventListener("toggle", () => {
-      if (why.open && why.children.length === 1) why.append(reasons(answer.best[place].item));
+      if (why.open && why.children.length === 1 && answer.best[place]) why.append(reasons(answer.best[place].item));
     });
     entry.append(title, " ", add, why);
     return { entry, title, add, why };
