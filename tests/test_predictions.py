@@ -44,6 +44,18 @@ def test_the_guess_has_a_place_in_the_figure(name):
     assert 0 < axis.start + axis.slope * (math.log(answer) if axis.log else answer) < 1
 
 
+@pytest.mark.parametrize("name", ENTRIES)
+def test_the_question_in_the_notebook_is_of_today(name):
+    """Where there is one, tools/guess_cells.py wrote it, before the cell that answers it."""
+    notebook = _notebook(name)
+    cells = {cell["id"]: place for place, cell in enumerate(notebook["cells"])}
+    if "guess-first" in cells:
+        question = predictions.resolve(ENTRIES[name], notebook)
+        assert cells["guess-first"] + 1 == cells[question.cell]
+        source = "".join(notebook["cells"][cells["guess-first"]]["source"])
+        assert all(text in source for text in (question.text, *dict(question.choices)))
+
+
 def test_a_value_that_is_not_there_is_no_answer():
     table = (
         "<table><tr><th></th><th>b</th></tr><tr><th rowspan=2>x</th><td>1,234 us</td></tr></table>"
