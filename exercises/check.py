@@ -36,13 +36,6 @@ def exercises(chosen: list[str]) -> list[str]:
     return found
 
 
-def read_header(path: Path) -> dict[str, str]:
-    """Return title, Chapter, Level, Learn and Source of an exercise."""
-    title, *lines = (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").splitlines()
-    pairs = (line.split(": ", 1) for line in lines if line)
-    return {"Title": title.rstrip("."), **dict(pairs)}
-
-
 def read_function(path: Path) -> Any:
     """Return the function of an exercise: the name of the file after its number."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -113,15 +106,16 @@ def _fault(function: Any, test: Any, arguments: tuple[Any, ...]) -> str:
         return "an argument was changed: expected a new array"
     try:
         got, right = _parts(test.view(answer, *arguments)), _parts(test.right(*arguments))
-        pairs = list(zip(got, right, strict=True))
+        if len(got) != len(right):
+            return f"returned {len(got)} parts, expected {len(right)}"
+        for n, (mine, expected) in enumerate(zip(got, right, strict=True), 1):
+            which = f"part {n}: " if len(right) > 1 else ""
+            if np.shape(mine) != np.shape(expected):
+                return f"{which}shape {np.shape(mine)}, expected {np.shape(expected)}"
+            if not np.allclose(np.asarray(mine, float), np.asarray(expected, float), 1e-5, 1e-7):
+                return f"{which}{_short(mine)}\n    expected: {_short(np.asarray(expected))}"
     except Exception as error:  # an answer of another kind
         return f"returned {_short(answer)}, which cannot be read: {error}"
-    for n, (mine, expected) in enumerate(pairs, 1):
-        which = f"part {n}: " if len(pairs) > 1 else ""
-        if np.shape(mine) != np.shape(expected):
-            return f"{which}shape {np.shape(mine)}, expected {np.shape(expected)}"
-        if not np.allclose(np.asarray(mine, float), np.asarray(expected, float), 1e-5, 1e-7):
-            return f"{which}{_short(mine)}\n    expected: {_short(np.asarray(expected))}"
     return ""
 
 
