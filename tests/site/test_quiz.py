@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,9 @@ CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 
 @pytest.fixture(scope="module")
 def page(browser: Any) -> Iterator[Any]:
-    """Return a page that many tests use; formulas take long and play no part here."""
+    """Return a page that many tests use; formulas and pictures play no part here."""
     page = browser.new_page(viewport={"width": 1000, "height": 900})
-    page.route("**/*athjax*/**", lambda route: route.abort())
+    page.route(re.compile("mathjax|_images", re.I), lambda route: route.abort())
     yield page
     page.close()
 
@@ -36,7 +37,8 @@ def open_quiz(page: Any, chapter: str) -> list[dict[str, Any]]:
 
 
 def plain(text: str) -> str:
-    return " ".join(text.replace("`", "").replace("*", "").split())
+    """Return a text without its marks, whatever shape its quotation marks have."""
+    return " ".join(text.replace("`", "").replace("*", "").replace("’", "'").split())
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
