@@ -49,6 +49,7 @@ def test_a_stub_fails_and_its_solution_passes(name):
         assert check.check(FOLDER / "solutions" / f"{name}.py", seed) == (1.0, "")
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("name", MISTAKES)
 def test_the_check_says_what_is_wrong(name, tmp_path):
     right, wrong, said = MISTAKES[name]
