@@ -1,7 +1,7 @@
 # Every target sets up what it needs: Python 3.11 to 3.13 is all that has to be there.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup book slides pdf site-test test check lint types nbval notebooks lab bench clean
+.PHONY: help setup book slides pdf dist site-test test check lint types nbval notebooks lab bench clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -19,6 +19,7 @@ help:  ## list the targets
 	@echo "make notebooks  run all notebooks again and store their outputs (one: ONLY=03)"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make bench      run the side-by-side measurements in benchmarks/ (one: ONLY=training)"
+	@echo "make dist       wheel and source package into dist/, tried in a clean environment"
 	@echo "make clean      remove what was built; .venv and data stay"
 
 setup: $(STAMP)
@@ -86,6 +87,16 @@ lab: $(STAMP)
 bench: $(STAMP)
 	@for script in $$(ls benchmarks/*$(ONLY)*.py | grep -v machine.py); do \
 	  echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+# A release: built and tried in environments of their own.
+dist: $(STAMP)
+	@rm -rf dist build _build/release
+	@$(BIN)/python -m venv _build/release/tools && $(BIN)/python -m venv _build/release/clean
+	@_build/release/tools/bin/pip install --quiet --disable-pip-version-check build twine
+	@_build/release/tools/bin/python -m build . >/dev/null
+	@_build/release/tools/bin/python -m twine check --strict dist/*
+	@_build/release/clean/bin/pip install --quiet --disable-pip-version-check dist/*.whl
+	@_build/release/clean/bin/python tools/try_readme.py
 
 clean:
 	rm -rf _build build dist .pytest_cache .mypy_cache .ruff_cache
