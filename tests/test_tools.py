@@ -26,12 +26,14 @@ PAGE = """\
 <div class="cell_output"><figure><img src="../_images/a.png" alt="a line"/></figure></div></div>
 </section>
 <section id="m"><h2>Method</h2>
-<div class="cell"><div class="cell_input"><div class="highlight"><pre>def f(): pass</pre></div></div>
+<div class="cell">
+<div class="cell_input"><div class="highlight"><pre>def f(): pass</pre></div></div>
 <div class="cell_output"><blockquote>Small.</blockquote></div></div></section>
 <section id="when-this-fails"><h2>When this fails</h2><p><strong>A row.</strong></p></section>
 <section id="summary"><h2>Summary</h2><ul><li>round</li></ul></section>
 <section id="exercises"><h2>Exercises</h2><div class="cell tag_hide-cell">
-<details><div class="cell_input"><div class="highlight"><pre># Solution 1</pre></div></div></details>
+<details>
+<div class="cell_input"><div class="highlight"><pre># Solution 1</pre></div></div></details>
 </div></section></section></article>
 """
 
