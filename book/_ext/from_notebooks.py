@@ -82,7 +82,9 @@ class FromNotebooks(SphinxDirective):
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[nodes.Node]:
         """Return a table of Markdown cells."""
         lines = [head, ["---"] * len(head), *rows]
-        return self.markdown("\n".join(f"| {' | '.join(line)} |" for line in lines))
+        box = nodes.container(classes=["words"])
+        box += self.markdown("\n".join(f"| {' | '.join(line)} |" for line in lines))
+        return [box]
 
 
 class Takeaway(FromNotebooks):
