@@ -49,6 +49,7 @@ def open_page(browser: Any, address: str) -> tuple[Any, list[str]]:
     page.goto(address)
     page.evaluate("async () => window.MathJax && await MathJax.startup.promise")
     page.evaluate("document.querySelectorAll('details').forEach((box) => (box.open = true))")
+    page.evaluate("document.querySelector('.predict-result')?.removeAttribute('hidden')")
     page.add_style_tag(content="* { transition: none !important }")
     return page, faults
 
