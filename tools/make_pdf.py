@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 DROPPED = (
     ".headerlink, button, script, details.checks, .cell:not(.tag_hide-cell) > details.hide, "
-    ".only-screen"
+    ".predict, .predict-said"
 )
 FOOTER = (
     '<div style="width: 100%; text-align: center; font: 8pt sans-serif; color: #444">'
