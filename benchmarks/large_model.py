@@ -148,12 +148,17 @@ def store(path: Path, rows: pd.DataFrame) -> None:
 
 
 def noting(rows: list[dict[str, Any]], split: ColdItemSplit, seed: int) -> Callable[..., None]:
-    """Return what judges a function of ("validation" or "test") and appends a row."""
+    """Return what judges a function of ("validation" or "test") and appends a row.
+
+    Ties, as of films with the same genres, are broken by chance.
+    """
+    chance = np.random.default_rng(seed)
 
     def note(name: str, score: Callable[[str], np.ndarray]) -> None:
         row: dict[str, Any] = {"model": name, "seed": seed}
         for part, data in (("validation", split.validation), ("test", split.test)):
-            result = evaluate_cold_items(score(part), data)
+            scores = score(part)
+            result = evaluate_cold_items(scores + 1e-6 * chance.normal(size=scores.shape), data)
             row |= {f"{part}_ndcg": round(result.ndcg, 5)}
             row |= {f"{part}_hit_rate": round(result.hit_rate, 5)}
             row |= {f"{part}_recall": round(result.recall, 5)}
