@@ -1,32 +1,33 @@
-"""How much of the gap between a small student and its teacher does distillation close?
+"""What does each method of distillation add to a small student, when all get the same?
 
-``--part citeulike``: the data and the protocol of Kang et al. (DE-RRD, CIKM 2020, table 2): leave
-one out, one item against 499 sampled ones, H@5, N@5 and H@10. The 499 items of the authors are not
-to be had, so they are drawn anew, five times (the same for all models), and figures are means over
-the draws. A teacher with 200 dimensions and a student with 20 are trained with BPR; then the
-student by RRD, by DE, and by soft labels over items drawn anew for each update. ``closed`` is the
-share of the gap in H@5 between student and teacher.
+A teacher (iALS, large) and its students (a dot product, small). Every student starts from the best
+approximation of the teacher's scores in its size, is trained on the same labels (sampled softmax),
+makes the same number of updates with the same falling learning rate, and had the same number of
+settings tried: three. What is added is a method's term, with a weight; the shrinkage goes down with
+the labels' share. Beside them stand the start itself, the same training on labels alone (from that
+start, and from a random one), and iALS of the student's size, with as many settings tried as its
+teacher.
 
-``--part movielens``: ncf-ml-1m, leave-one-out against the 99 given negatives. A student with 16
-dimensions is trained on the labels alone, pairwise and with the sampled softmax, and the same two
-ways with soft labels of iALS beside the labels. Errors are standard errors of the mean difference
-over the test users.
+- ncf-ml-1m: leave-one-out against the 99 given negatives, NDCG@10.
+- citeulike-derrd: the split of Kang et al. (DE-RRD, CIKM 2020): one paper against 499 drawn ones,
+  H@5. The 499 of the authors are not to be had: they are drawn anew, five times, the same for all
+  models.
 
-All settings were chosen on the validation items (citeulike) or on a training item held out of each
-user's history (movielens), never on test items.
+``--part settings`` tries all settings and prints them; ``CHOSEN`` has the best. It never sees a
+test item: the validation items of citeulike, and one training interaction of each user of the
+films, held out.
 
-Run: ``python benchmarks/distillation.py --part citeulike --seed 0`` (and 1, 2; and the other part).
-Rows of a seed that is in ``benchmarks/results/distillation.csv`` already are replaced; ``--part
-summary`` prints what is there.
+Run: ``python benchmarks/distillation.py --data ncf-ml-1m --seed 0`` (and 1, 2; and the other data).
+Rows of a seed that is in ``benchmarks/results/distillation.csv`` already are replaced.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import itertools
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,28 +39,67 @@ import pandas as pd
 from machine import machine_line
 
 from recsys_lib.compression.distillation import (
+    CollaborativeDistillation,
     DistillationExperts,
+    RankingDistillation,
     RelaxedRankingDistillation,
     SoftLabels,
     TeacherScores,
-    agreement,
     distill,
     start_from_teacher,
 )
 from recsys_lib.data import Interactions, Split, load_split, sample_negatives
 from recsys_lib.evaluation import evaluate_leave_one_out
-from recsys_lib.models import IALS, RatingModelConfig
-from recsys_lib.training import KerasRecommender
+from recsys_lib.models import IALS, RatingModelConfig, build_rating_model, inner_product_vectors
 
 RESULTS = Path(__file__).parent / "results" / "distillation.csv"
-RANKED = {"RRD": RelaxedRankingDistillation(weight=0.3), "DE": DistillationExperts(weight=0.9)}
-SOFT = SoftLabels(weight=1.0, temperature=0.3, users_per_update=512, items_per_update=2500)
-NUM_DRAWS = 5
+FILMS, PAPERS = "ncf-ml-1m", "citeulike-derrd"
+DIMS = {FILMS: (192, 16), PAPERS: (200, 20)}  # of the teacher, of the students
+BATCH = {FILMS: 8192, PAPERS: 2048}
+EPOCHS = {FILMS: 16, PAPERS: 35}  # about 2,000 updates each
+RATE, NEGATIVES = 0.01, 16
+METHODS: dict[str, Any] = {
+    "labels": SoftLabels,
+    "RD": RankingDistillation,
+    "CD": CollaborativeDistillation,
+    "RRD": RelaxedRankingDistillation,
+    "DE": DistillationExperts,
+    "soft labels": SoftLabels,
+}
+OPTIONS: dict[str, dict[str, Any]] = {
+    FILMS: {"temperature": 1.5, "standardize": True, "users_per_update": 128},
+    PAPERS: {"temperature": 0.3, "users_per_update": 256, "items_per_update": 2500},
+}  # of soft labels
+WEIGHTS = {"RD": (0.1, 0.3, 0.6), "CD": (0.1, 0.3, 0.6), "RRD": (0.1, 0.3, 0.6),
+           "DE": (0.3, 0.6, 0.9), "soft labels": (0.3, 0.6, 1.0)}  # fmt: skip
+L2 = (0.002, 0.005, 0.01)
+CHOSEN: dict[str, dict[str, Any]] = {
+    FILMS: {"teacher": (0.007, 0.3), "iALS": (0.007, 0.3), "labels": 0.005, "RD": 0.1,
+            "CD": 0.3, "RRD": 0.3, "DE": 0.6, "soft labels": 0.3},
+    PAPERS: {"teacher": (0.01, 0.01), "iALS": (0.01, 0.01), "labels": 0.005, "RD": 0.1,
+             "CD": 0.3, "RRD": 0.3, "DE": 0.6, "soft labels": 0.6},
+}  # fmt: skip
 
 
-def protocol(split: Split) -> tuple[list[Split], list[Split]]:
-    """Give validation and test of citeulike, each with draws of 499 items the user never met."""
-    assert split.validation is not None
+class Vectors:
+    """A factor model as two matrices, which is all that evaluation needs."""
+
+    def __init__(self, model: Any) -> None:
+        self.users, self.items = inner_product_vectors(model) or (None, None)
+
+    def score(self, user_ids: Any, item_ids: Any) -> Any:
+        """Score pairs."""
+        return np.einsum("nd,nd->n", self.users[user_ids], self.items[item_ids])
+
+
+def load(name: str, settings: bool) -> tuple[Interactions, list[Split]]:
+    """Return what to train on, and what to judge by: for settings, never the test items."""
+    split = load_split(name)
+    if name == FILMS:
+        if not settings:
+            return split.train, [split]
+        train, held_out = split.train.split_leave_one_out(seed=1)
+        return train, [Split(train, held_out, sample_negatives(split.train, held_out, 99, seed=1))]
     parts = split.train, split.validation, split.test
     met = Interactions(
         np.concatenate([part.user_ids for part in parts]),
@@ -67,159 +107,114 @@ def protocol(split: Split) -> tuple[list[Split], list[Split]]:
         num_users=split.num_users,
         num_items=split.num_items,
     )
-    validation, test = (
-        [
-            Split(split.train, part, sample_negatives(met, part, 499, seed=2 * draw + first))
-            for draw in range(NUM_DRAWS)
-        ]
-        for part, first in ((parts[1], 1), (parts[2], 0))
-    )
-    return validation, test
+    judged, draws = (parts[1], [1]) if settings else (parts[2], [0, 2, 4, 6, 8])
+    return split.train, [
+        Split(split.train, judged, sample_negatives(met, judged, 499, seed=draw)) for draw in draws
+    ]
 
 
-def hits(model: Any, draws: list[Split], k: int) -> tuple[float, float]:
-    """Give hit rate and NDCG at k, means over the draws."""
-    found = [evaluate_leave_one_out(model, draw, k=k) for draw in draws]
-    hit_rate, ndcg = (np.mean([getattr(one, m) for one in found]) for m in ("hit_rate", "ndcg"))
-    return float(hit_rate), float(ndcg)
+def judge(name: str, model: Any, draws: list[Split]) -> float:
+    """Return NDCG@10 of films, H@5 of papers (the mean over the draws)."""
+    scorer = Vectors(getattr(model, "keras_model", model))
+    if name == FILMS:
+        return evaluate_leave_one_out(scorer, draws[0], k=10).ndcg
+    return float(np.mean([evaluate_leave_one_out(scorer, draw, k=5).hit_rate for draw in draws]))
 
 
-def cosine(
-    rate: float, interactions: Interactions, batch_size: int, epochs: int, beta_2: float = 0.999
-) -> Any:
-    """Adam with a rate that falls to 0 along a cosine."""
-    steps = -(-len(interactions) // batch_size) * epochs
-    schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
-    return keras.optimizers.Adam(schedule, beta_2=beta_2)
+class Course:
+    """A teacher with all its students, on one part of the data."""
+
+    def __init__(self, name: str, seed: int, settings: bool) -> None:
+        self.name, self.seed = name, seed
+        self.train, self.draws = load(name, settings)
+        counts = self.train.num_users, self.train.num_items
+        self.teacher = self.ials(DIMS[name][0], *CHOSEN[name]["teacher"])
+        self.scores = TeacherScores(self.teacher, *counts)
+        self.config = RatingModelConfig(
+            "dot_product", *counts, DIMS[name][1], init_std=0.1, seed=seed
+        )
+        self.start = start_from_teacher(self.teacher, self.config, self.train)
+
+    def ials(self, dim: int, l2: float, weight: float) -> IALS:
+        """Fit iALS of one size."""
+        options = {"l2": l2, "unobserved_weight": weight, "seed": self.seed, "progress": False}
+        return IALS(dim, **options).fit(self.train)
+
+    def student(self, method: Any, l2: float, start: Any, epochs: int) -> Any:
+        """Train one student; with weight 0 the teacher is not asked."""
+        updates = -(-len(self.train) // BATCH[self.name]) * epochs
+        falling = keras.optimizers.schedules.CosineDecay(RATE, updates)
+        return distill(
+            self.scores, start, self.train, method, objective="sampled_softmax",
+            optimizer=keras.optimizers.Adam(falling), negatives_per_positive=NEGATIVES,
+            batch_size=BATCH[self.name], epochs=epochs, l2=l2 * (1 - method.weight),
+            seed=self.seed, progress=False,
+        ).model  # fmt: skip
+
+    def judge(self, model: Any) -> float:
+        """Return the quality of a model."""
+        return judge(self.name, model, self.draws)
 
 
-def citeulike(seed: int) -> list[dict[str, Any]]:
-    """Train the teacher and each student; one row for each."""
-    split = load_split("citeulike-derrd")
-    train = split.train
-    validation, test = protocol(split)
-    counts = train.num_users, train.num_items
-    large = RatingModelConfig("dot_product", *counts, 200, seed=seed, init_std=0.05)
-    small = RatingModelConfig("dot_product", *counts, 20, seed=seed)
-    rows: list[dict[str, Any]] = []
-
-    def bpr(rate: float, batch_size: int, epochs: int, share: float = 1.0) -> dict[str, Any]:
-        # l2 shrinks with the labels' share of the loss, so that their balance stays
-        shared = {"objective": "bpr", "l2": 0.03 * share, "negatives_per_positive": 8, "seed": seed}
-        adam = keras.optimizers.Adam(rate)
-        return shared | {"optimizer": adam, "batch_size": batch_size, "epochs": epochs}
-
-    def note(name: str, model: Any, start: float) -> None:
-        row = {"model": name, "seconds": round(time.perf_counter() - start, 1)}
-        row["hit_rate@5"], row["ndcg@5"] = (round(v, 5) for v in hits(model, test, 5))
-        row["hit_rate@10"] = round(hits(model, test, 10)[0], 5)
-        row["validation hit_rate@5"] = round(hits(model, validation, 5)[0], 5)
-        users = np.arange(0, train.num_users, 10)
-        if rows:
-            row["overlap@10"] = round(agreement(teacher, model, users, exclude=train).overlap, 4)
-        rows.append(row)
-        print(row, flush=True)
-
-    def taught(name: str, student: Any, method: Any, options: dict[str, Any]) -> None:
-        start = time.perf_counter()
-        note(name, distill(scores, student, train, method, progress=False, **options).model, start)
-
-    start = time.perf_counter()
-    teacher = KerasRecommender(large, progress=False, **bpr(0.002, 1024, 64)).fit(train)
-    note("teacher", teacher, start)
-    scores = TeacherScores(teacher, *counts)
-    start = time.perf_counter()
-    student = KerasRecommender(small, progress=False, **bpr(0.003, 512, 110))
-    note("student", student.fit(train), start)
-    for name, method in RANKED.items():
-        taught(name, small, method, bpr(0.003, 512, 110, 1 - method.weight))
-    first = start_from_teacher(teacher.keras_model, small)
-    options = {"objective": "bpr", "batch_size": 11_515, "epochs": 600, "seed": seed}
-    options["optimizer"] = cosine(0.1, train, 11_515, 600, beta_2=0.99)
-    taught("soft labels", first, SOFT, options)
-    return rows
+def method_of(name: str, model: str, weight: float) -> Any:
+    """Return the settings of a method."""
+    return METHODS[model](weight=weight, **(OPTIONS[name] if model == "soft labels" else {}))
 
 
-def movielens(seed: int) -> list[dict[str, Any]]:
-    """Train students of 16 dimensions with and without a teacher; one row for each."""
-    split = load_split("ncf-ml-1m")
-    train = split.train
-    counts = train.num_users, train.num_items
-    teacher = IALS(192, seed=seed, progress=False, l2=0.007, unobserved_weight=0.3).fit(train)
-    scores = TeacherScores(teacher, *counts)
-    rows: list[dict[str, Any]] = []
-    ranks = {}
-
-    def note(name: str, model: Any) -> None:
-        result = evaluate_leave_one_out(model, split, k=10)
-        ranks[name] = result.ndcg_per_user
-        row = {"model": name, "ndcg@10": round(result.ndcg, 5)}
-        for other in ("iALS 16", "labels, pairwise", "labels, sampled softmax"):
-            if other in ranks and other != name:
-                gap = result.ndcg_per_user - ranks[other]
-                row[f"over {other}"] = round(float(gap.mean()), 5)
-                error = float(gap.std() / np.sqrt(len(gap)))
-                row[f"error over {other}"] = round(error, 5)
-        rows.append(row)
-        print(row, flush=True)
-
-    def config(init_std: float) -> RatingModelConfig:
-        return RatingModelConfig("dot_product", *counts, 16, init_std=init_std, seed=seed)
-
-    def options(objective: str, l2: float = 0.0, negatives: int = 8) -> dict[str, Any]:
-        shared = {"batch_size": 8192, "epochs": 30, "seed": seed, "progress": False}
-        own = {"objective": objective, "l2": l2, "negatives_per_positive": negatives}
-        return shared | own | {"optimizer": cosine(0.03, train, 8192, 30)}
-
-    note("teacher", teacher)
-    note("iALS 16", IALS(16, seed=seed, progress=False, l2=0.007, unobserved_weight=0.3).fit(train))
-    note("labels, pairwise", KerasRecommender(config(0.1), **options("bpr", 0.01)).fit(train))
-    sampled = options("sampled_softmax", 0.005, 16)
-    note("labels, sampled softmax", KerasRecommender(config(0.1), **sampled).fit(train))
-    soft = SoftLabels(temperature=1.5, standardize=True, users_per_update=128)
-    for name, weight, start, given in (
-        ("teacher alone", 1.0, 0.3, options("bpr")),
-        ("teacher and labels, pairwise", 0.3, 0.1, options("bpr", 0.01)),
-        ("teacher and labels, sampled softmax", 0.3, 0.1, sampled),
-    ):
-        method = replace(soft, weight=weight)
-        note(name, distill(scores, config(start), train, method, **given).model)
-    return rows
+def settings(name: str, models: list[str]) -> None:
+    """Print the quality of all settings, on validation items; half the updates."""
+    course, epochs = Course(name, 0, settings=True), EPOCHS[name] // 2
+    for dim, model in zip(DIMS[name], ("teacher", "iALS"), strict=True):
+        grid = itertools.product((0.002, 0.007, 0.02), (0.003, 0.01, 0.03, 0.1, 0.3))
+        for pair in grid if model in models else ():
+            print(model, *pair, f"{course.judge(course.ials(dim, *pair)):.4f}", flush=True)
+    for model in (one for one in METHODS if one in models):
+        for value in L2 if model == "labels" else WEIGHTS[model]:
+            weight, l2 = (0.0, value) if model == "labels" else (value, CHOSEN[name]["labels"])
+            taught = course.student(method_of(name, model, weight), l2, course.start, epochs)
+            print(model, value, f"{course.judge(taught):.4f}", flush=True)
 
 
-def store(part: str, seed: int, rows: list[dict[str, Any]]) -> None:
-    """Put the rows of one run in place of those of the last one."""
-    about = {"part": part, "seed": seed, "date": datetime.date.today(), "machine": machine_line()}
-    new = pd.DataFrame([about | row for row in rows])
-    if RESULTS.exists():
-        old = pd.read_csv(RESULTS)
-        new = pd.concat([old[(old["part"] != part) | (old["seed"] != seed)], new])
-    RESULTS.parent.mkdir(exist_ok=True)
-    new.sort_values(["part", "seed"], kind="stable").to_csv(RESULTS, index=False)
+def measure(name: str, seed: int) -> pd.DataFrame:
+    """Train all students of one teacher; one row for each."""
+    course, chosen, rows = Course(name, seed, settings=False), CHOSEN[name], []
 
+    def note(model: str, made: Any, begin: float) -> None:
+        seconds = round(time.perf_counter() - begin, 1)
+        rows.append({"model": model, "quality": round(course.judge(made), 5), "seconds": seconds})
+        print(rows[-1], flush=True)
 
-def summary() -> None:
-    """Print means over the seeds, and what share of the gap is closed."""
-    frame = pd.read_csv(RESULTS)
-    for part, name in (("citeulike", "hit_rate@5"), ("movielens", "ndcg@10")):
-        values = frame[frame["part"] == part].pivot(index="seed", columns="model", values=name)
-        table = values.agg(["mean", "sem"]).T
-        if part == "citeulike":
-            gap = values["teacher"] - values["student"]
-            table["closed"] = values.sub(values["student"], axis=0).div(gap, axis=0).mean()
-        print(f"{part}, {name}, {len(values)} seeds", table.round(4), sep="\n")
+    note("teacher", course.teacher, time.perf_counter())
+    note("start", course.start, time.perf_counter())
+    begin = time.perf_counter()
+    note("iALS of this size", course.ials(DIMS[name][1], *chosen["iALS"]), begin)
+    for model in ("labels, random start", *METHODS):
+        begin, random = time.perf_counter(), model.endswith("random start")
+        plain = random or model == "labels"
+        method = SoftLabels(weight=0.0) if plain else method_of(name, model, chosen[model])
+        start = build_rating_model(course.config) if random else course.start
+        note(model, course.student(method, chosen["labels"], start, EPOCHS[name]), begin)
+    return pd.DataFrame(rows)
 
 
 def main() -> None:
+    """Measure one seed and store it, or try settings."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--part", choices=("citeulike", "movielens", "summary"), required=True)
+    parser.add_argument("--data", choices=DIMS, required=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--part", choices=("compare", "settings"), default="compare")
+    parser.add_argument("--models", nargs="*", default=["teacher", "iALS", *METHODS])
     given = parser.parse_args()
-    if given.part == "summary":
-        summary()
+    if given.part == "settings":
+        settings(given.data, given.models)
         return
-    run = citeulike if given.part == "citeulike" else movielens
-    store(given.part, given.seed, run(given.seed))
+    about = {"data": given.data, "seed": given.seed, "date": datetime.date.today()}
+    rows = measure(given.data, given.seed).assign(**about, machine=machine_line())
+    if RESULTS.exists():
+        old = pd.read_csv(RESULTS)
+        rows = pd.concat([old[(old["data"] != given.data) | (old["seed"] != given.seed)], rows])
+    rows.sort_values(["data", "seed"], kind="stable").to_csv(RESULTS, index=False)
+    print(rows.groupby(["data", "model"], sort=False)["quality"].agg(["mean", "sem"]).round(4))
 
 
 if __name__ == "__main__":
