@@ -3,10 +3,11 @@
 A teacher (iALS, large) and its students (a dot product, small). Every student starts from the best
 approximation of the teacher's scores in its size, is trained on the same labels (sampled softmax),
 makes the same number of updates with the same falling learning rate, and had the same number of
-settings tried: three. What is added is a method's term, with a weight; the shrinkage goes down with
-the labels' share. Beside them stand the start itself, the same training on labels alone (from that
-start, and from a random one), and iALS of the student's size, with as many settings tried as its
-teacher.
+settings tried: three (soft labels: a temperature besides). What is added is a method's term, with a
+weight; the shrinkage goes down with the labels' share. The teacher's scores are turned into logits
+by a scale and an offset, for all methods alike. Beside the students stand the start itself, the
+same training on labels alone (from that start, and from a random one), and iALS of the student's
+size, with as many settings tried as its teacher.
 
 - ncf-ml-1m: leave-one-out against the 99 given negatives, NDCG@10.
 - citeulike-derrd: the split of Kang et al. (DE-RRD, CIKM 2020): one paper against 499 drawn ones,
@@ -85,11 +86,16 @@ class Vectors:
     """A factor model as two matrices, which is all that evaluation needs."""
 
     def __init__(self, model: Any) -> None:
+        self.keras_model = model
         self.users, self.items = inner_product_vectors(model) or (None, None)
 
     def score(self, user_ids: Any, item_ids: Any) -> Any:
         """Score pairs."""
         return np.einsum("nd,nd->n", self.users[user_ids], self.items[item_ids])
+
+    def score_all_items(self, user_ids: Any) -> Any:
+        """Score the whole catalogue."""
+        return self.users[user_ids] @ self.items.T
 
 
 def load(name: str, settings: bool) -> tuple[Interactions, list[Split]]:
@@ -129,7 +135,9 @@ class Course:
         self.train, self.draws = load(name, settings)
         counts = self.train.num_users, self.train.num_items
         self.teacher = self.ials(DIMS[name][0], *CHOSEN[name]["teacher"])
-        self.scores = TeacherScores(self.teacher, *counts)
+        logits = RatingModelConfig("matrix_factorization", *counts, DIMS[name][0])
+        said = Vectors(start_from_teacher(self.teacher, logits, self.train))
+        self.scores = TeacherScores(said, *counts)
         self.config = RatingModelConfig(
             "dot_product", *counts, DIMS[name][1], init_std=0.1, seed=seed
         )
