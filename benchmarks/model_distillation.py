@@ -71,7 +71,7 @@ SETTINGS = {
 # l2 and unobserved_weight of iALS, by dimensions: the teacher's, and the student's size
 TUNED: dict[str, dict[int, tuple[float, float]]] = {
     "ncf-ml-1m": {64: (0.007, 0.3), DIM: (0.007, 0.3)},
-    "lastfm-hetrec2011-2k": {64: (0.007, 0.03), DIM: (0.007, 0.03)},
+    "lastfm-hetrec2011-2k": {64: (0.02, 0.03), DIM: (0.02, 0.03)},
 }
 
 
@@ -162,7 +162,7 @@ def choose_teachers(name: str) -> None:
     """Print the quality on validation users of iALS in both sizes."""
     split = held_out(name)
     for dim in TUNED[name]:
-        for tuned in itertools.product((0.002, 0.007, 0.02), (0.01, 0.03, 0.1, 0.3)):
+        for tuned in itertools.product((0.007, 0.02, 0.06), (0.003, 0.01, 0.03, 0.1)):
             print(dim, *tuned, f"{judge(fit_ials(name, split, dim, 0, *tuned), split):.4f}")
 
 
