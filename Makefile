@@ -1,7 +1,7 @@
 # Every target sets up what it needs: Python 3.11 to 3.13 is all that has to be there.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup book site-test test check lint types nbval notebooks lab bench clean
+.PHONY: help setup book slides pdf dist site-test test check lint types nbval notebooks lab bench clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -11,12 +11,15 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 help:  ## list the targets
 	@echo "make book       build the book into _build/html and print the file to open"
+	@echo "make slides     slides of every chapter into _build/slides, to be opened from disk"
+	@echo "make pdf        the whole book as one PDF file (needs Chromium)"
 	@echo "make test       all checks: lint, types, unit tests, every notebook"
 	@echo "make site-test  look at every page of the built book in a browser (Chromium)"
 	@echo "make check      the quick ones: lint, types, fast unit tests"
 	@echo "make notebooks  run all notebooks again and store their outputs (one: ONLY=03)"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make bench      run the side-by-side measurements in benchmarks/ (one: ONLY=training)"
+	@echo "make dist       wheel and source package into dist/, tried in a clean environment"
 	@echo "make clean      remove what was built; .venv and data stay"
 
 setup: $(STAMP)
@@ -44,6 +47,13 @@ book: $(STAMP)
 	@$(BIN)/jupyter-book build . -q -W --keep-going $(if $(CI),--all) >/dev/null \
 	  || { rm -rf _build/.doctrees; echo "The book was not built."; exit 1; }
 	@echo "Built. Open in a browser: file://$(CURDIR)/_build/html/index.html"
+
+slides: book
+	@$(BIN)/python tools/make_slides.py
+	@echo "Open in a browser: file://$(CURDIR)/_build/slides/index.html"
+
+pdf: book
+	@$(BIN)/python tools/make_pdf.py
 
 # Each page from disk in a headless Chromium: errors, links, what does not fit, WCAG.
 site-test: book
@@ -77,6 +87,16 @@ lab: $(STAMP)
 bench: $(STAMP)
 	@for script in $$(ls benchmarks/*$(ONLY)*.py | grep -v machine.py); do \
 	  echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+# A release: built and tried in environments of their own.
+dist: $(STAMP)
+	@rm -rf dist build _build/release
+	@$(BIN)/python -m venv _build/release/tools && $(BIN)/python -m venv _build/release/clean
+	@_build/release/tools/bin/pip install --quiet --disable-pip-version-check build twine
+	@_build/release/tools/bin/python -m build . >/dev/null
+	@_build/release/tools/bin/python -m twine check --strict dist/*
+	@_build/release/clean/bin/pip install --quiet --disable-pip-version-check dist/*.whl
+	@_build/release/clean/bin/python tools/try_readme.py
 
 clean:
 	rm -rf _build build dist .pytest_cache .mypy_cache .ruff_cache

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pandas as pd
@@ -13,9 +14,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "recsys_lib"
-spec = importlib.util.spec_from_file_location("draw_house", ROOT / "tools" / "draw_house.py")
-draw_house = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(draw_house)
+
+
+def _tool(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # a dataclass looks for its module
+    spec.loader.exec_module(module)
+    return module
+
+
+draw_house, set_address = _tool("draw_house"), _tool("set_address")
 # The order in which data flows; a room may import only from rooms before it.
 ROOMS = tuple(draw_house.ROOMS)
 LIGHT = (
@@ -24,7 +33,7 @@ LIGHT = (
 )
 MOST_LINES, MOST_FILES = 13_000, 130
 MODULES = sorted(PACKAGE.rglob("*.py"))
-PAGES = [*sorted((ROOT / "book").rglob("*.md")), ROOT / "README.md"]
+PAGES = [*sorted((ROOT / "book").rglob("*.md")), *sorted(ROOT.glob("*.md"))]
 TEXT_SUFFIXES = {".py", ".md", ".yml", ".toml", ".txt", ".cfg", ".sh", ".css", ".bib", ".ipynb"}
 # A number with a unit that somebody measured once: such numbers are computed, never typed.
 MEASURED = re.compile(
@@ -152,6 +161,21 @@ def test_no_machine_paths():
         for match in MACHINE_PATH.finditer(path.read_text(encoding="utf-8"))
     ]
     assert not found
+
+
+def test_the_address_and_the_version_stand_in_one_place():
+    places = set_address.read().places()
+    wrong = [
+        f"{path.relative_to(ROOT)}: {found[0]}"
+        for path in _texts()
+        for pattern, wanted in places.items()
+        for found in re.finditer(pattern, path.read_text(encoding="utf-8"))
+        if found[0] != wanted
+    ]
+    assert not wrong, "run tools/set_address.py"
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
+    assert f"\n## {version} " in (ROOT / "CHANGELOG.md").read_text("utf-8")
 
 
 @each_page

@@ -1,17 +1,24 @@
-"""Run notebooks top to bottom in fresh kernels and store their outputs.
+"""Run notebooks top to bottom in fresh kernels; store their outputs, seconds and memory.
 
-Usage: run_notebooks.py [--allow-synthetic] [part of a file name ...]
+Usage: run_notebooks.py [--allow-synthetic] [--check] [part of a file name ...]
+
+With --check nothing runs: it fails if stored outputs are not those of one whole run on real data,
+so that such pages are not published.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import nbformat
+import psutil
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
@@ -20,11 +27,16 @@ from recsys_lib.notebook import ran_on_synthetic_data
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
+NOT_CHECKED = "Not checked on synthetic data"  # recsys_lib.notebook.claim says so
 
 
-def clean(notebook: NotebookNode) -> None:
-    """Remove what changes from run to run although the results do not."""
-    notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+def clean(notebook: NotebookNode, seconds: float, most_bytes: int) -> None:
+    """Remove what changes from run to run although the results do not; note what the run took."""
+    notebook.metadata = {
+        "kernelspec": KERNEL,
+        "language_info": {"name": "python"},
+        "run": {"seconds": round(seconds), "cores": os.cpu_count(), "bytes": most_bytes},
+    }
     for cell in notebook.cells:
         for key in ("execution", "collapsed", "scrolled", "ExecuteTime"):
             cell.metadata.pop(key, None)
@@ -44,6 +56,42 @@ def joined_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
     return joined
 
 
+def watch_memory(kernel: psutil.Process, most: list[int], ended: threading.Event) -> None:
+    """Keep the largest number of bytes that a process and its children held at once."""
+    while not ended.wait(0.5):
+        total = 0
+        for process in (kernel, *kernel.children(recursive=True)):
+            try:
+                memory = process.memory_info()
+            except psutil.NoSuchProcess:
+                continue
+            total += memory.rss - getattr(memory, "shared", 0) * (process != kernel)
+        most[0] = max(most[0], total)
+
+
+def say_what_it_took(notebook: NotebookNode, seconds: float, most_bytes: int) -> None:
+    """Write time and memory into the list "At a glance"."""
+    took = f"{max(10, round(seconds, -1)):.0f} seconds on {os.cpu_count()} cores"
+    text = f"- Time: {took}, {most_bytes / 1e9:.1f} GB of memory"
+    first = notebook.cells[0]
+    first.source = re.sub(r"^- Time: [^;(\n]*[^;(\n ]", text, first.source, count=1, flags=re.M)
+
+
+def problem_of_stored(path: Path) -> str | None:
+    """Return why the stored outputs of a notebook should not be published, if so."""
+    cells = nbformat.read(path, as_version=4).cells
+    code = [cell for cell in cells if cell.cell_type == "code" and cell.source.strip()]
+    outputs = [output for cell in code for output in cell.outputs]
+    printed = "".join(output.get("text", "") for output in outputs)
+    if [cell.execution_count for cell in code] != list(range(1, len(code) + 1)):
+        return "its outputs are not those of one run from top to bottom"
+    if any(output.output_type == "error" for output in outputs):
+        return "it stopped with an error"
+    if ran_on_synthetic_data(outputs) or NOT_CHECKED in printed:
+        return "it ran on synthetic data"
+    return None
+
+
 def run(path: Path, allow_synthetic: bool) -> str | None:
     """Run one notebook in place; return what went wrong, and then leave the file alone."""
     notebook = nbformat.read(path, as_version=4)
@@ -54,14 +102,27 @@ def run(path: Path, allow_synthetic: bool) -> str | None:
         resources={"metadata": {"path": path.parent}},
         extra_arguments=["--IPKernelApp.log_level=40"],
     )
+    most, ended, started = [0], threading.Event(), time.monotonic()
     try:
-        client.execute()
+        with client.setup_kernel():
+            manager: Any = client.km
+            kernel = psutil.Process(manager.provisioner.pid)
+            watch = threading.Thread(target=watch_memory, args=(kernel, most, ended), daemon=True)
+            watch.start()
+            for index, cell in enumerate(notebook.cells):
+                client.execute_cell(cell, index)
+            ended.set()
+            watch.join()
     except CellExecutionError as error:
         return str(error)
+    finally:
+        ended.set()
+    took = time.monotonic() - started
+    say_what_it_took(notebook, took, most[0])
     outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
     if ran_on_synthetic_data(outputs) and not allow_synthetic:
         return "ran on synthetic data: not stored (make notebooks ALLOW_SYNTHETIC=1 stores it)"
-    clean(notebook)
+    clean(notebook, took, most[0])
     unfinished = path.with_suffix(".tmp")
     nbformat.write(notebook, unfinished)
     unfinished.replace(path)
@@ -72,6 +133,7 @@ def main() -> int:
     """Run the chosen notebooks; the exit status is the number that failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--allow-synthetic", action="store_true")
+    parser.add_argument("--check", action="store_true", help="only look at the stored outputs")
     parser.add_argument("names", nargs="*", help="parts of file names; none: all notebooks")
     options = parser.parse_args()
     # The kernel must be the one of this environment, whatever else is installed for the user.
@@ -84,6 +146,11 @@ def main() -> int:
     if not paths:
         print(f"no notebook matches {' '.join(options.names)}", file=sys.stderr)
         return 1
+    if options.check:
+        found = {path.name: problem_of_stored(path) for path in paths}
+        faults = [f"{name}: {problem}" for name, problem in found.items() if problem]
+        print("\n".join(faults) or f"{len(paths)} notebooks with outputs of one run on real data")
+        return len(faults)
     failed = 0
     for number, path in enumerate(paths, start=1):
         print(f"[{number}/{len(paths)}] {path.name} ...", end=" ", flush=True)

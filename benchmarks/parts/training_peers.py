@@ -38,14 +38,14 @@ def _factors(
     )  # fmt: skip
 
 
-def cornac(train: Interactions, epochs: int) -> tuple[float, Factors]:
+def cornac(train: Interactions, epochs: int, rate: float = RATE) -> tuple[float, Factors]:
     """Train ``cornac.models.MF``: SGD one by one, Hogwild."""
     import cornac as library
 
     rows = zip(train.user_ids, train.item_ids, train.ratings, strict=True)
     data = library.data.Dataset.from_uir(rows, seed=0)
     model = library.models.MF(
-        k=DIM, max_iter=epochs, learning_rate=RATE, lambda_reg=L2, num_threads=2, seed=0
+        k=DIM, max_iter=epochs, learning_rate=rate, lambda_reg=L2, num_threads=2, seed=0
     )
     start = time.perf_counter()
     model.fit(data)

@@ -80,6 +80,7 @@ def nested(kind):
     return keras.Model(inputs, keras.layers.Reshape(())(dot))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sequential", "deep", "gru"])
 def test_weights_of_models_in_models_have_names_of_their_own(kind):
     model, ids = nested(kind), [np.array([1, 2, 3]), np.array([4, 0, 2])]

@@ -152,6 +152,7 @@ def test_dates_in_text_of_a_clear_form():
 MONTH_FIRST, DAY_FIRST = "%m/%d/%Y", "%d/%m/%Y"
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.dates(datetime.date(1990, 1, 1), datetime.date(2030, 1, 1)), min_size=1),
     st.sampled_from([MONTH_FIRST, DAY_FIRST]),

@@ -114,6 +114,7 @@ def test_an_item_without_activations_scores_the_biases():
         np.testing.assert_allclose(scores, expected, rtol=1e-2, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_scorers_are_copies_that_threads_may_share(scorer, model, monkeypatch):
     check(scorer, model, 0.1 if getattr(scorer, "precision", "") == "int8" else 1e-5)
     monkeypatch.setattr("recsys_lib.serving.scorers._PAIRS_PER_CALL", 500)
@@ -178,6 +179,7 @@ def operations(path):
         yield op["op_name"], {types[index] for index in op["inputs"] if index in types}
 
 
+@pytest.mark.slow
 @every_kind
 @pytest.mark.parametrize("quantization", TOLERANCES)
 def test_litert_scores_are_those_of_keras(kind, quantization, tmp_path):
@@ -196,6 +198,7 @@ def test_litert_scores_are_those_of_keras(kind, quantization, tmp_path):
             assert types & {integer}, (name, types)
 
 
+@pytest.mark.slow
 @every_kind
 @pytest.mark.parametrize("namespace", ["keras", "tf_keras"])
 def test_onnx_and_saved_models_score_as_keras(kind, namespace, tmp_path):

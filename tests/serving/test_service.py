@@ -1,6 +1,7 @@
 """The service: right answers, refused requests, and what happens to it while it serves."""
 
 import asyncio
+import gc
 import http.client
 import json
 import os
@@ -583,3 +584,20 @@ def test_much_fuzzing_leaves_memory_as_it_was(files):
     for _ in range(2000 // 50):
         ask(app, *[("POST", "/recommend", {"user_id": n % NUM_USERS}) for n in range(50)])
     assert psutil.Process().memory_info().rss - before < 20e6
+
+
+def test_what_was_imported_is_not_searched_for_garbage_while_it_serves(files):
+    """Such a search stopped every request for 100 ms and more, once a second under load."""
+    sent = []
+
+    async def receive():
+        return {"type": f"lifespan.{'shutdown' if sent else 'startup'}"}
+
+    async def send(message):
+        sent.append((message["type"], gc.get_freeze_count()))
+
+    try:
+        asyncio.run(Service(files / "first")({"type": "lifespan"}, receive, send))
+        assert sent[0][0] == "lifespan.startup.complete" and sent[0][1] > 10_000
+    finally:
+        gc.unfreeze()

@@ -179,6 +179,7 @@ def test_early_stopping_restores_the_best_weights(metric, best, more):
     assert_same_weights(model.get_weights(), kept[best - 1 if best else -1])
 
 
+@pytest.mark.slow
 def test_validation_uses_the_protocols():
     rows, test = toy_data().split_leave_one_out()
     negatives = np.array([np.setdiff1d(np.arange(15), [item])[:12] for item in test.item_ids])
@@ -204,6 +205,7 @@ def test_divergence_gives_the_last_good_weights_back(good_epochs):
     assert_same_weights(model.get_weights(), kept["weights"])
 
 
+@pytest.mark.slow
 def test_progress_bar_and_tensorboard_file_show_the_epochs(tmp_path, capsys):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util.tensor_util import make_ndarray
@@ -220,6 +222,7 @@ def test_progress_bar_and_tensorboard_file_show_the_epochs(tmp_path, capsys):
     assert logged == [(n + 1, pytest.approx(loss, rel=1e-6)) for n, loss in enumerate(run.loss)]
 
 
+@pytest.mark.slow
 def test_use_ema_ends_with_the_averages_as_keras_fit_does(tmp_path):
     """Keras' own fit() on the same batches is the reference; a resumed run ends the same."""
 

@@ -23,6 +23,7 @@ def config(kind="matrix_factorization", **changes):
     return RatingModelConfig(kind, 6, 8, embedding_dim=4, **changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["matrix_factorization", "two_tower", "mlp_ranker", "neumf"])
 def test_copies_score_the_same(tmp_path, kind):
     model = KerasRecommender(config(kind), **OPTIONS).fit(DATA)

@@ -72,6 +72,7 @@ def test_adagrad_sees_the_sum_of_repeated_gradients():
     assert model.get_weights()[0][0, 0] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_each_row_is_seen_once():
     # With rate 0 the epoch's loss is the objective's mean over all rows, whatever the batches.
     ratings = np.random.default_rng(0).normal(size=50)
@@ -97,6 +98,7 @@ def test_negatives_are_uniform():
 DENSE = [(name, "dense") for name in ("sgd", "adagrad", "adam")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "way"), [*DENSE, ("adam", "xla")])
 def test_neither_dense_gradients_nor_xla_change_the_outcome(optimizer, way, monkeypatch):
     # Gradients of large tables stay lists; turning that off must not change the outcome.
@@ -172,6 +174,7 @@ class Anchor(keras.layers.Layer):
         self.updates.assign(self.updates + 1)
 
 
+@pytest.mark.slow
 def test_its_own_variables_are_trained_and_part_of_checkpoints(tmp_path):
     whole, layer, path = Anchor(), Anchor(), tmp_path / "run"
     wanted, _ = trained(whole, epochs=4)  # 80 rows in batches of 32: 3 updates an epoch

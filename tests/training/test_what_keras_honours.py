@@ -107,6 +107,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [20, 2000])
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: next(iter(options)))
 def test_options_of_optimizers(options, rows):
@@ -172,6 +173,7 @@ def test_half_precision_scales_the_loss_as_keras_does():
     assert len(seen) == 1 and all(np.isfinite(w).all() for w in model.get_weights())
 
 
+@pytest.mark.slow
 def test_an_optimizer_with_its_own_way_of_applying():
     for weights in both(towers, lambda: OwnUpdate(0.1)):
         for a, b in zip(weights, towers().get_weights(), strict=True):

@@ -65,6 +65,7 @@ def test_without_warm_up_it_is_what_keras_computes():
     assert_same(average.model, model, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_watching_changes_nothing_to_the_bit():
     plain = build_rating_model(CONFIG)
     fit(plain, DATA, jit_compile=True, **OPTIONS)
@@ -86,6 +87,7 @@ def test_validation_judges_the_average_and_patience_keeps_its_best():
     assert_same(judged[1], result.model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("consistent", [False, True])
 def test_a_run_that_is_resumed_gives_the_same_average(consistent, tmp_path):
     def train(epochs=2, **options):

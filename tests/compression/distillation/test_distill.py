@@ -70,6 +70,7 @@ def moves(*methods, epochs=1):
     return [a - b for a, b in zip(model.get_weights(), start, strict=True)]
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_weighted_sum():
     """One update moves by (1 - w) times one gradient plus w times the other."""
     labels, teacher, mixed = (moves(kd.SoftLabels(weight=w)) for w in (0.0, 1.0, 0.3))
@@ -78,6 +79,7 @@ def test_the_loss_is_the_weighted_sum():
     assert_same(moves(kd.SoftLabels(weight=0.3), kd.DistillationExperts(weight=0.0)), mixed)
 
 
+@pytest.mark.slow
 def test_items_drawn_for_each_update_are_other_ones_and_all_are_the_catalogue():
     def moved(items, epochs=1):
         return moves(kd.SoftLabels(1.0, users_per_update=32, items_per_update=items), epochs=epochs)
@@ -96,6 +98,7 @@ def test_any_keras_student_is_taught_over_the_whole_catalogue(kind):
     assert run.model.recommend([0, 1], k=3).shape == (2, 3)
 
 
+@pytest.mark.slow
 def test_nothing_given_is_changed_and_a_fitted_student_goes_on():
     model = build_rating_model(CONFIG)
     recommender = KerasRecommender(CONFIG, **options(epochs=2)).fit(DATA)

@@ -35,6 +35,7 @@ def test_any_scorer_teaches(teacher):
     np.testing.assert_allclose(got, EXPECTED, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dot_product", "neumf"])
 def test_a_keras_model_and_its_recommender_teach_the_same(kind):
     config = RatingModelConfig(kind, 30, 20, embedding_dim=4)

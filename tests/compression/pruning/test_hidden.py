@@ -162,6 +162,7 @@ def test_importance_is_what_it_says():
         np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_taylor_agrees_with_brute_force_ablation():
     """The outside: remove each neuron in turn, and measure how far the loss of a pair moves."""
     import keras

@@ -129,6 +129,7 @@ def test_masks_are_drawn_in_the_midst_of_epochs(budget, name, monkeypatch):
     assert all(variable.constraint is None for variable in pruned.model.weights)
 
 
+@pytest.mark.slow
 def test_the_given_model_stays_and_the_result_is_free_of_constraints(tmp_path):
     import keras
 
@@ -164,6 +165,7 @@ def test_a_constraint_that_was_there_still_acts():
     assert (kernel >= 0).all() and (kernel == 0).sum() >= 8
 
 
+@pytest.mark.slow
 def test_a_recommender_comes_back_as_one_with_its_own_options():
     model = KerasRecommender(CONFIG, epochs=2, objective="bpr", **QUICK).fit(DATA)
     before = named_weights(model)

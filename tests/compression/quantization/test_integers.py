@@ -476,6 +476,7 @@ def test_static_quantization_follows_its_calibration():
     assert error((np.repeat(quiet_user, 5), np.arange(5))) > 3 * usual
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["int8", "dynamic"])
 def test_scores_are_near_those_of_litert(tmp_path, form):
     """Two int8 models of the same weights, calibrated on the same pairs where they need it."""
@@ -517,6 +518,7 @@ def test_dynamic_scores_are_near_those_of_the_model_and_bytes_a_quarter(kind):
     assert 3 < small.report.ratio < 4.1
 
 
+@pytest.mark.slow
 def test_recommenders_are_taken_and_all_items_are_scored_as_pairs_are():
     config = RatingModelConfig("mlp_ranker", 300, 400)
     data = Interactions(*pairs(500), num_users=300, num_items=400)

@@ -190,6 +190,7 @@ def curve(cost, size, fixed=0, reference=1.0):
     return q.SensitivityCurve(pieces, bits, loss, np.asarray(size), reference, fixed, {}, BASE)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(st.integers(1, 24), st.integers(1, 6), st.integers(0, 2**32 - 1), st.floats(0, 1),
        st.sampled_from(["whole", "normal", "falling"]))  # fmt: skip
@@ -256,6 +257,7 @@ def test_each_curve_is_of_one_piece_alone():
     assert measured.reference == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["recommender", "keras"])
 def test_a_ranker_keeps_its_biases_and_stays_as_it_is(kind):
     model = build_rating_model(RANKER)

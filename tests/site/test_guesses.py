@@ -1,0 +1,90 @@
+"""Guess, then see: every chapter asks, hides its result and opens it. The front to look through.
+
+Pictures and formulas are not loaded: they are looked at elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SITE = Path(__file__).resolve().parents[2] / "_build" / "html"
+CHAPTERS = sorted((SITE / "notebooks").glob("*.html"))
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    page, faults = browser.new_page(viewport={"width": 360, "height": 800}), []
+    page.route(re.compile(r"mathjax|\.png$"), lambda route: route.abort())
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    yield page
+    page.close()
+    assert not faults, faults
+
+
+@pytest.mark.parametrize("part", range(3))
+def test_every_chapter_asks_and_answers(page: Any, part: int) -> None:
+    """From the keyboard: guess, see, and find it so again; skip, and be asked no more."""
+    assert len(CHAPTERS) > 25
+    for chapter in CHAPTERS[part::3]:
+        page.goto(chapter.as_uri(), wait_until="domcontentloaded")
+        form, said, result = (page.locator(f".predict{end}") for end in ("", "-said", "-result"))
+        assert form.is_visible() and not said.is_visible(), chapter.stem
+        assert result.get_attribute("hidden") is not None
+        facts = json.loads(form.get_attribute("data-facts") or "")
+        form.locator("input").first.focus()
+        page.keyboard.press("Space" if "values" in facts else "ArrowRight")
+        page.keyboard.press("Enter")
+        assert said.is_visible() and not form.is_visible(), chapter.stem
+        assert result.is_visible()
+        answer = facts["values"][facts["answer"]] if "values" in facts else facts["answer"]
+        text = said.inner_text()
+        assert f"{answer:,.{facts['digits']}f}{facts['unit']}" in text, (chapter.stem, text)
+        assert "measured" in text.lower() and "your guess" in text.lower()
+        width = page.evaluate("document.scrollingElement.scrollWidth")
+        assert width <= 360, (chapter.stem, width)
+
+
+def test_a_guess_is_kept_and_skipping_too(page: Any) -> None:
+    form, said = page.locator(".predict"), page.locator(".predict-said")
+    page.goto(CHAPTERS[2].as_uri(), wait_until="domcontentloaded")
+    form.locator("button[type=submit]").click()
+    page.reload(wait_until="domcontentloaded")
+    assert "You guessed" in said.inner_text()
+    said.locator("button").click()
+    assert form.is_visible()
+    form.locator(".predict-never").click()
+    page.goto(CHAPTERS[4].as_uri(), wait_until="domcontentloaded")
+    assert said.is_visible() and not form.is_visible()
+    page.evaluate("localStorage.clear()")
+
+
+def test_without_scripts_everything_is_there(browser: Any) -> None:
+    page = browser.new_page(java_script_enabled=False)
+    page.goto(CHAPTERS[2].as_uri())
+    assert (
+        page.locator(".predict-result").is_visible() and not page.locator(".predict").is_visible()
+    )
+    page.close()
+
+
+def test_the_front_is_looked_through(page: Any) -> None:
+    page.goto((SITE / "book" / "results.html").as_uri(), wait_until="domcontentloaded")
+    marks, said = page.locator(".front-chart path"), page.locator(".front-said")
+    every = marks.count()
+    page.locator("input[name=technique]").first.uncheck()
+    assert 0 < marks.count() < every
+    marks.first.focus()
+    first = said.inner_text()
+    assert re.search(r"times smaller, NDCG@10 .\d+\.\d\d\s%", first)
+    page.keyboard.press("ArrowRight")
+    assert said.inner_text() != first
+    page.select_option("#front-set", index=1)
+    assert marks.count() > 20
+    page.locator("input[name=account]").first.uncheck()
+    assert all("items only" in mark.get_attribute("aria-label") for mark in marks.all()[:5])
