@@ -8,6 +8,7 @@ import random
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -209,6 +210,27 @@ def glue(name: str, text: str) -> None:
     except ImportError:  # in Colab, for example
         return
     myst_glue(name, text, display=False)
+
+
+def stored_results(name: str) -> Path:
+    """Return the path of a stored run of a benchmark, for what takes too long to run in a chapter.
+
+    Args:
+        name: of a file in ``benchmarks/results``; an installed package brings them along.
+
+    Raises:
+        FileNotFoundError: there is no such file; the message lists those that there are.
+
+    Example:
+        >>> stored_results("front.csv").name
+        'front.csv'
+    """
+    here = Path(__file__).resolve().parent
+    folders = [here / "results", here.parent / "benchmarks" / "results"]  # the first is a link
+    files = {path.name: path for folder in folders for path in folder.glob("[!.]*.*")}
+    if name not in files:
+        raise FileNotFoundError(f"name is {name!r}: expected one of {', '.join(sorted(files))}")
+    return files[name]
 
 
 @contextlib.contextmanager

@@ -66,16 +66,56 @@ def test_too_few_data_sets_or_too_many_films_are_refused(movies: int, others: in
         front_table.table(front(movies, others))
 
 
+def speed() -> pd.DataFrame:
+    ratios = {"framework": [300.0, 500.0], "search": [2.0, 9.0], "items": [700, 9000]}
+    return pd.DataFrame(
+        ratios | {"data": ["a", "b"], "run": [0, 1], "date": "2026-01-03", "machine": "other"}
+    )
+
+
+def test_the_first_screen_has_one_claim_and_four_rows_that_change_one_thing() -> None:
+    rows = front()
+    rows.loc[(rows.recipe == "good") & (rows.data == "shop-1"), "change"] = -0.02
+    rows.loc[(rows.recipe == "films only") & (rows.data == "shop-1"), "ratio"] = 16.0
+    rows.loc[rows.recipe == "films only", "p50_us"] = 5.0
+    top, below = front_table.first_screen(rows, speed())
+    claim, *table = top.split("\n")
+    assert claim.count(".") == 1 + claim.count("8.0") and "8 to 16 times" in claim
+    assert [line.split("|")[1].split(":")[0].strip(" *") for line in table[3:]] == [
+        *("start", "smaller at the same quality", "smallest within 1 %", "fastest"),
+    ]
+    # where "films only" loses too much, the other is the smallest within 1 %
+    assert "films only or good | 8 to 16x | -0.2% to -0.1% | 1.0 to 2.0x |" in table[-2]
+    assert "2.0 to 9.0x" in table[-1] and "700 items" in below and "-0.6%" in below
+
+
+def test_each_ratio_of_times_names_what_changes() -> None:
+    lines = front_table.three_ratios(front(), speed()).splitlines()
+    assert "framework" in lines[2] and lines[2].endswith("300.0 to 500.0x |")
+    assert "search" in lines[3] and lines[3].endswith("2.0 to 9.0x |")
+    assert "700 to 9,000 items" in lines[-1] and "2026-01-03; other" in lines[-1]
+
+
 def test_only_what_is_between_the_markers_changes() -> None:
-    start, end = front_table.START, front_table.END
-    once = front_table.between_markers(f"a\n{start}\nold\n{end}\nb\n", "new", start, end)
-    assert once == f"a\n{start}\n\nnew\n\n{end}\nb\n"
+    page = "a\n<!-- x: start -->\nold\n<!-- x: end -->\nb\n"
+    once = front_table.between_markers(page, "new", "x")
+    assert once == "a\n<!-- x: start -->\n\nnew\n\n<!-- x: end -->\nb\n"
     with pytest.raises(ValueError, match="lacks the lines"):
-        front_table.between_markers("text", "new", start, end)
+        front_table.between_markers("text", "new", "x")
 
 
-def test_the_pages_say_what_the_stored_rows_say() -> None:
-    if not any(front_table.START in (ROOT / page).read_text("utf-8") for page in front_table.PAGES):
-        pytest.skip("the pages have no such table yet")
+def test_pages_and_picture_say_what_the_stored_rows_say() -> None:
     for path, text in front_table.pages().items():
         assert path.read_text(encoding="utf-8") == text, f"{path.name}: run tools/front_table.py"
+    shown = front_table.points(front_table.stored()["front"])
+    assert set(shown.family) == set(front_table.FAMILIES), "a family has lost its rows"
+    known = front_table.fingerprint(shown).encode()
+    assert known in front_table.FIGURE.read_bytes(), "run tools/front_table.py"
+
+
+def test_the_first_screen_stands_first() -> None:
+    marker, readme = "<!-- first screen: start -->", (ROOT / "README.md").read_text("utf-8")
+    for page in (readme, (ROOT / "book" / "index.md").read_text("utf-8")):
+        title, found, _ = page.partition(marker)
+        assert found and title == "# Recommenders in Real Time\n\n"
+    assert f"]({front_table.FIGURE.relative_to(ROOT).as_posix()})" in readme

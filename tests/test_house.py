@@ -143,7 +143,8 @@ def test_rooms_import_without_tensorflow(module):
 
 
 def _texts():
-    folders = ("recsys_lib", "tests", "tools", "benchmarks", "book", "notebooks", ".github", ".ci")
+    folders = ("recsys_lib", "tests", "tools", "benchmarks", "book", "notebooks", "exercises")
+    folders += (".github", ".ci")
     inside = [path for folder in folders for path in (ROOT / folder).rglob("*")]
     files = [path for path in [*ROOT.iterdir(), *inside] if path.is_file()]
     return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -146,3 +147,18 @@ def test_segments_are_drawn_in_percent_with_their_intervals() -> None:
         ends = np.array([segment[:, 1] for segment in drawn.lines[2][0].get_segments()])
         np.testing.assert_allclose(ends, [[-60, -30]] * 3)
     plt.close("all")
+
+
+def test_stored_runs_are_those_of_the_repository_and_part_of_the_package() -> None:
+    root = Path(notebook.__file__).resolve().parent.parent
+    if not (root / "benchmarks").exists():
+        pytest.skip("the package is installed without the repository")
+    stored = sorted((root / "benchmarks" / "results").glob("[!.]*.*"))
+    settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    brought = settings["tool"]["setuptools"]["package-data"]["recsys_lib"]
+    packed = {path.name for glob in brought for path in (root / "recsys_lib").glob(glob)}
+    for path in stored:
+        assert notebook.stored_results(path.name).read_bytes() == path.read_bytes()
+        assert path.name in packed, "package-data in pyproject.toml leaves it out"
+    with pytest.raises(FileNotFoundError, match="name"):
+        notebook.stored_results("none.csv")

@@ -25,10 +25,10 @@ PAGE = """\
 <details><div class="cell_input"><div class="highlight"><pre>plot()</pre></div></div></details>
 <div class="cell_output"><figure><img src="../_images/a.png" alt="a line"/></figure></div></div>
 </section>
-<section id="m"><h2>Method</h2>
+<section id="m"><h2>Method</h2><form class="predict">Guess!</form><div class="predict-result">
 <div class="cell">
 <div class="cell_input"><div class="highlight"><pre>def f(): pass</pre></div></div>
-<div class="cell_output"><blockquote>Small.</blockquote></div></div></section>
+<div class="cell_output"><blockquote>Small.</blockquote></div></div></div></section>
 <section id="when-this-fails"><h2>When this fails</h2><p><strong>A row.</strong></p></section>
 <section id="summary"><h2>Summary</h2><ul><li>round</li></ul></section>
 <section id="exercises"><h2>Exercises</h2><div class="cell tag_hide-cell">
@@ -102,7 +102,10 @@ def test_slides_are_chosen_by_the_kind_of_cell() -> None:
     order += ["Small.", "A row.", "round"]
     assert len(made) == len(order)
     assert all(part in slide for part, slide in zip(order, made, strict=True))
-    assert not any("plot()" in slide or "Solution" in slide or "#" in slide for slide in made)
+    assert not any(
+        "plot()" in slide or "Guess" in slide or "Solution" in slide or "#" in slide
+        for slide in made
+    )
 
 
 def test_the_lines_of_the_decision_page_run(tmp_path: Path, capsys: Any) -> None:

@@ -22,8 +22,15 @@ ROOT = Path(__file__).resolve().parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 DROPPED = (
     ".headerlink, button, script, details.checks, .cell:not(.tag_hide-cell) > details.hide, "
-    ".only-screen"
+    ".predict, .predict-said"
 )
+TEXT_WIDTH = 643  # pixels of CSS between the margins of A4
+FIT = """() => {
+  for (const formula of document.querySelectorAll("mjx-container[display='true']")) {
+    const share = formula.parentElement.clientWidth / formula.scrollWidth;
+    if (share < 1) formula.style.fontSize = `${95 * share}%`;
+  }
+}"""
 FOOTER = (
     '<div style="width: 100%; text-align: center; font: 8pt sans-serif; color: #444">'
     '<span class="pageNumber"></span></div>'
@@ -130,10 +137,12 @@ def print_pdf(page_file: Path, out: Path) -> dict[str, int]:
         sys.exit(f"no browser: install one of {', '.join(BROWSERS)}")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path)
-        page = browser.new_page()
+        page = browser.new_page(viewport={"width": TEXT_WIDTH, "height": 900})
         page.set_default_timeout(900_000)
         page.goto(page_file.as_uri())
         page.evaluate("async () => await MathJax.startup.promise")
+        page.emulate_media(media="print")
+        page.evaluate(FIT)
         found = page.evaluate(
             """() => ({
               figures: document.querySelectorAll("img").length,

@@ -24,7 +24,7 @@ from bs4 import BeautifulSoup, Tag
 ROOT = Path(__file__).resolve().parent.parent
 MOST_LINES, MOST_WORDS = 40, 130  # of code and of text that fit on a slide
 PARTS = ("reveal.css", "reveal.js", "reset.css", "theme/white.css")
-END = ("summary", "exercises", "further-reading")
+END = ("summary", "exercises", "further-reading", "quiz")
 PAGE = """\
 <!DOCTYPE html>
 <html lang="en" data-theme="light">
@@ -91,6 +91,10 @@ def slides_of(article: Tag) -> list[Slide]:
     """Return the slides of a chapter, given the article of its page."""
     chapter = article.find("section")
     assert isinstance(chapter, Tag)
+    for question in chapter.select(".predict, .predict-said"):
+        question.decompose()
+    for answer in chapter.select(".predict-result"):
+        answer.unwrap()
     slides = [*_opening(chapter)]
     sections = [s for s in chapter.find_all("section") if s["id"] not in END]
     code = _chosen_code(sections)

@@ -82,7 +82,9 @@ class FromNotebooks(SphinxDirective):
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[nodes.Node]:
         """Return a table of Markdown cells."""
         lines = [head, ["---"] * len(head), *rows]
-        return self.markdown("\n".join(f"| {' | '.join(line)} |" for line in lines))
+        box = nodes.container(classes=["words"])
+        box += self.markdown("\n".join(f"| {' | '.join(line)} |" for line in lines))
+        return [box]
 
 
 class Takeaway(FromNotebooks):
@@ -136,7 +138,8 @@ class ChapterRuns(FromNotebooks):
         measured = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("run", {})
         time = glance.get("Time", "").split(";")[0].replace(" on 2 cores", "").split(" (")[0]
         if measured:
-            time = f"{measured['seconds']} s, {measured['cores']} cores"
+            memory = f"{measured['bytes'] / 1e9:.1f} GB"
+            time = f"{measured['seconds']} s on {measured['cores']} cores, {memory}"
         return f"[{title[1]}](../notebooks/{path.name})", time, data, status
 
 

@@ -155,7 +155,7 @@ def prune_with_tfmot(model: Any, data: Interactions, config: TfmotPruning) -> Co
     """
     check_type("config", config, (TfmotPruning,))
     layers = _chosen_layers(model, data, config.layers)
-    sparsity = _load_tfmot().sparsity.keras
+    sparsity = load_tfmot().sparsity.keras
     # Masks are drawn 100 times a run. Unless the last draw is on a multiple, it is never made.
     steps = config.training.epochs * -(-len(data) // config.training.batch_size)
     every = max(1, steps // 100)
@@ -233,7 +233,7 @@ def quantization_aware_twin(model: Any, data: Interactions, config: TfmotQuantiz
     layers = _chosen_layers(model, data, config.layers)
     if config.layers is None:
         layers += [la.name for la in keras_model(model).layers if type(la).__name__ in _JOINING]
-    quantization, layer_config = _load_tfmot().quantization.keras, _layer_config_class()
+    quantization, layer_config = load_tfmot().quantization.keras, _layer_config_class()
 
     def annotate(layer: Any) -> Any:
         own = layer_config(type(layer).__name__, config.bits)
@@ -302,7 +302,7 @@ def twin_weights(twin: Any) -> dict[str, NDArray[np.float32]]:
     """
     kinds = {type(layer).__name__ for layer in twin.layers}
     if "PruneLowMagnitude" in kinds:
-        return named_weights(_load_tfmot().sparsity.keras.strip_pruning(twin))
+        return named_weights(load_tfmot().sparsity.keras.strip_pruning(twin))
     if "QuantizeWrapperV2" not in kinds:
         return named_weights(twin)
     weights = {}
@@ -362,7 +362,7 @@ def _fit_twin(twin: Any, data: Interactions, options: TwinTraining, callbacks: A
 @functools.cache
 def _layer_config_class() -> Any:
     """Make the class that tells TFMOT what to round in a layer: its weight, and what comes out."""
-    last_value = _load_tfmot().quantization.keras.quantizers.LastValueQuantizer
+    last_value = load_tfmot().quantization.keras.quantizers.LastValueQuantizer
     parent = importlib.import_module(_REGISTRY).Default8BitQuantizeConfig
 
     class LayerConfig(parent):  # type: ignore[misc,valid-type]
@@ -380,12 +380,19 @@ def _layer_config_class() -> Any:
     return LayerConfig
 
 
-def _load_tfmot() -> Any:
-    """Import TFMOT so that Keras stays what it was for the rest of the process.
+def load_tfmot() -> Any:
+    """Return TensorFlow Model Optimization, imported so that Keras stays what it was.
 
     Its import sets ``TF_USE_LEGACY_KERAS``, which turns the Keras of TensorFlow's own name space
     into tf_keras if nobody has asked for that one before. So it is asked for here, and the
     variable is put back.
+
+    Raises:
+        ModuleNotFoundError: TFMOT is not installed (``pip install recsys-lib[tfmot]``).
+
+    Example:
+        >>> load_tfmot().sparsity.keras.prune_low_magnitude.__name__
+        'prune_low_magnitude'
     """
     import keras  # noqa: F401  (TensorFlow's name space takes the Keras that is there)
 

@@ -1,4 +1,4 @@
-"""What a machine can do at best, what a model asks of it, and the time these imply."""
+"""Measured speeds of a machine, what a model asks of it, and the time that the two imply."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _BETWEEN_INPUTS = {"Add", "Multiply", "Subtract", "Average", "Maximum", "Minimum
 
 @dataclass(frozen=True)
 class Machine:
-    """Limits of a machine.
+    """Measured speeds of a machine: a reference for programs that do the same work.
 
     Args:
         read_bytes_per_s: of one thread, out of memory.
@@ -55,15 +55,15 @@ class Machine:
 
 @dataclass(frozen=True)
 class Roofline:
-    """The least time a job takes: reading its bytes or doing its arithmetic, whichever is longer.
+    """Reference time of a job: reading its bytes or doing its arithmetic, whichever is longer.
 
     Args:
-        memory_s: for the bytes.
-        compute_s: for the arithmetic.
+        memory_s: for the bytes, at the measured speed.
+        compute_s: for the arithmetic, at the measured speed.
 
     Attributes:
-        seconds: the bound.
-        limit: what it is bound by: "memory" or "compute".
+        seconds: the longer of the two.
+        limit: which one that is: "memory" or "compute".
     """
 
     memory_s: float
@@ -74,11 +74,11 @@ class Roofline:
 
 
 def read_bandwidth(table: NDArray[Any] | None = None, *, repeats: int = 20) -> float:
-    """Return how many bytes of an array one thread reads a second, at best.
+    """Return how many bytes of an array one thread reads a second, in its fastest reading.
 
     What is timed is ``numpy.bitwise_or.reduce`` over 8-byte words: one load and one instruction for
-    each vector register, so that nothing but the memory limits it. No program that looks at all of
-    the table once can be faster; a table that fits into a cache is read at the cache's speed.
+    each vector register, so that memory decides. It is a reference, and another program may read a
+    little faster; a table that fits into a cache is read at the cache's speed.
 
     Args:
         table: a contiguous array of a multiple of 8 bytes; None for 256 MB.
@@ -120,12 +120,15 @@ def measure_machine(*, repeats: int = 10, num_bytes: int = _DEFAULT_BYTES) -> Ma
 
 
 def roofline(num_bytes: float, num_flops: float = 0.0, *, machine: Machine) -> Roofline:
-    """Return the time that no implementation on this machine can beat.
+    """Return the time of a job at the measured speeds of a machine: a reference, not a bound.
+
+    A program whose data stay in a cache, or whose arithmetic is done by better code than that of
+    NumPy's matrix product, is sooner.
 
     Args:
-        num_bytes: that must come out of memory.
-        num_flops: that must be done.
-        machine: its limits, see :func:`measure_machine`.
+        num_bytes: that come out of memory.
+        num_flops: that are done.
+        machine: its speeds, see :func:`measure_machine`.
 
     Raises:
         TypeError: not a number.

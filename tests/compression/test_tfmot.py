@@ -131,8 +131,8 @@ def test_rounded_weights_are_what_the_twin_computes_with(bits, monkeypatch):
 @pytest.mark.slow
 def test_the_keras_of_tensorflow_stays_keras_3():
     """TFMOT alone turns it into tf_keras for the rest of the process."""
-    code = """from recsys_lib.compression.tfmot import _load_tfmot
-_load_tfmot()
+    code = """from recsys_lib.compression.tfmot import load_tfmot
+load_tfmot()
 import os, tensorflow as tf
 print(tf.keras.Model.__module__.split(".")[0], os.environ.get("TF_USE_LEGACY_KERAS"))"""
     clean = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
