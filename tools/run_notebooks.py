@@ -14,6 +14,7 @@ import re
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +61,10 @@ def watch_memory(kernel: psutil.Process, most: list[int], ended: threading.Event
     """Keep the largest number of bytes that a process and its children held at once."""
     while not ended.wait(0.5):
         total = 0
-        for process in (kernel, *kernel.children(recursive=True)):
-            try:
+        with suppress(psutil.NoSuchProcess):
+            for process in (kernel, *kernel.children(recursive=True)):
                 memory = process.memory_info()
-            except psutil.NoSuchProcess:
-                continue
-            total += memory.rss - getattr(memory, "shared", 0) * (process != kernel)
+                total += memory.rss - getattr(memory, "shared", 0) * (process != kernel)
         most[0] = max(most[0], total)
 
 
