@@ -62,10 +62,9 @@ class GlossaryLinks(SphinxPostTransform):
 def _inside(node: nodes.Node) -> bool:
     while node.parent is not None:
         node = node.parent
-        if isinstance(node, NOT_IN) or "cell_output" in getattr(node, "attributes", {}).get(
-            "classes", ()
-        ):
-            return True
+        classes = getattr(node, "attributes", {}).get("classes", ())
+        if isinstance(node, NOT_IN) or {"cell_output", "quiz"} & set(classes):
+            return True  # the choices of a quiz are buttons
     return False
 
 

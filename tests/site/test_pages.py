@@ -17,7 +17,7 @@ LOOKS = [(width, theme) for width in (1280, 360) for theme in ("light", "dark")]
 # Leaves one word of each colour in the code: contrast is slow to find out, word by word.
 THIN_OUT = """() => {
   const seen = new Set();
-  for (const word of document.querySelectorAll("div.highlight span")) {
+  for (const word of document.querySelectorAll("div.highlight span, dt.sig span")) {
     const place = word.closest(".cell_output") ? "output" : "input";
     const kind = `${place} ${word.className} in ${word.parentElement.className}`;
     if (seen.has(kind) && !word.id) word.replaceWith(...word.childNodes);
