@@ -14,8 +14,8 @@ Least squares: iALS on ncf-ml-1m next to ``implicit``'s two solvers. implicit ha
 all rows, which was tried at 10, 30, 50, 80 and 120 for each dimension; the table has its best.
 Every solver runs for the fewest sweeps after which its Recall@20 (all films) and NDCG@10 (99 given
 negatives) are both at least 99.5 % of what the weaker of ours and implicit's conjugate gradients
-reaches at its best. At d = 192 ours start further out than by default (init_std .5; .03, .3 and 1 were
-tried), which saves a third of the sweeps; implicit has no such setting.
+reaches at its best. At d = 192 ours start further out than by default (init_std .5; .03, .3 and
+1 were tried), which saves some of the sweeps; implicit has no such setting.
 
 Gradient descent: an epoch of the compiled Keras loop next to Keras' own fit, one model and
 optimizer, 100,000 ratings.
