@@ -13,12 +13,12 @@ from recsys_lib.models import EASE, IALS, Popularity, load_model
 from recsys_lib.models import closed_form as closed_form_module
 
 
-def groups(seed=0, num_users=400, each=8, num_groups=10):
-    """Users who only meet the 20 items of their own group: popularity knows next to nothing."""
+def groups(seed=0, num_users=400, each=8, num_groups=10, size=20):
+    """Users who only meet the items of their own group: popularity knows next to nothing."""
     random = np.random.default_rng(seed)
     users = np.repeat(np.arange(num_users), each)
-    items = random.integers(20, size=len(users)) + 20 * (users % num_groups)
-    return Interactions(users, items, num_users=num_users, num_items=20 * num_groups)
+    items = random.integers(size, size=len(users)) + size * (users % num_groups)
+    return Interactions(users, items, num_users=num_users, num_items=size * num_groups)
 
 
 def skewed(num_users=400):
@@ -29,21 +29,19 @@ def skewed(num_users=400):
     return Interactions(np.repeat(np.arange(num_users), 6), np.concatenate(items), num_items=300)
 
 
-@pytest.mark.parametrize("each, num_groups", [(8, 10), (40, 10), (3, 90)])
-def test_ials_takes_weight_and_penalty_from_the_data(each, num_groups):
-    data = groups(0, 900, each, num_groups)
-    matrix = data.to_csr("binary")
-    num_users, num_items = matrix.shape
-    items = np.unique(matrix.indices).size
-    weight = 12 * matrix.nnz / (num_users * items)
-    of_user, of_item = matrix.nnz / num_users, matrix.nnz / items
-    sizes = (of_user + weight * num_items) * (of_item + weight * num_users)
-    few = np.sqrt(max(1, 16 / of_user))
-    sparse = np.sqrt(min(1, 400 * matrix.nnz / (num_users * items)))
-    l2 = 0.4 * (np.sqrt(of_user) + np.sqrt(of_item)) * few * sparse / np.sqrt(sizes)
-    assert (few > 1, sparse < 1) == (each < 16, num_groups > 10)
+# The formulas of the class by hand; the first has few items a user, the last few of all pairs.
+RULE = [
+    (8, 10, 0.1518667, 0.0294428),
+    (40, 10, 0.5886667, 0.0103022),
+    (3, 90, 0.0165062, 0.0508295),
+]
+
+
+@pytest.mark.parametrize("each, num_groups, weight, l2", RULE)
+def test_ials_takes_weight_and_penalty_from_the_data(each, num_groups, weight, l2):
+    data = groups(0, 900, each, num_groups, size=60)
     how = IALS(4, epochs=1).fit(data).how_to_fold_in
-    assert (how.unobserved_weight, how.l2) == pytest.approx((weight, l2))
+    assert (how.unobserved_weight, how.l2) == pytest.approx((weight, l2), rel=1e-5)
 
 
 def test_ials_counts_in_the_density_only_who_met_something():
