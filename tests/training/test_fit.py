@@ -55,7 +55,7 @@ def test_resume_is_exact(tmp_path, stop_at):
 
 
 def run_to_be_killed(model, checkpoint=None, **options):
-    data = toy_data(60_000)
+    data = toy_data(20_000)
     return train(model, data, epochs=12, optimizer="adam", checkpoint=checkpoint, **options)
 
 
