@@ -93,7 +93,8 @@ def _without_points(value: Any) -> Any:
         return {name: _without_points(one) for name, one in value.items()}
     if isinstance(value, list):
         return [_without_points(one) for one in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+    return int(value) if whole else value
 
 
 Answer = tuple[int, bytes]  # status and body
