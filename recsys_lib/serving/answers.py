@@ -81,9 +81,10 @@ def decoder(kind: Any) -> Callable[[bytes | bytearray], Request]:
             return decode(body)
         except msgspec.ValidationError as error:  # seldom, so it may take longer
             try:
-                return msgspec.convert(_without_points(msgspec.json.decode(body)), kind)
-            except RecursionError:
+                plain = _without_points(msgspec.json.decode(body))
+            except (ValueError, RecursionError):
                 raise error from None
+            return msgspec.convert(plain, kind)
 
     return read
 
