@@ -166,17 +166,15 @@ def test_tune_refuses(model, options, match, monkeypatch):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("kind", ["matrix_factorization", "two_tower", "mlp_ranker"])
 def test_a_recommender_without_epochs_stops_by_itself(kind):
-    model, again = (
-        KerasRecommender(config(kind), patience=2, progress=False).fit(FEW) for _ in range(2)
-    )
-    run = model.history
+    model, again = (KerasRecommender(config(kind), patience=2, progress=False) for _ in range(2))
+    run = model.fit(FEW).history
     assert run.metric == "ndcg" and run.stopped_early and run.epochs == run.best_epoch + 2
-    np.testing.assert_array_equal(again.score_all_items([0, 1]), model.score_all_items([0, 1]))
-    most = 2000 if kind != "mlp_ranker" else 2_000_000 // DATA.num_items
-    train, held = hold_out(FEW, 0.0, min(most, len(FEW) // 10))
-    assert judge(model, train, held) == pytest.approx(max(run.validation), abs=1e-9)
-    if kind == "matrix_factorization":  # it starts there
-        assert run.validation[0] > 0.8 * popularity_ndcg(train, held)
+    if kind == "matrix_factorization":
+        train, held = hold_out(FEW, 0.0, min(2000, len(FEW) // 10))
+        assert judge(model, train, held) == pytest.approx(max(run.validation), abs=1e-9)
+        assert run.validation[0] > 0.8 * popularity_ndcg(train, held)  # where it starts
+        again.fit(FEW)
+        np.testing.assert_array_equal(again.score_all_items([0, 1]), model.score_all_items([0, 1]))
 
 
 def test_with_epochs_the_options_are_those_of_fit():
