@@ -216,10 +216,11 @@ def test_mirror(server, card, write, tmp_path, here, monkeypatch, names_in):
         assert "/data/ncf-ml-1m/ml-1m.test.rating" not in server.requests  # that one was there
 
 
-CUT = gzip.compress(b"0 1 2\n" * 99, mtime=0)[:-9]
+OTHER, PACKED = b"0 1\n", gzip.compress(b"0 1 2\n" * 99, mtime=0)
+WRONG = [("", OTHER, "checksum"), (".gz", PACKED, "checksum"), (".gz", PACKED[:-9], "gzip")]
 
 
-@pytest.mark.parametrize("end, content, word", [("", b"0 1\n", "checksum"), (".gz", CUT, "gzip")])
+@pytest.mark.parametrize("end, content, word", WRONG)
 def test_mirror_is_checked(server, tmp_path, here, monkeypatch, names_in, end, content, word):
     monkeypatch.setenv("RECSYS_DATA_MIRROR", server.url)
     server.routes = {f"/adressa-macr/{name}{end}": content for name in ("train.txt", "test.txt")}
