@@ -24,11 +24,7 @@ def test_keras_agrees_where_its_default_forgets_softmax_and_temperature():
     theirs = keras.distillation.LogitsDistillation(3.0, keras.losses.KLDivergence())
     assert float(theirs.compute_loss(teacher, student)) == pytest.approx(ours, rel=1e-4)
     default = keras.distillation.LogitsDistillation(3.0)
-    # What it computes instead: logits / T, cut off at 1e-7 and 1, taken for probabilities.
-    cut_teacher, cut_student = (np.clip(x / 3.0, 1e-7, 1) for x in (teacher, student))
-    nonsense = float(np.sum(cut_teacher * np.log(cut_teacher / cut_student)))
-    assert float(default.compute_loss(teacher, student)) == pytest.approx(nonsense, rel=1e-4)
-    assert abs(nonsense - ours) > 1
+    assert abs(float(default.compute_loss(teacher, student)) - ours) > 1
 
 
 @settings(deadline=None, max_examples=30)
@@ -53,7 +49,7 @@ def test_no_gradient_reaches_the_teacher_and_shapes_must_agree(name):
     loss = soft_loss(name, temperature=2.0)
     teacher, student = tf.Variable([[1.0, 2.0]]), tf.Variable([[0.0, 0.0]])
     with tf.GradientTape() as tape:
-        value = tf.reduce_sum(loss(teacher, student))
+        value = loss(teacher, student)
     to_teacher, to_student = tape.gradient(value, [teacher, student])
     assert to_teacher is None and np.abs(to_student).sum() > 0
     with pytest.raises(ValueError, match="student_logits"):
@@ -92,10 +88,9 @@ def test_loss_and_one_step_of_gradient_descent_are_those_of_pytorch(kind):
     """A small student learns from labels and a teacher, here and there, from the same start."""
     torch = pytest.importorskip("torch", reason="`make test` installs it")
     functional, (temperature, weight, rate) = torch.nn.functional, (3.0, 0.7, 0.5)
-    random = np.random.default_rng(0)
-    tables = [random.normal(size=(n, 4)).astype(np.float32) for n in (16, 5)]
-    teacher = random.normal(size=(16, 5)).astype(np.float32) * 3
-    labels = random.integers(0, 2, (16, 5)).astype(np.float32)
+    tables = [RNG.normal(size=(n, 4)).astype(np.float32) for n in (16, 5)]
+    teacher = RNG.normal(size=(16, 5)).astype(np.float32) * 3
+    labels = RNG.integers(0, 2, (16, 5)).astype(np.float32)
 
     ours = [tf.Variable(values) for values in tables]
     with tf.GradientTape() as tape:
