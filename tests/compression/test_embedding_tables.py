@@ -113,8 +113,9 @@ def test_tables_are_met_as_well_as_can_be():
 
 
 def test_popular_ids_get_long_vectors():
-    scheme, values = e.MixedDimension(4, 0.5), RANDOM.normal(size=(5000, 32)).astype(np.float32)
-    counts = RANDOM.zipf(1.3, 5000).clip(max=10**6)
+    scheme, random = e.MixedDimension(4, 0.5), np.random.default_rng(0)
+    values = random.normal(size=(5000, 32)).astype(np.float32)
+    counts = random.zipf(1.3, 5000).clip(max=10**6)
     sizes, lengths = zip(*scheme.blocks(counts, 32), strict=True)
     assert sum(sizes) == 5000 and lengths[0] == 32
     assert list(lengths) == sorted(lengths, reverse=True) and lengths[-1] < 8

@@ -88,9 +88,10 @@ def test_loss_and_one_step_of_gradient_descent_are_those_of_pytorch(kind):
     """A small student learns from labels and a teacher, here and there, from the same start."""
     torch = pytest.importorskip("torch", reason="`make test` installs it")
     functional, (temperature, weight, rate) = torch.nn.functional, (3.0, 0.7, 0.5)
-    tables = [RNG.normal(size=(n, 4)).astype(np.float32) for n in (16, 5)]
-    teacher = RNG.normal(size=(16, 5)).astype(np.float32) * 3
-    labels = RNG.integers(0, 2, (16, 5)).astype(np.float32)
+    random = np.random.default_rng(0)
+    tables = [random.normal(size=(n, 4)).astype(np.float32) for n in (16, 5)]
+    teacher = random.normal(size=(16, 5)).astype(np.float32) * 3
+    labels = random.integers(0, 2, (16, 5)).astype(np.float32)
 
     ours = [tf.Variable(values) for values in tables]
     with tf.GradientTape() as tape:
