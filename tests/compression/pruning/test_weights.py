@@ -118,6 +118,8 @@ def test_a_budget_for_each_weight_or_a_global_one_that_differs_by_layer():
         if config.budget == "global":
             assert zeros == pytest.approx(0.9 * sum(weights[n].size for n in names), abs=1)
             assert abs(found[names[0]] - found[names[1]]) > 0.1
+            kept = min(np.abs(weights[n])[weights[n] != 0].min() for n in names)
+            assert kept >= max(np.abs(before[n])[weights[n] == 0].max() for n in names)
         else:
             assert {name: found[name] for name in names} == pytest.approx(sparsity, abs=1e-3)
         for name in before.keys() - names:
