@@ -12,9 +12,9 @@ from recsys_lib.compression import distillation as kd
 from recsys_lib.compression.distillation import distill
 from recsys_lib.compression.distillation.methods import draw_outside, pair_keys
 from recsys_lib.compression.distillation.ranked import draw_by_rank
-from recsys_lib.data import make_synthetic
+from recsys_lib.data import Interactions, make_synthetic
 from recsys_lib.data.synthetic import SyntheticConfig
-from recsys_lib.models import IALS, RatingModelConfig, build_rating_model
+from recsys_lib.models import EASE, IALS, Popularity, RatingModelConfig, build_rating_model
 from recsys_lib.training import KerasRecommender
 
 DATA = make_synthetic(SyntheticConfig("video", 120, 90, 22.5), seed=3)
@@ -23,12 +23,12 @@ CONFIG = RatingModelConfig("dot_product", 120, 90, embedding_dim=8)
 USERS = np.arange(120)
 METHODS = [
     kd.SoftLabels(0.8, temperature=2.0, standardize=True),
-    kd.SoftLabels(0.8, num_candidates=40, standardize=True),
-    kd.SoftLabels(0.8, items_per_update=40, standardize=True),
-    kd.SoftLabels(0.8, loss="binary", standardize=True),
-    kd.SoftLabels(0.8, loss="regression", standardize=True),
-    kd.RankingDistillation(0.8),
-    kd.CollaborativeDistillation(0.8, num_items=20, pool=40),
+    *(kd.SoftLabels(0.8, loss=loss, standardize=True) for loss in ("binary", "regression")),
+    *(
+        kd.SoftLabels(0.8, **{name: 40}, standardize=True)
+        for name in ("num_candidates", "items_per_update")
+    ),
+    *(kd.RankingDistillation(0.8), kd.CollaborativeDistillation(0.8, num_items=20, pool=40)),
     kd.RelaxedRankingDistillation(0.8, num_interesting=15, num_uninteresting=20, pool=30),
     kd.DistillationExperts(0.8, num_experts=2),
 ]
@@ -100,18 +100,16 @@ def test_any_keras_student_is_taught_over_the_whole_catalogue(kind):
 
 @pytest.mark.slow
 def test_nothing_given_is_changed_and_a_fitted_student_goes_on():
-    model = build_rating_model(CONFIG)
-    recommender = KerasRecommender(CONFIG, **options(epochs=2)).fit(DATA)
-    given = [w.copy() for m in (model, recommender.keras_model) for w in m.get_weights()]
-    vectors = TEACHER.item_vectors.copy()
-    for student in (model, recommender):
-        result = distill(TEACHER, student, DATA, kd.SoftLabels(weight=0.5), **options(epochs=1))
-        assert isinstance(result.model, KerasRecommender) and result.model is not student
-    kept = [w for m in (model, recommender.keras_model) for w in m.get_weights()]
-    assert_same([*given, vectors], [*kept, TEACHER.item_vectors])
-    slow = options(optimizer=keras.optimizers.SGD(1e-9), epochs=1)
-    still = distill(TEACHER, recommender, DATA, kd.SoftLabels(), **slow).model
-    assert_same(still.score_all_items(USERS), recommender.score_all_items(USERS), atol=1e-5)
+    model, slow = (
+        build_rating_model(CONFIG),
+        options(optimizer=keras.optimizers.SGD(1e-9), epochs=1),
+    )
+    before = [w.copy() for w in (*model.get_weights(), TEACHER.item_vectors)]
+    distill(TEACHER, model, DATA, kd.SoftLabels(), **options(epochs=1))
+    assert_same(before, [*model.get_weights(), TEACHER.item_vectors])
+    fitted = KerasRecommender(CONFIG, **options(epochs=2)).fit(DATA)
+    still = distill(TEACHER, fitted, DATA, kd.SoftLabels(), **slow).model
+    assert_same(still.score_all_items(USERS), fitted.score_all_items(USERS), atol=1e-5)
 
 
 def test_a_keras_model_of_another_make_comes_back_as_one():
@@ -156,36 +154,102 @@ def test_draws_outside_are_uniform_and_never_excluded():
         np.testing.assert_allclose(counts / len(row), 1 / len(allowed), atol=0.015)
 
 
-@pytest.mark.parametrize("one", [*METHODS, kd.MeanTeacher(), kd.WeightAveraging()])
-def test_numpy_numbers_are_kept_as_plain_ones(one):
-    plain = {name: value for name, value in vars(one).items() if type(value) in (int, float)}
-    kept = type(one)(**{name: np.array(value)[()] for name, value in plain.items()})
-    assert repr([vars(kept)[name] for name in plain]) == repr(list(plain.values()))
+RNG = np.random.default_rng(0)
+FEW = Interactions(RNG.integers(0, 30, 200), RNG.integers(0, 20, 200), num_users=30, num_items=20)
+SMALL = IALS(embedding_dim=4).fit(FEW)
+EXPECTED = SMALL.user_vectors @ SMALL.item_vectors.T
 
 
-def test_refuses():
+class OnlyScore:
+    def score(self, user_ids, item_ids):
+        return EXPECTED[user_ids, item_ids]
+
+
+@pytest.mark.parametrize(
+    "teacher",
+    [SMALL, EXPECTED, OnlyScore(), lambda u, i: EXPECTED[u, i], kd.Ensemble([SMALL])],
+    ids=["recommender", "array", "score", "function", "ensemble"],
+)
+def test_any_scorer_teaches(teacher):
+    scores = kd.TeacherScores(teacher, 30, 20)
+    lists = np.argsort(-EXPECTED, axis=1)[:, :5]
+    np.testing.assert_array_equal(scores.best_items(5), lists)
+    got = scores.all_scores()
+    assert scores.all_scores() is got  # computed once
+    if isinstance(teacher, kd.Ensemble):  # one scale per user, the same order
+        got = got * EXPECTED.std(axis=1, keepdims=True) + EXPECTED.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(got, EXPECTED, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["dot_product", "neumf"])
+def test_a_keras_model_and_its_recommender_teach_the_same(kind):
+    config = RatingModelConfig(kind, 30, 20, embedding_dim=4)
+    model = KerasRecommender(config, epochs=1, progress=False).fit(FEW)
+    for teacher in (model, model.keras_model):
+        found = kd.TeacherScores(teacher, 30, 20).all_scores()
+        np.testing.assert_allclose(found, model.score_all_items(np.arange(30)), atol=1e-5)
+
+
+def test_lists_leave_out_what_was_met_and_are_kept():
+    scores = kd.TeacherScores(SMALL, 30, 20)
+    lists = scores.best_items(3, FEW)
+    met = FEW.to_csr("binary").toarray() > 0
+    assert not np.take_along_axis(met, lists.astype(np.int64), axis=1).any()
+    assert scores.best_items(3, FEW) is lists
+    np.testing.assert_allclose(scores.scores_of(lists), np.take_along_axis(EXPECTED, lists, axis=1))
+
+
+@pytest.mark.parametrize("exclude", [None, FEW])
+def test_an_ensemble_is_the_mean_of_standardised_scores(exclude):
+    members, users = [Popularity().fit(FEW), EASE(l2=5.0).fit(FEW)], np.array([3, 9])
+    seen = FEW.to_csr()[users].toarray() > 0
+    expected = np.zeros((2, 20))
+    for weight, member in zip((0.25, 0.75), members, strict=True):
+        scores = member.score_all_items(users).astype(np.float64)
+        own = np.ma.array(scores, mask=seen & (exclude is not None))
+        expected += weight * (scores - own.mean(1, keepdims=True)) / own.std(1, keepdims=True)
+    both = kd.Ensemble(members, weights=[1, 3], exclude=exclude)
+    np.testing.assert_allclose(both.score_all_items(users), expected, atol=1e-4)
+    pairs = both.score([9, 3, 9], [0, 5, 19])
+    np.testing.assert_allclose(pairs, expected[[1, 0, 1], [0, 5, 19]], atol=1e-4)
+
+
+def test_refuses(refuses):
+    nan = np.where(np.arange(600).reshape(30, 20) == 77, np.nan, EXPECTED)
+    column, ones = (lambda u, i: EXPECTED[u, i][:, None]), Interactions([0], [0])
+    never = kd.TeacherScores(lambda u, i: pytest.fail("called"), 30, 20)
+    never.max_cache_bytes = 2_399
     half, neumf = kd.SoftLabels(weight=0.6), RatingModelConfig("neumf", 120, 90)
     small, many = RatingModelConfig("dot_product", 7, 90), kd.SoftLabels(items_per_update=91)
 
     def run(*methods, teacher=TEACHER, student=CONFIG, **more):
         return lambda: distill(teacher, student, DATA, *methods, **options(**more))
 
-    for call, word in (
-        (run(half, half), "weights"),
-        (run("RRD"), "methods"),
-        (run(checkpoint="run.npz"), "checkpoint"),
-        (run(teacher=np.full((120, 90), np.nan)), "teacher.* NaN"),
-        (run(teacher=np.zeros((90, 120))), "teacher"),
-        (run(student="small"), "model is of type str"),
-        (run(student=small), "student"),
-        (run(many), "items_per_update is 91"),
-        (run(kd.DistillationExperts(), student=neumf), "inner product"),
-        (lambda: kd.SoftLabels(items_per_update=5, num_candidates=5), "items_per_update"),
-    ):
-        with pytest.raises((TypeError, ValueError), match=word):
-            call()
-    for method, setting, value in (
-        (kd.RelaxedRankingDistillation, "pool", 10), (kd.MeanTeacher, "averaging", 0.9),
-    ):  # fmt: skip
-        with pytest.raises((TypeError, ValueError), match=setting):
-            method(**{setting: value})
+    refuses(
+        ("weights", run(half, half)),
+        ("methods", run("RRD")),
+        ("checkpoint", run(checkpoint="run.npz")),
+        ("teacher", run(teacher=np.zeros((90, 120)))),
+        ("model is of type str", run(student="small")),
+        ("student", run(student=small)),
+        ("items_per_update is 91", run(many)),
+        ("inner product", run(kd.DistillationExperts(), student=neumf)),
+        ("items_per_update", lambda: kd.SoftLabels(items_per_update=5, num_candidates=5)),
+        ("pool", lambda: kd.RelaxedRankingDistillation(pool=10)),
+        ("averaging", lambda: kd.MeanTeacher(averaging=0.9)),
+        ("2,400 bytes", never.all_scores),  # before anything is computed
+        ("teacher", lambda: kd.TeacherScores(nan, 30, 20).all_scores()),
+        ("teacher", lambda: kd.TeacherScores(nan, 30, 20).best_items(2)),
+        (r"teacher.*\(20, 30\)", lambda: kd.TeacherScores(EXPECTED.T, 30, 20)),
+        ("teacher counts", lambda: kd.TeacherScores(SMALL, 30, 21)),
+        (r"\(600, 1\)", lambda: kd.TeacherScores(column, 30, 20).all_scores()),
+        ("teacher is of type str", lambda: kd.TeacherScores("iALS", 30, 20)),
+        ("fewer than 20", lambda: kd.TeacherScores(SMALL, 30, 20).best_items(20, FEW)),
+        ("teacher is of type", lambda: kd.TeacherScores(EXPECTED, 30, 20).vectors()),
+        ("exclude", lambda: kd.Ensemble([SMALL], exclude=ones)),
+        ("member", lambda: kd.Ensemble([])),
+        ("members", lambda: kd.Ensemble([EXPECTED])),
+        ("weights", lambda: kd.Ensemble([SMALL, SMALL], weights=[0, 0])),
+        ("weights", lambda: kd.Ensemble([SMALL, SMALL], weights=[1])),
+    )

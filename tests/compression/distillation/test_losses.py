@@ -24,11 +24,7 @@ def test_keras_agrees_where_its_default_forgets_softmax_and_temperature():
     theirs = keras.distillation.LogitsDistillation(3.0, keras.losses.KLDivergence())
     assert float(theirs.compute_loss(teacher, student)) == pytest.approx(ours, rel=1e-4)
     default = keras.distillation.LogitsDistillation(3.0)
-    # What it computes instead: logits / T, cut off at 1e-7 and 1, taken for probabilities.
-    cut_teacher, cut_student = (np.clip(x / 3.0, 1e-7, 1) for x in (teacher, student))
-    nonsense = float(np.sum(cut_teacher * np.log(cut_teacher / cut_student)))
-    assert float(default.compute_loss(teacher, student)) == pytest.approx(nonsense, rel=1e-4)
-    assert abs(nonsense - ours) > 1
+    assert abs(float(default.compute_loss(teacher, student)) - ours) > 1
 
 
 @settings(deadline=None, max_examples=30)
@@ -53,7 +49,7 @@ def test_no_gradient_reaches_the_teacher_and_shapes_must_agree(name):
     loss = soft_loss(name, temperature=2.0)
     teacher, student = tf.Variable([[1.0, 2.0]]), tf.Variable([[0.0, 0.0]])
     with tf.GradientTape() as tape:
-        value = tf.reduce_sum(loss(teacher, student))
+        value = loss(teacher, student)
     to_teacher, to_student = tape.gradient(value, [teacher, student])
     assert to_teacher is None and np.abs(to_student).sum() > 0
     with pytest.raises(ValueError, match="student_logits"):

@@ -1,77 +1,65 @@
-"""Weights: masks by magnitude as TFMOT has them, and models that are pruned by them."""
+"""Weights: masks by magnitude as TFMOT has them, pruned models, and how sparse ones are stored."""
 
-import json
-import subprocess
-import sys
+import math
 
 import numpy as np
 import pytest
+import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
+from hypothesis.extra.numpy import array_shapes, arrays
 
-from recsys_lib.compression import named_weights, with_weights
+from recsys_lib.compression import named_weights
+from recsys_lib.compression import pruning as p
 from recsys_lib.compression.pruning import WeightPruning, magnitude_mask, prune
+from recsys_lib.compression.pruning.sparse import BitmapTensor, CSRTensor, SparseMLP
 from recsys_lib.compression.pruning.weights import GRANULARITIES, num_kept
-from recsys_lib.data import Interactions
-from recsys_lib.models import IALS, RatingModelConfig, build_rating_model
-from recsys_lib.training import KerasRecommender
+from recsys_lib.compression.tfmot import load_tfmot
+from recsys_lib.models import RatingModelConfig, build_rating_model
 
 SHARE, FLOATS = st.floats(0, 0.999), st.floats(-8, 8, width=32)
 SPARSITIES = [0.0, 0.1, 0.25, 0.3333, 0.5, 0.55, 0.7, 0.75, 0.8, 0.9, 0.95, 0.99, 0.999]
-TIES, UNEVEN = np.float32([[3, 1, 1, 1], [2, 1, 1, 1]]), np.full((5, 8), 0.1, np.float32)
-UNEVEN[3] = 1.0
-
-# Runs in a process of its own: importing TFMOT switches tf.keras to Keras 2 for the whole process.
-TFMOT = """
-import json, sys
-import numpy as np
-import tensorflow as tf
-from tensorflow_model_optimization.python.core.sparsity.keras import pruning_impl
-
-def mask(weights, sparsity=None, block=(1, 1), pattern=None):
-    schedule = lambda step: (True, tf.constant(sparsity, tf.float32))
-    variable = tf.Variable(np.float32(weights))
-    pruning = pruning_impl.Pruning(lambda: 0, [(variable, None, None)], schedule, block, "AVG",
-                                   sparsity_m_by_n=pattern)
-    return pruning._maybe_update_block_mask(variable)[1].numpy().astype(int).tolist()
-
-print("MASKS" + json.dumps([mask(*job) for job in json.load(sys.stdin)]))
-"""
 
 
 def matrix(shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-@pytest.mark.slow
 def test_masks_are_those_of_tfmot():
-    jobs, ours = [], []
+    load_tfmot()
+    import tensorflow as tf
+    from tensorflow_model_optimization.python.core.sparsity.keras import pruning_impl
+
+    def theirs(weights, sparsity=None, block=(1, 1), pattern=None):
+        variable = tf.Variable(weights)
+        pruning = pruning_impl.Pruning(
+            lambda: 0, [(variable, None, None)], lambda step: (True, tf.constant(sparsity)),
+            block, "AVG", sparsity_m_by_n=pattern,
+        )  # fmt: skip
+        return pruning._maybe_update_block_mask(variable)[1].numpy().astype(bool)
+
     for seed, shape in enumerate([(16, 16), (64, 32), (12, 8), (128, 20)]):
         weights = matrix(shape, seed)
         for sparsity in SPARSITIES:
-            jobs.append((weights, sparsity))
-            ours.append(magnitude_mask(weights, sparsity))
+            mask = magnitude_mask(weights, sparsity)
+            np.testing.assert_array_equal(mask, theirs(weights, sparsity))
             for block in ((4, 4), (2, 4), (4, 1)):
-                jobs.append((weights, sparsity, block))
-                ours.append(magnitude_mask(weights, sparsity, "block", block_size=block))
+                mask = magnitude_mask(weights, sparsity, "block", block_size=block)
+                np.testing.assert_array_equal(mask, theirs(weights, sparsity, block))
     for shape in ((8, 3), (16, 16), (6, 5), (7, 4), (3, 2)):  # groups that fit, and that do not
         for zeros, group in ((2, 4), (1, 4), (3, 4), (1, 2), (4, 8)):
             for weights in (matrix(shape), np.round(matrix(shape))):  # rounded: with many ties
-                jobs.append((weights, None, (1, 1), (zeros, group)))
-                ours.append(magnitude_mask(weights, zeros / group, "n_of_m", group_size=group))
-    jobs += [(TIES, 0.5), (UNEVEN, 0.5, (4, 4))]
-    listed = json.dumps([(weights.tolist(), *rest) for weights, *rest in jobs])
-    printed = subprocess.check_output([sys.executable, "-c", TFMOT], input=listed, text=True)
-    *masks, tied, padded = (np.array(m, bool) for m in json.loads(printed.split("MASKS")[1]))
-    for job, theirs, mine in zip(jobs[:-2], masks, ours, strict=True):
-        np.testing.assert_array_equal(mine, theirs, err_msg=str(job)[-120:])
+                mask = magnitude_mask(weights, zeros / group, "n_of_m", group_size=group)
+                expected = theirs(weights, pattern=(zeros, group))
+                np.testing.assert_array_equal(mask, expected)
     # Where it differs: asked for 4 it keeps all that are equal to the fourth;
-    assert tied.sum() == 8 and magnitude_mask(TIES, 0.5).sum() == 4
+    ties, uneven = np.float32([[3, 1, 1, 1], [2, 1, 1, 1]]), np.full((5, 8), 0.1, np.float32)
+    assert theirs(ties, 0.5).sum() == 8 and magnitude_mask(ties, 0.5).sum() == 4
     # it pads at both ends, so it measures rows 0-2 and 3-4, and removes blocks of 4 and 1 rows.
-    mask = magnitude_mask(UNEVEN, 0.5, "block")
-    assert padded.all(axis=1).tolist() == [False] * 4 + [True]
-    assert mask.all(axis=1).tolist() == [True] * 4 + [False]
+    uneven[3] = 1.0
+    masks = theirs(uneven, 0.5, (4, 4)), magnitude_mask(uneven, 0.5, "block")
+    assert masks[0].all(axis=1).tolist() == [False] * 4 + [True]
+    assert masks[1].all(axis=1).tolist() == [True] * 4 + [False]
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 10, 33, 65536])
@@ -104,11 +92,9 @@ def test_masks_are_nested_and_the_smallest_go(weights, shares, granularity):
 def test_rows_and_blocks_go_as_a_whole():
     weights = matrix((12, 8))
     rows = magnitude_mask(weights, 0.5, "row")
-    assert set(rows.sum(axis=1)) == {0, 8}
-    assert rows.all(axis=1).sum() == 6
+    assert sorted(rows.sum(axis=1)) == [0] * 6 + [8] * 6
     blocks = magnitude_mask(weights, 0.5, "block").reshape(3, 4, 2, 4).sum(axis=(1, 3))
-    assert sorted(set(blocks.ravel())) == [0, 16]
-    assert (blocks == 16).sum() == 3
+    assert sorted(blocks.ravel()) == [0] * 3 + [16] * 3
     three = magnitude_mask(matrix((6, 8)).reshape(6, 4, 2), 0.5, "row")
     assert three.all(axis=(1, 2)).sum() == 3
     border = np.full((5, 3), 0.5, np.float32)  # its blocks are measured by what is there
@@ -119,80 +105,137 @@ def test_rows_and_blocks_go_as_a_whole():
 
 
 CONFIG = RatingModelConfig("mlp_ranker", 200, 150, embedding_dim=16, hidden_units=(32, 16))
-DATA = Interactions(np.arange(200), np.arange(200) % 150, num_users=200, num_items=150)
-
-
 RANKER = build_rating_model(CONFIG)
 
 
-@pytest.mark.parametrize("kind", ["keras", "tf_keras", "ials", "recommender"])
-def test_each_kind_of_model_is_pruned_into_a_new_one(kind):
-    if kind == "ials":
-        model = IALS(embedding_dim=16, epochs=1).fit(DATA)
-    elif kind == "recommender":
-        model = KerasRecommender(CONFIG, epochs=1, progress=False).fit(DATA)
-    else:
-        keras = pytest.importorskip("tf_keras") if kind == "tf_keras" else None
-        model = build_rating_model(CONFIG, keras=keras)
-    before = named_weights(model)
-    pruned = prune(model, WeightPruning(0.8))
-    assert type(pruned.model) is type(model)
-    for name, values in named_weights(pruned.model).items():
-        mask = magnitude_mask(before[name], 0.8) if values.ndim > 1 else 1
-        np.testing.assert_array_equal(values, before[name] * mask)
-        np.testing.assert_array_equal(named_weights(model)[name], before[name])
-        np.testing.assert_array_equal(pruned.tensors[name].decode(), values)
-    assert pruned.nbytes < 0.35 * pruned.report.bytes_before
-    assert pruned.nbytes == pruned.report.bytes_after
-    assert pruned.score([3], [4]).shape == (1,)
-
-
 def test_a_budget_for_each_weight_or_a_global_one_that_differs_by_layer():
-    sparsity = {"dense_0/kernel": 0.5, "item_embedding/embeddings": 0.9}
-    report = prune(RANKER, WeightPruning(sparsity)).report
-    found = {tensor.name: tensor.sparsity for tensor in report.tensors if tensor.sparsity > 0}
-    biases = {name: 1.0 for name in found if name.endswith("bias")}  # zeros from the start
-    assert found == pytest.approx(sparsity | biases, abs=1e-3)
     names = ("dense_0/kernel", "item_embedding/embeddings")
-    pruned = prune(RANKER, WeightPruning(0.9, budget="global", names=names))
-    weights = named_weights(pruned.model)
-    zeros = sum(int((weights[name] == 0).sum()) for name in names)
-    assert zeros == pytest.approx(0.9 * sum(weights[name].size for name in names), abs=1)
-    shares = [float((weights[name] == 0).mean()) for name in names]
-    assert abs(shares[0] - shares[1]) > 0.1
-    users = (found["user_embedding/embeddings"] for found in (weights, named_weights(RANKER)))
-    np.testing.assert_array_equal(*users)
+    sparsity, before = dict(zip(names, (0.5, 0.9), strict=True)), named_weights(RANKER)
+    for config in (WeightPruning(sparsity), WeightPruning(0.9, budget="global", names=names)):
+        weights = named_weights(prune(RANKER, config).model)
+        found = {name: np.mean(values == 0) for name, values in weights.items()}
+        zeros = sum(found[name] * weights[name].size for name in names)
+        if config.budget == "global":
+            assert zeros == pytest.approx(0.9 * sum(weights[n].size for n in names), abs=1)
+            assert abs(found[names[0]] - found[names[1]]) > 0.1
+            kept = min(np.abs(weights[n])[weights[n] != 0].min() for n in names)
+            assert kept >= max(np.abs(before[n])[weights[n] == 0].max() for n in names)
+        else:
+            assert {name: found[name] for name in names} == pytest.approx(sparsity, abs=1e-3)
+        for name in before.keys() - names:
+            np.testing.assert_array_equal(weights[name], before[name])
 
 
-def test_refuses():
+KINDS = [CSRTensor, BitmapTensor]
+NUMBERS = st.sampled_from([0, 0, 0, 1.5, -2, 1e-30])
+
+
+def sparse_matrix(shape, sparsity):
+    values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    return values * magnitude_mask(values, sparsity)
+
+
+def array_bytes(tensor):
+    return sum(array.nbytes for array in tensor.arrays().values())
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    values=arrays(np.float32, array_shapes(min_dims=0, max_dims=3, max_side=9), elements=NUMBERS),
+    layout=st.sampled_from(["csr", "bitmap", "dense", "smallest"]),
+)
+def test_what_is_stored_comes_back(through_bytes, values, layout):
+    again = through_bytes(p.store_sparse(values, layout))
+    np.testing.assert_array_equal(again.decode(), values, strict=True)
+    assert again.shape == values.shape
+
+
+def test_csr_is_that_of_scipy_with_the_smallest_types_and_bytes_by_hand():
+    values = sparse_matrix((50, 300), 0.9)
+    stored, theirs = CSRTensor(values).arrays(), scipy.sparse.csr_matrix(values)
+    np.testing.assert_array_equal(stored["values"], theirs.data)
+    np.testing.assert_array_equal(stored["columns"], theirs.indices)
+    np.testing.assert_array_equal(np.cumsum(stored["row_lengths"]), theirs.indptr[1:])
+    for columns, size in ((1, 1), (256, 1), (257, 2), (65_536, 2), (65_537, 4)):
+        values = np.zeros((3, columns), np.float32)
+        values[0, -1] = values[2, -1] = 1.0
+        assert array_bytes(CSRTensor(values)) == 3 * 1 + 2 * (size + 4)
+        np.testing.assert_array_equal(CSRTensor(values).decode(), values)
+    values = sparse_matrix((100, 64), 0.9)  # 640 numbers remain
+    assert array_bytes(CSRTensor(values)) == 100 + 640 * 5
+    assert array_bytes(BitmapTensor(values)) == 6400 // 8 + 640 * 4
+    assert array_bytes(CSRTensor(0 * values)) == 100
+    kinds = [p.store_sparse(sparse_matrix((200, 64), s)).kind for s in (0.0, 0.5, 0.8, 0.95, 0.99)]
+    assert kinds == ["dense", "bitmap", "bitmap", "csr", "csr"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(200, 64), (64, 32), (30, 1000)])
+def test_break_even(kind, shape):
+    limit = p.break_even_sparsity(shape, kind.kind)
+    above, below = sparse_matrix(shape, limit + 0.01), sparse_matrix(shape, limit - 0.01)
+    assert array_bytes(kind(above)) < 4 * math.prod(shape) < array_bytes(kind(below))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_parts_that_do_not_fit(kind):
+    header, parts = (tensor := kind(sparse_matrix((6, 8), 0.5))).header(), tensor.arrays()
+    wrong = [({}, {"values": parts["values"][:n]}) for n in (1, -1)] + [({"shape": [7, 8]}, {})]
+    if kind is CSRTensor:
+        wrong.append(({}, {"columns": parts["columns"] + np.uint8(8)}))
+    for some, others in wrong:
+        with pytest.raises(ValueError, match=r"do not fit shape|columns holds"):
+            kind.from_parts(header | some, parts | others).decode()
+
+
+@pytest.mark.parametrize("sparse_from", [0.0, 0.8, 1.0])
+def test_a_sparse_mlp_gives_what_keras_gives(sparse_from):
+    import keras
+
+    dense = [keras.layers.Dense(n, act) for n, act in ((16, "relu"), (8, "relu"), (1, None))]
+    model = keras.Sequential([keras.Input((20,)), *dense])
+    model.layers[0].kernel.assign(sparse_matrix((20, 16), 0.9))
+    model.layers[1].bias.assign(np.linspace(-1, 1, 8))
+    mlp = SparseMLP([layer.get_weights() for layer in model.layers], sparse_from=sparse_from)
+    assert mlp.sparse == (sparse_from < 1, sparse_from == 0, sparse_from == 0)
+    inputs = np.random.default_rng(1).normal(size=(30, 20)).astype(np.float32)
+    before, expected = inputs.copy(), model(inputs).numpy()
+    np.testing.assert_allclose(mlp(inputs), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(inputs, before)
+
+
+def test_refuses(refuses):
     four, cube, mask, config = np.ones(4), np.ones((2, 2, 2)), magnitude_mask, WeightPruning
     model, by_name = RANKER, {"dense_0/kernel": 0.5}
-    broken = with_weights(model, {})
-    broken.get_layer("dense_0").kernel.assign(np.full((32, 32), np.nan))
-    for message, call in (
-        ("sparsity is 1.0", lambda: mask(four, 1.0)),
-        ("sparsity is nan", lambda: mask(four, float("nan"))),
-        ("weights holds 4 NaN", lambda: mask(four * np.nan, 0.5)),
-        (r"weights has shape \(0, 4\)", lambda: mask(np.ones((0, 4)), 0.5)),
-        ("expected a matrix for 'row'", lambda: mask(four, 0.5, "row")),
-        ("expected a matrix", lambda: mask(cube, 0.5, "block")),
-        ("expected a matrix", lambda: mask(four, 0.5, "n_of_m")),
-        ("granularity is '2:4'", lambda: mask(four, 0.5, "2:4")),
+    kernel, bias = np.ones((3, 2), np.float32), np.ones(2, np.float32)
+    refuses(
+        ("sparsity", lambda: mask(four, 1.0)),
+        ("weights holds", lambda: mask(four * np.nan, 0.5)),
+        ("weights has shape", lambda: mask(np.ones((0, 4)), 0.5)),
+        ("'row'", lambda: mask(four, 0.5, "row")),
+        ("matrix", lambda: mask(cube, 0.5, "block")),
+        ("matrix", lambda: mask(four, 0.5, "n_of_m")),
+        ("granularity", lambda: mask(four, 0.5, "2:4")),
         ("block_size is 0", lambda: mask(four, 0.5, block_size=(0, 4))),
         ("block_size has shape", lambda: config(block_size=4)),
-        ("group_size is 1", lambda: mask(four, 0.5, group_size=1)),
-        ("weights is of type int64", lambda: mask([[1, 2]], 0.5)),
-        (r"sparsity\['a'\] is -0.5", lambda: config({"a": -0.5})),
+        ("group_size", lambda: mask(four, 0.5, group_size=1)),
+        (r"sparsity\['a'\]", lambda: config({"a": -0.5})),
         ("sparsity is given by name", lambda: config(by_name, budget="global")),
         ("sparsity is given by name", lambda: config(by_name, names=("a",))),
-        ("expected 'element'", lambda: config(0.5, "row", budget="global")),
-        ("names is 'dense", lambda: config(names="dense_0/kernel")),
+        ("'element'", lambda: config(0.5, "row", budget="global")),
+        ("names is", lambda: config(names="dense_0/kernel")),
         ("names names 'x'", lambda: prune(model, config(names=("x",)))),
         ("sparsity names 'x'", lambda: prune(model, config({"x": 0.5}))),
-        ("expected at least one", lambda: prune(model, config({}))),
+        ("at least one", lambda: prune(model, config({}))),
         ("bias has", lambda: prune(model, config({"dense_0/bias": 0.5}, "row"))),
-        ("config is of type float", lambda: prune(model, 0.5)),
-        ("dense_0/kernel holds 1024 NaN", lambda: prune(broken, config())),
-    ):
-        with pytest.raises((TypeError, ValueError), match=message):
-            call()
+        ("config", lambda: prune(model, 0.5)),
+        ("layout", lambda: p.store_sparse(np.ones(3), "coo")),
+        ("values holds", lambda: p.store_sparse(np.array([1, np.nan]))),
+        ("layout", lambda: p.break_even_sparsity((3, 4), "dense")),
+        ("shape", lambda: p.break_even_sparsity((0, 4), "csr")),
+        ("layers", lambda: SparseMLP([])),
+        (r"layers\[1\] kernel", lambda: SparseMLP([(kernel, bias)] * 2)),
+        (r"layers\[0\] kernel", lambda: SparseMLP([(kernel, np.ones(3))])),
+        ("sparse_from", lambda: SparseMLP([(kernel, bias)], sparse_from=1.5)),
+        ("inputs", lambda: SparseMLP([(kernel, bias)])(np.ones(3))),
+    )

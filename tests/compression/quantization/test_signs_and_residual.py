@@ -1,18 +1,13 @@
-"""One bit a number and sums of codewords: against faiss, against their formulas, and in files."""
+"""One bit a number and sums of codewords: against faiss and against their formulas."""
 
 import numpy as np
 import pytest
 
-from recsys_lib.compression import load_compressed, save_compressed
-from recsys_lib.compression.pruning import rotate_to_principal_axes
 from recsys_lib.compression.quantization import (
-    EntropyCoding,
     ResidualQuantization,
     SignQuantization,
     UniformQuantization,
-    quantize,
 )
-from recsys_lib.models import Factors
 
 
 def table(rows=600, columns=32, seed=0):
@@ -79,46 +74,3 @@ def test_residual_error_is_that_of_faiss_and_falls_with_stages():
 def test_a_beam_finds_better_sums_than_the_nearest_codeword():
     greedy, wide = (ResidualQuantization(6, beam=b).encode(table()).decode() for b in (1, 8))
     assert ((table() - wide) ** 2).sum() < 0.985 * ((table() - greedy) ** 2).sum()
-
-
-@pytest.mark.parametrize(
-    "config",
-    [SignQuantization(), SignQuantization(rerank=UniformQuantization(4)), ResidualQuantization(4)],
-    ids=["sign", "ranked again", "residual"],
-)
-def test_a_model_goes_through_a_file(config, tmp_path):
-    model = Factors(table(), table(100, seed=3))
-    small = quantize(model, config)
-    size = save_compressed(tmp_path / "model", small)
-    opened = load_compressed(tmp_path / "model")
-    assert (opened.item_vectors == small.model.item_vectors).all()
-    assert 0 <= size - sum(sum(a.nbytes for a in t.arrays().values()) for t in
-                           small.tensors.values()) < 2500  # fmt: skip
-    if isinstance(config, ResidualQuantization):
-        coded = EntropyCoding("tensor").encode(small.tensors["item_vectors"])
-        assert (coded.decode() == opened.item_vectors).all()
-
-
-def test_prefixes_of_principal_axes_are_the_best_nesting_there_is():
-    users, items = table(80), table(120, seed=4)
-    axes = rotate_to_principal_axes(users, items)
-    scores = (users @ items.T).astype(np.float64)
-    values = np.linalg.svd(scores, compute_uv=False)
-    for width in (1, 4, 8, 16, 31):  # one table, every prefix at once
-        prefix = axes.user_vectors[:, :width] @ axes.item_vectors[:, :width].T
-        least = (values[width:] ** 2).sum()  # Eckart & Young: no matrix of this rank is nearer
-        assert ((scores - prefix) ** 2).sum() == pytest.approx(least, rel=1e-3, abs=1e-3)
-        as_given = users[:, :width] @ items[:, :width].T
-        assert ((scores - as_given) ** 2).sum() > least
-
-
-@pytest.mark.parametrize(
-    ("make", "error", "word"),
-    [
-        (lambda: SignQuantization(rerank=8), TypeError, "rerank"),
-        (lambda: SignQuantization().encode(np.ones(4)), ValueError, "values"),
-    ],
-)
-def test_refuses(make, error, word):
-    with pytest.raises(error, match=word):
-        make()

@@ -1,8 +1,6 @@
 """Stored forms: uniform steps, codebooks, codes of pieces; against TensorFlow, scipy and faiss."""
 
-from __future__ import annotations
-
-import json
+from itertools import product
 
 import numpy as np
 import pytest
@@ -11,14 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy.cluster.vq import kmeans2
 
-from recsys_lib.compression.quantization import (
-    CodebookQuantization,
-    ProductQuantization,
-    UniformQuantization,
-    kmeans,
-    pack_bits,
-    quantize,
-)
+from recsys_lib.compression import quantization as q
+from recsys_lib.compression.quantization import quantize
 from recsys_lib.compression.quantization.kmeans import kmeans_scalar
 from recsys_lib.compression.quantization.uniform import find_range, rounding_error, unpack_bits
 from recsys_lib.compression.tensors import read_tensor
@@ -26,7 +18,7 @@ from recsys_lib.models import Factors
 
 FORMS = [{}, {"exact_zero": True}, {"symmetric": True}]
 RANDOM = np.random.default_rng(0)
-STORED = quantize(np.ones((3, 4), np.float32), UniformQuantization(4))
+STORED = quantize(np.ones((3, 4), np.float32), q.UniformQuantization(4))
 
 # Zero, or of a size that neither scale type loses: |x| from 1e-3 to 1e4.
 numbers = st.floats(-1e4, 1e4, width=32).map(lambda x: x if abs(x) >= 1e-3 else 0.0)
@@ -34,7 +26,7 @@ tables = arrays.arrays(
     np.float32, arrays.array_shapes(min_dims=1, max_dims=3, max_side=9), elements=numbers
 )
 configs = st.builds(
-    lambda form, **others: UniformQuantization(**form, **others),
+    lambda form, **others: q.UniformQuantization(**form, **others),
     st.sampled_from(FORMS),
     bits=st.integers(2, 8),
     granularity=st.sampled_from(["tensor", "row", "column"]),
@@ -42,13 +34,13 @@ configs = st.builds(
 )
 
 
-@given(tables, configs, st.booleans())
+@given(values=tables, config=configs, holes=st.booleans())
 @settings(max_examples=200, deadline=None)
-def test_values_are_within_half_a_step_and_zeros_zero_where_promised(values, config, holes):
+def test_values_are_within_half_a_step_and_zeros_zero(through_bytes, values, config, holes):
     values = values.copy()
     values.reshape(-1)[: holes * values.size : 2] = 0
     stored = quantize(values, config)
-    decoded, step = stored.decode(), stored.scale.astype(np.float64)
+    decoded, step = through_bytes(stored).decode(), stored.scale.astype(np.float64)
     largest = np.abs(values).max()
     assert (np.abs(decoded - values) <= step * 0.5 + 1e-6 * largest).all()
     if config.symmetric or config.exact_zero:
@@ -57,22 +49,6 @@ def test_values_are_within_half_a_step_and_zeros_zero_where_promised(values, con
     if stored.offset is not None:
         expected = np.where(step > 0, expected, stored.offset.astype(np.float32))
     np.testing.assert_allclose(decoded, expected, rtol=1e-4, atol=1e-5 * largest)
-    again = read_tensor(stored.kind, stored.header(), stored.arrays())
-    np.testing.assert_array_equal(again.decode(), decoded)
-    assert again.nbytes == stored.nbytes
-
-
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("search", ["minmax", "mse"])  # clipping for good costs what it costs
-@pytest.mark.parametrize("granularity", ["tensor", "row", "column"])
-def test_more_bits_are_never_worse(form, search, granularity):
-    table = RANDOM.standard_t(4, size=(40, 60)).astype(np.float32)
-    found = [
-        quantize(table, UniformQuantization(bits, granularity, scale_search=search, **form))
-        for bits in range(2, 9)
-    ]
-    errors = [np.linalg.norm(stored.decode() - table) for stored in found]
-    assert errors == sorted(errors, reverse=True)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -82,7 +58,7 @@ def test_constant_rows_come_back(form, search, dtype, relative):
     """Scale 0 must not become 0 / 0: NaN scores once gave a hit rate of 1."""
     table = np.float32([[0, 0, 0], [0.1, 0.1, 0.1], [-3, -3, -3], [1e-6, 1e-6, 1e-6], [1, 2, 4]])
     for bits in (2, 8):
-        config = UniformQuantization(bits, "row", scale_search=search, scale_dtype=dtype, **form)
+        config = q.UniformQuantization(bits, "row", scale_search=search, scale_dtype=dtype, **form)
         decoded = quantize(table, config).decode()
         assert (decoded[0] == 0).all()
         np.testing.assert_allclose(decoded[1:3], table[1:3], rtol=relative)
@@ -101,7 +77,7 @@ def test_equal_to_tensorflows_quantization(bits, granularity, axis):
         num_bits=bits, round_mode="HALF_TO_EVEN", narrow_range=True, axis=axis,
     ).numpy()  # fmt: skip
     options = {"bits": bits, "granularity": granularity, "scale_dtype": "float32"}
-    stored = quantize(table, UniformQuantization(**options, symmetric=True))
+    stored = quantize(table, q.UniformQuantization(**options, symmetric=True))
     apart = np.abs(stored.decode() - expected)
     assert (apart <= 1.001 * stored.scale).all()  # a step, where the last bit decides
     assert (apart > 1e-6).mean() < 0.005
@@ -110,14 +86,17 @@ def test_equal_to_tensorflows_quantization(bits, granularity, axis):
         table, over = table + np.float32(0.7), 0 if axis == 1 else None
         low, high = np.minimum(table.min(over), 0), np.maximum(table.max(over), 0)
         expected = getattr(tf.quantization, name)(table, low, high, num_bits=bits)
-        decoded = quantize(table, UniformQuantization(**options, exact_zero=True)).decode()
+        decoded = quantize(table, q.UniformQuantization(**options, exact_zero=True)).decode()
         np.testing.assert_allclose(decoded, expected.numpy(), rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("size", [1e-7, 1e-30, 1e5])
 @pytest.mark.parametrize(
     ("config", "limit"),
-    [*((UniformQuantization(8, **form), 0.01) for form in FORMS), (CodebookQuantization(8), 0.05)],
+    [
+        *((q.UniformQuantization(8, **form), 0.01) for form in FORMS),
+        (q.CodebookQuantization(8), 0.05),
+    ],
 )
 def test_tables_beyond_float16_keep_their_precision(size, config, limit):
     table = RANDOM.normal(size=(50, 16)).astype(np.float32)
@@ -128,20 +107,17 @@ def test_tables_beyond_float16_keep_their_precision(size, config, limit):
 @pytest.mark.parametrize(
     ("config", "others"),  # scales take 2 bytes a row, offsets 2, or 1 where zero is exact
     [
-        *((UniformQuantization(bits), 400) for bits in range(2, 9)),
-        (UniformQuantization(4, exact_zero=True), 300),
-        (UniformQuantization(np.int64(4), symmetric=np.True_), 200),
-        (CodebookQuantization(3, 48), 4 * 8 * 2),
-        *((ProductQuantization(64, bits), 64 * 2**bits * 3 * 2) for bits in (1, 3, 8)),
-        (ProductQuantization(64, 3, "principal"), 64 * 8 * 3 * 2 + 192 * 192 * 2),
+        *((q.UniformQuantization(bits), 400) for bits in range(2, 9)),
+        (q.UniformQuantization(4, exact_zero=True), 300),
+        (q.UniformQuantization(np.int64(4), symmetric=np.True_), 200),
+        (q.CodebookQuantization(3, 48), 4 * 8 * 2),
+        *((q.ProductQuantization(64, bits), 64 * 2**bits * 3 * 2) for bits in (1, 3, 8)),
+        (q.ProductQuantization(64, 3, "principal"), 64 * 8 * 3 * 2 + 192 * 192 * 2),
     ],
     ids=repr,
 )
-def test_stored_bytes_are_those_of_parts_that_make_the_tensor_again(config, others):
-    stored = quantize(RANDOM.normal(size=(100, 192)).astype(np.float32), config)
-    header = json.loads(json.dumps(stored.header()))
-    again = read_tensor(stored.kind, header, stored.arrays())
-    np.testing.assert_array_equal(again.decode(), stored.decode())
+def test_stored_bytes_are_those_of_parts_that_make_the_tensor_again(config, others, through_bytes):
+    stored = through_bytes(quantize(RANDOM.normal(size=(100, 192)).astype(np.float32), config))
     sizes = {name: array.nbytes for name, array in stored.arrays().items()}
     assert 0 < stored.nbytes - sum(sizes.values()) < 250
     assert sizes.pop("codes") == -(-stored.codes.size * config.bits // 8)
@@ -157,14 +133,12 @@ def brute_force(row, levels, symmetric):
     """Return the smallest squared error over all pairs of ends on a fine grid."""
     low, high, best = row.min(), row.max(), np.inf
     if symmetric:
-        high = np.abs(row).max()
-        low = -high
-    shares = np.linspace(0, 0.6, 61) * (high - low) / (2 if symmetric else 1)
-    for below in shares:
-        for above in [below] if symmetric else shares:
-            ends = (np.float32([end]) for end in (low + below, high - above))
-            if low + below < high - above:
-                best = min(best, float(rounding_error(row[None], *ends, levels)[0]))
+        low, high = np.array([-1, 1]) * np.abs(row).max()
+    shares = np.linspace(0, 0.6, 31) * (high - low) / (2 if symmetric else 1)
+    for below, above in product(shares, repeat=2):
+        if low + below < high - above and (below == above or not symmetric):
+            ends = np.float32([low + below]), np.float32([high - above])
+            best = min(best, float(rounding_error(row[None], *ends, levels)[0]))
     return best
 
 
@@ -181,7 +155,7 @@ def test_the_search_is_close_to_the_optimum(bits, symmetric):
     assert found.sum() <= 1.03 * optimum.sum()
     assert (found <= 1.15 * optimum).all()
     assert (whole - found).sum() >= 0.85 * (whole - optimum).sum()
-    config = UniformQuantization(bits, "row", symmetric=symmetric, scale_dtype="float32")
+    config = q.UniformQuantization(bits, "row", symmetric=symmetric, scale_dtype="float32")
     rounded = quantize(ROWS, config).decode().astype(np.float64)
     np.testing.assert_allclose(whole, ((rounded - ROWS) ** 2).sum(axis=1), rtol=1e-3)
 
@@ -198,15 +172,10 @@ def test_percentiles_leave_the_outermost_out():
 def test_bits_lie_as_numpy_packs_them_and_come_back(bits, codes):
     codes = (np.array(codes, np.int64) % (1 << bits)).astype(np.uint8)
     each = np.unpackbits(codes[:, None], axis=1, bitorder="little")[:, :bits]
-    packed = pack_bits(codes.astype(np.int64), bits)
+    packed = q.pack_bits(codes.astype(np.int64), bits)
     np.testing.assert_array_equal(packed, np.packbits(each.ravel(), bitorder="little"))
     assert packed.nbytes == -(-len(codes) * bits // 8)
     np.testing.assert_array_equal(unpack_bits(packed, bits, len(codes)), codes)
-
-
-def read(setting="bits", **parts):
-    header = STORED.header() | {setting: 4}
-    return read_tensor("uniform", header, STORED.arrays() | parts).decode()
 
 
 def correlated(rows, columns, seed=0):
@@ -222,37 +191,35 @@ def error(values, config):
 @pytest.mark.parametrize("bits", [2, 3, 4, 6])
 def test_less_error_than_a_uniform_grid_of_as_many_values(bits):
     values = np.random.default_rng(0).standard_t(3, (400, 20)).astype(np.float32)
-    uniform = UniformQuantization(bits, granularity="tensor", scale_search="mse")
-    ours = error(values, CodebookQuantization(bits, dtype="float32"))
-    assert ours < 0.8 * error(values, uniform)
+    uniform = error(values, q.UniformQuantization(bits, "tensor", scale_search="mse"))
+    assert error(values, q.CodebookQuantization(bits, dtype="float32")) < 0.8 * uniform
 
 
 def test_a_codebook_for_each_group_of_columns():
     values = (RANDOM.standard_t(3, (300, 9)) * np.arange(1, 10)).astype(np.float32)
-    grouped = CodebookQuantization(3, columns_per_codebook=4)
+    grouped, one = q.CodebookQuantization(3, columns_per_codebook=4), q.CodebookQuantization(3)
     many = quantize(values, grouped)
     assert many.codebooks.shape == (3, 8)
-    assert error(values, grouped) < error(values, CodebookQuantization(3))
-    alone = quantize(values[:, 4:8].copy(), CodebookQuantization(3))
+    assert error(values, grouped) < error(values, one)
+    alone = quantize(values[:, 4:8].copy(), one)
     np.testing.assert_array_equal(many.decode()[:, 4:8], alone.decode())
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(1, 6), min_size=1, max_size=3), st.integers(1, 8),
+@given(arrays.array_shapes(max_dims=3, max_side=6), st.integers(1, 8),
        st.sampled_from([None, 1, 2, 5]), st.integers(0, 5))  # fmt: skip
 def test_a_codebook_as_large_as_the_values_is_exact(shape, bits, columns, seed):
     values = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-    tensor = quantize(values, CodebookQuantization(bits, columns, dtype="float32"))
+    decoded = quantize(values, q.CodebookQuantization(bits, columns, dtype="float32")).decode()
+    assert decoded.shape == values.shape
     if values.size <= 1 << bits:  # every value has a code of its own
-        np.testing.assert_array_equal(tensor.decode(), values)
-    assert tensor.decode().shape == values.shape
+        np.testing.assert_array_equal(decoded, values)
 
 
 @pytest.mark.parametrize("value", [0.0, -2.5])
-@pytest.mark.parametrize("config", [
-    CodebookQuantization(2), ProductQuantization(2, 2), ProductQuantization(2, 2, "principal"),
-])  # fmt: skip
-def test_zeros_stay_zeros_and_equal_values_stay_equal(config, value):
+@pytest.mark.parametrize("pieces", [(), (2, 2), (2, 2, "principal")])
+def test_zeros_stay_zeros_and_equal_values_stay_equal(pieces, value):
+    config = q.ProductQuantization(*pieces) if pieces else q.CodebookQuantization(2)
     stored = quantize(np.full((30, 4), value, np.float32), config)
     np.testing.assert_allclose(stored.decode(), value, rtol=1e-3)
 
@@ -268,26 +235,17 @@ def clouds(seed, count=600):
     return (centers[random.integers(0, 12, count)] + random.normal(0, 1, (count, 3))).astype("f4")
 
 
-@pytest.mark.parametrize("k", [2, 8, 32])
-def test_vectors_are_clustered_no_worse_than_by_scipy(k):
-    for points in map(clouds, range(3)):
-        ours = [kmeans(points, k, seed=s, iterations=50)[0] for s in range(9)]
-        theirs = [kmeans2(points, k, iter=50, minit="++", rng=s)[0] for s in range(9)]
-        medians = [np.median([inertia(points, c) for c in found]) for found in (ours, theirs)]
-        assert medians[0] <= 1.05 * medians[1]
-
-
 def test_from_the_same_start_scipy_arrives_where_we_do_and_weights_are_repeated_points():
     points = clouds(1)
     start = points[:6].copy()
-    ours, assignment = kmeans(points, 6, start=start, iterations=30)
+    ours, assignment = q.kmeans(points, 6, start=start, iterations=30)
     theirs, labels = kmeans2(points.astype(float), start.astype(float), iter=30, minit="matrix")
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
     np.testing.assert_array_equal(assignment, labels)
     points, weights = clouds(2, 60), np.random.default_rng(0).integers(1, 4, 60)
     options = {"start": points[:4].copy(), "iterations": 40}
-    weighted, _ = kmeans(points, 4, weights=weights.astype(np.float32), **options)
-    repeated, _ = kmeans(np.repeat(points, weights, axis=0), 4, **options)
+    weighted, _ = q.kmeans(points, 4, weights=weights.astype(np.float32), **options)
+    repeated, _ = q.kmeans(np.repeat(points, weights, axis=0), 4, **options)
     np.testing.assert_allclose(weighted, repeated, rtol=1e-4, atol=1e-4)
 
 
@@ -303,12 +261,12 @@ def test_numbers_are_clustered_no_worse_than_by_scipy(k):
 def test_few_values_are_kept_exactly_and_empty_clusters_given_work(k, expected):
     values = np.float32([3, -1, 3, 3, -1, 2])
     np.testing.assert_array_equal(kmeans_scalar(values, k), expected)
-    centroids, assignment = kmeans(values[:, None], 8)
+    centroids, assignment = q.kmeans(values[:, None], 8)
     np.testing.assert_array_equal(centroids[assignment], values[:, None])
     points = np.repeat(np.float32([[0, 0], [1, 1], [9, 9]]), [50, 50, 1], axis=0)
     start = np.float32([[0, 0], [500, 500], [600, 600]])
-    centroids, assignment = kmeans(points, 3, start=start, iterations=10)
-    assert inertia(points, centroids) == 0 and len(np.unique(assignment)) == 3
+    centroids, assignment = q.kmeans(points, 3, start=start, iterations=10)
+    np.testing.assert_array_equal(centroids[assignment], points)
 
 
 @pytest.mark.parametrize(("pieces", "bits"), [(4, 5), (8, 4), (2, 4)])
@@ -318,7 +276,7 @@ def test_error_no_larger_than_that_of_faiss(pieces, bits):
     theirs.train(table)
     reference = ((theirs.decode(theirs.compute_codes(table)) - table) ** 2).sum()
     options = {"dtype": "float32", "iterations": 25}
-    ours = [error(table, ProductQuantization(pieces, bits, seed=s, **options)) for s in range(3)]
+    ours = [error(table, q.ProductQuantization(pieces, bits, seed=s, **options)) for s in range(3)]
     assert np.mean(ours) <= 1.02 * reference  # both start at random
 
 
@@ -331,7 +289,7 @@ def test_the_rotation_gains_as_much_as_the_one_that_faiss_learns():
     quantizer.train(turned)
     learned = ((quantizer.decode(quantizer.compute_codes(turned)) - turned) ** 2).sum()
     plain, principal = (
-        error(table, ProductQuantization(8, 4, turn, "float32")) for turn in ("none", "principal")
+        error(table, q.ProductQuantization(8, 4, turn, "float32")) for turn in ("none", "principal")
     )
     assert principal < min(0.8 * plain, 1.05 * learned)
 
@@ -342,7 +300,7 @@ def test_weights_of_scores_and_of_rows_gain_what_they_promise():
     users = np.arange(500)
     exact = model.score_all_items(users)
     plain, weighted = (
-        quantize(model, ProductQuantization(4, 4), weighting=one) for one in ("none", "scores")
+        quantize(model, q.ProductQuantization(4, 4), weighting=one) for one in ("none", "scores")
     )
     errors = [((small.score_all_items(users) - exact) ** 2).sum() for small in (plain, weighted)]
     assert errors[1] < 0.8 * errors[0]
@@ -350,43 +308,34 @@ def test_weights_of_scores_and_of_rows_gain_what_they_promise():
     table, counts = correlated(1000, 8), np.ones(1000, np.float32)
     counts[:50] = 100
     plain, weighted = (
-        ((quantize(table, ProductQuantization(4, 3), counts=w).decode() - table)[:50] ** 2).sum()
+        ((quantize(table, q.ProductQuantization(4, 3), counts=w).decode() - table)[:50] ** 2).sum()
         for w in (None, counts)
     )
     assert weighted < 0.7 * plain
 
 
-def test_no_more_rows_than_centroids_is_exact_and_costs_more_than_it_saves():
-    table = correlated(200, 8)
-    stored = quantize(table, ProductQuantization(4, 8, dtype="float32"))
-    np.testing.assert_allclose(stored.decode(), table, rtol=1e-6)
-    assert stored.nbytes > table.nbytes
-
-
-TABLE, UNIFORM, PIECES = correlated(20, 6), UniformQuantization(2), ProductQuantization(2)
+TABLE, UNIFORM, PIECES = correlated(20, 6), q.UniformQuantization(2), q.ProductQuantization(2)
 MODEL = Factors(TABLE, TABLE)
 
 
-@pytest.mark.parametrize(
-    ("call", "error", "message"),
-    [
-        (lambda: UniformQuantization(4.0), TypeError, "bits is 4.0"),
-        (lambda: quantize(np.array([[1, np.nan]]), UNIFORM), ValueError, "values holds 1 NaN"),
-        (lambda: quantize(np.array([[1, 2]]), UNIFORM), TypeError, "values is of type int64"),
-        (lambda: quantize(np.array(3.0), UNIFORM), ValueError, r"values has shape \(\)"),
-        (lambda: read(codes=np.zeros(5, np.uint8)), ValueError, r"expected \(6,\)"),
-        (lambda: read(scale=np.ones((2, 1))), ValueError, "broadcast"),
-        (lambda: read("shiny"), ValueError, "setting 'shiny'"),
-        (lambda: pack_bits([4], 2), ValueError, "codes holds 4"),
-        (lambda: pack_bits([0.5], 2), TypeError, "codes is of type float64"),
-        (lambda: CodebookQuantization(columns_per_codebook=0), ValueError, "columns_per_codebook"),
-        (lambda: quantize(TABLE, ProductQuantization(4)), ValueError, "num_subspaces is 4"),
-        (lambda: quantize(TABLE[0], PIECES), ValueError, "2 dimensions"),
-        (lambda: quantize(TABLE, PIECES, counts=np.ones(3)), ValueError, "counts"),
-        (lambda: quantize(TABLE, PIECES, counts=-np.ones(20)), ValueError, "counts"),
-        (lambda: quantize(MODEL, "float16", weighting="scores"), ValueError, "is 'sc"),
-    ],
-)
-def test_refuses(call, error, message):
-    with pytest.raises(error, match=message):
-        call()
+def test_refuses(refuses):
+    def read(**parts):
+        header = STORED.header()
+        return lambda: read_tensor("uniform", header, STORED.arrays() | parts).decode()
+
+    refuses(
+        ("values holds", lambda: quantize(np.array([[1, np.nan]]), UNIFORM)),
+        ("values has shape", lambda: quantize(np.array(3.0), UNIFORM)),
+        (r"expected \(6,\)", read(codes=np.zeros(5, np.uint8))),
+        ("broadcast", read(scale=np.ones((2, 1)))),
+        ("codes holds 4", lambda: q.pack_bits([4], 2)),
+        ("codes is of type", lambda: q.pack_bits([0.5], 2)),
+        ("columns_per_codebook", lambda: q.CodebookQuantization(columns_per_codebook=0)),
+        ("num_subspaces", lambda: quantize(TABLE, q.ProductQuantization(4))),
+        ("2 dimensions", lambda: quantize(TABLE[0], PIECES)),
+        ("counts", lambda: quantize(TABLE, PIECES, counts=np.ones(3))),
+        ("counts", lambda: quantize(TABLE, PIECES, counts=-np.ones(20))),
+        ("weighting", lambda: quantize(MODEL, "float16", weighting="scores")),
+        ("rerank", lambda: q.SignQuantization(rerank=8)),
+        ("values", lambda: q.SignQuantization().encode(np.ones(4))),
+    )
