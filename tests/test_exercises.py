@@ -5,17 +5,13 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import check
+import exercise_table
+import grade
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "exercises"
-sys.path.insert(0, str(FOLDER))
-import check  # noqa: E402
-import grade  # noqa: E402
-
-spec = importlib.util.spec_from_file_location("table", ROOT / "book" / "_ext" / "exercise_table.py")
-table = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(table)
 
 # A solution, what a student might write instead, and what the check says about it.
 MISTAKES = {
@@ -41,9 +37,9 @@ def test_each_check_has_its_files():
 
 @pytest.mark.parametrize("name", check.CHECKS)
 def test_a_stub_fails_and_its_solution_passes(name):
-    header = table.read_header(FOLDER / f"{name}.py")
+    header = exercise_table.read_header(FOLDER / f"{name}.py")
     assert set(header) == {"Title", "Chapter", "Level", "Learn", "Source"}
-    assert header["Chapter"] == str(int(name[2:4])) and header["Level"] in table.LEVELS
+    assert header["Chapter"] == str(int(name[2:4])) and header["Level"] in exercise_table.LEVELS
     assert check.check(FOLDER / f"{name}.py") == (0.0, check.UNWRITTEN)
     for seed in (0, 1):
         assert check.check(FOLDER / "solutions" / f"{name}.py", seed) == (1.0, "")

@@ -63,7 +63,7 @@ def test_nothing_is_broadcast_and_a_batch_of_unknown_size_is_checked_in_a_graph(
         tf.function(objective, input_signature=spec).get_concrete_function()
 
 
-@pytest.mark.parametrize("shapes", [((3,), (3,)), ((3, 1), (3, 2)), ((3,), (4, 2)), ((3,), (3, 0))])
-def test_sampled_softmax_refuses_other_shapes(shapes):
-    with pytest.raises(ValueError, match="negative_logits"):
-        sampled_softmax(*map(np.zeros, shapes))
+def test_sampled_softmax_refuses_other_shapes():
+    for shapes in (((3,), (3,)), ((3, 1), (3, 2)), ((3,), (4, 2)), ((3,), (3, 0))):
+        with pytest.raises(ValueError, match="negative_logits"):
+            sampled_softmax(*map(np.zeros, shapes))

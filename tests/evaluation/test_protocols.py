@@ -51,9 +51,10 @@ def test_leave_one_out_by_hand():
     assert result.ndcg == pytest.approx(1 / np.log2(3))  # only item 1 is ahead, once
 
 
-def slow_full_ranking(table, train, test, k):
+def slow_full_ranking(table, train, test, k, exclude_seen):
     """One user at a time, one sort, no cleverness."""
-    seen, found = set(zip(train.user_ids, train.item_ids, strict=True)), {}
+    pairs = zip(train.user_ids, train.item_ids, strict=True)
+    seen, found = set(pairs) if exclude_seen else set(), {}
     for user in np.unique(test.user_ids):
         truth = {i for u, i in zip(test.user_ids, test.item_ids, strict=True) if u == user}
         truth = {i for i in truth if (user, i) not in seen}
@@ -70,8 +71,10 @@ def slow_full_ranking(table, train, test, k):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10_000), st.integers(2, 8), st.integers(2, 9), st.integers(2, 4))
-def test_full_ranking_equals_the_slow_version(seed, num_users, num_items, levels):
+@given(
+    st.integers(0, 10_000), st.integers(2, 8), st.integers(2, 9), st.integers(2, 4), st.booleans()
+)
+def test_full_ranking_equals_the_slow_version(seed, num_users, num_items, levels, exclude_seen):
     rng = np.random.default_rng(seed)
     rows = rng.integers(2, 30)
     users, items = rng.integers(0, num_users, rows), rng.integers(0, num_items, rows)
@@ -79,13 +82,13 @@ def test_full_ranking_equals_the_slow_version(seed, num_users, num_items, levels
     train, test = data.split_random(test_fraction=0.5, seed=seed)
     table = rng.integers(0, levels, (num_users, num_items)).astype("float32")  # many ties
     k = int(rng.integers(1, num_items + 1))
-    expected = slow_full_ranking(table, train, test, k)
+    expected = slow_full_ranking(table, train, test, k, exclude_seen)
     if not expected:
         with pytest.raises(ValueError, match="no pair that is not in train"):
             evaluate_full_ranking(Table(table), train, test, k)
         return
     for model in (Table(table), FastTable(table)):
-        result = evaluate_full_ranking(model, train, test, k)
+        result = evaluate_full_ranking(model, train, test, k, exclude_seen=exclude_seen)
         assert result.user_ids.tolist() == sorted(expected)
         values = np.array([expected[u] for u in result.user_ids], float).T
         found = result.hit_rate_per_user, result.recall_per_user, result.ndcg_per_user
@@ -113,10 +116,10 @@ def test_minus_infinity_is_never_recommended_and_the_model_keeps_its_scores():
 
 
 def test_ratings_by_hand():
-    test = Interactions([0, 0], [0, 1], ratings=[5, 1])
-    result = evaluate_ratings(Table([[7.0, 2.0]]), test)
+    test, model = Interactions([0, 0], [0, 1], ratings=[5, 1]), Table([[7.0, 2.0]])
+    result = evaluate_ratings(model, test)
     assert (result.rmse, result.mae) == (pytest.approx(np.sqrt(2.5)), 1.5)
-    assert evaluate_ratings(Table([[7.0, 2.0]]), test, clip=(1, 5)).mae == 0.5
+    assert evaluate_ratings(model, test, clip=(1, 5)).mae == 0.5
 
 
 def test_cold_items_equal_the_full_ranking_with_all_others_at_minus_infinity():
