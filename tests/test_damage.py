@@ -298,10 +298,8 @@ def test_50_killed_saves_leave_a_whole_file_and_no_other(tmp_path):
 
 def kill_50(folder):
     """Fork 50 processes that save until they are killed; load what is there after each."""
-    models = [
-        m.Factors(table, table) for table in np.random.default_rng(0).normal(size=(2, 999, 99))
-    ]
-    left, rng = 0, random.Random(0)
+    left, rng, tables = 0, random.Random(0), np.random.default_rng(0).normal(size=(2, 999, 99))
+    models = [m.Factors(table, table) for table in tables]
     models[0].save(folder / "a")
     for _ in range(50):
         child = os.fork()
