@@ -1,6 +1,5 @@
 """Protocols: by hand, against a slow and obvious version, ties, NaN, and bad input."""
 
-import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +15,6 @@ from recsys_lib.evaluation import (
     evaluate_leave_one_out,
     evaluate_ratings,
 )
-from recsys_lib.models import Factors
 
 
 class Table:
@@ -176,17 +174,3 @@ def test_intervals():
     for name, arguments in (("metric", ("auc",)), ("level", ("ndcg", 95))):
         with pytest.raises(ValueError, match=name):
             result.confidence_interval(*arguments)
-
-
-@pytest.mark.slow
-def test_full_ranking_of_six_thousand_users_takes_seconds():
-    rng, counts, rows = np.random.default_rng(0), (6040, 3704), 1_000_000
-    users, items = (rng.integers(0, count, rows) for count in counts)
-    data = Interactions(users, items, num_users=counts[0], num_items=counts[1])
-    train, test = data.split_leave_one_out()
-    tables = [rng.normal(size=(count, 192)).astype(np.float32) for count in counts]
-    model = Factors(tables[1], tables[0])
-    start = time.process_time()
-    result = evaluate_full_ranking(model, train, test, k=10)
-    assert time.process_time() - start < 6  # CPU seconds: three on two cores, however busy
-    assert result.num_users == counts[0]

@@ -28,13 +28,14 @@ TABLES = {
     "item_vectors": rng.integers(-2, 3, (ITEMS, 6)).astype(np.float32),
     "user_vectors": rng.integers(-2, 3, (USERS, 6)).astype(np.float32),
 }
-BIASES = {
-    "user_biases": rng.integers(-2, 3, USERS).astype(np.float32),
-    "item_biases": rng.integers(-2, 3, ITEMS).astype(np.float32),
-}
 MODELS = {
     "all users": Factors(**TABLES),
-    "with biases": Factors(**TABLES, **BIASES, global_mean=3.5),
+    "with biases": Factors(
+        **TABLES,
+        user_biases=rng.integers(-2, 3, USERS).astype(np.float32),
+        item_biases=rng.integers(-2, 3, ITEMS).astype(np.float32),
+        global_mean=3.5,
+    ),
     "items only": Factors(TABLES["item_vectors"], fold_in=FoldIn(0.1, 0.1), global_mean=0.5),
 }
 # User 7 has met nothing, and user 3 all items but one.
@@ -213,15 +214,16 @@ def test_bad_arguments(tmp_path, model_file, options, name):
     assert not (tmp_path / "out").exists()
 
 
+def after_claim(monkeypatch, action):
+    """Have something done when the job has taken its folder."""
+    original = batch._claim_folder
+    both = lambda job, names: (original(job, names), action(job))  # noqa: E731
+    monkeypatch.setattr(batch, "_claim_folder", both)
+
+
 def test_a_model_that_is_replaced_during_the_job_is_noticed(tmp_path, model_file, monkeypatch):
     """Otherwise some shards would come from one version and some from another."""
-    original = batch._claim_folder
-
-    def replaced(job, names):
-        original(job, names)
-        save_compressed(model_file, MODELS["with biases"])
-
-    monkeypatch.setattr(batch, "_claim_folder", replaced)
+    after_claim(monkeypatch, lambda job: save_compressed(model_file, MODELS["with biases"]))
     with pytest.raises(ValueError, match="model"):
         recommend_all(model_file, tmp_path / "out", workers=1)
     assert not list((tmp_path / "out").glob("*.parquet"))
@@ -250,34 +252,29 @@ def test_the_command_names_what_is_wrong(tmp_path, model_file, capsys):
 
 
 @pytest.mark.slow
-def test_a_killed_job_goes_on_and_leaves_no_process(tmp_path, model_file):
-    marker = uuid.uuid4().hex
-    options = [model_file, tmp_path / "out", "--k", 5, "--shard-size", 1]
+@pytest.mark.parametrize("how", ["killed", "Ctrl-C"])
+def test_a_stopped_job_goes_on_and_leaves_no_process(tmp_path, model_file, how):
+    marker, out = uuid.uuid4().hex, tmp_path / "out"
+    options = [model_file, out, "--k", 5, "--shard-size", 1]
     recommend_all(model_file, tmp_path / "whole", k=5, shard_size=1, workers=1)
     with start(*options, marker=marker) as job:
-        wait_for_parts(tmp_path / "out")
-        job.send_signal(signal.SIGKILL)
-        assert job.wait() == -signal.SIGKILL
+        wait_for_parts(out)
+        if how == "killed":
+            job.kill()
+        else:
+            os.killpg(job.pid, signal.SIGINT)  # as a terminal does
+        _, printed = job.communicate(timeout=60)
+    assert job.returncode == (-signal.SIGKILL if how == "killed" else 2)
+    assert how == "killed" or printed.rstrip().endswith("from here.")
+    assert "Traceback" not in printed
     assert_none_left(marker)
-    assert not (tmp_path / "out" / "_SUCCESS").exists()
-    before = {path.name for path in (tmp_path / "out").glob("*.parquet")}
-    assert 0 < len(before) < USERS
+    assert not (out / "_SUCCESS").exists()
+    before = len(list(out.glob("*.parquet")))
+    assert 0 < before < USERS
     with start(*options, marker=marker) as job:
         printed, _ = job.communicate(timeout=120)
-    assert job.returncode == 0 and int(printed.split()[0]) == USERS - len(before)
-    assert_same(tmp_path / "out", tmp_path / "whole")
-    assert_none_left(marker)
-
-
-@pytest.mark.slow
-def test_ctrl_c_ends_all_processes(tmp_path, model_file):
-    marker = uuid.uuid4().hex
-    with start(model_file, tmp_path / "out", "--shard-size", 1, marker=marker) as job:
-        wait_for_parts(tmp_path / "out")
-        os.killpg(job.pid, signal.SIGINT)  # as a terminal does
-        _, printed = job.communicate(timeout=60)
-    assert job.returncode == 2 and printed.rstrip().endswith("from here.")
-    assert "Traceback" not in printed
+    assert job.returncode == 0 and int(printed.split()[0]) == USERS - before
+    assert_same(out, tmp_path / "whole")
     assert_none_left(marker)
 
 
@@ -303,13 +300,7 @@ def test_what_a_killed_worker_had_is_done_again(tmp_path, model_file):
 
 @pytest.mark.slow
 def test_an_error_of_a_worker_is_raised_here(tmp_path, model_file, monkeypatch, capfd):
-    original = batch._claim_folder
-
-    def in_the_way(job, names):
-        original(job, names)
-        job.path(3).mkdir()  # a file cannot take its place
-
-    monkeypatch.setattr(batch, "_claim_folder", in_the_way)
+    after_claim(monkeypatch, lambda job: job.path(3).mkdir())  # a file cannot take its place
     monkeypatch.setattr(batch._Job, "is_whole", lambda job, shard: False)
     monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: None)
     monkeypatch.setattr(Path, "exists", Path.is_file)

@@ -108,7 +108,6 @@ def test_an_item_without_activations_scores_the_biases():
     weights[3] = np.full_like(weights[3], -1e3)  # bias of the first layer
     model.set_weights(weights)
     expected = keras_scores(model)[:NUM_ITEMS]
-    assert np.ptp(expected) == 0
     for precision in ("float32", "int8"):
         scores = CandidateScorer(model, precision=precision).score_candidates(0)
         np.testing.assert_allclose(scores, expected, rtol=1e-2, atol=1e-5)
@@ -136,8 +135,7 @@ def test_scorers_are_copies_that_threads_may_share(kind, model, exported, monkey
 def swapped(layers):
     """Same names of layers, but the towers' embeddings swapped in the concatenation."""
     ids = [layers.Input((), dtype="int32", name=name) for name in ("user_ids", "item_ids")]
-    names = ("user_embedding", "item_embedding")
-    tables = [layers.Embedding(9, 4, name=name)(x) for name, x in zip(names, ids, strict=True)]
+    tables = [layers.Embedding(9, 4, name=x.name[:4] + "_embedding")(x) for x in ids]
     joined = layers.Concatenate(name="concatenate")(tables[::-1])
     hidden = layers.Dense(8, "relu", name="dense_0")(joined)
     model = keras.Model(ids, layers.Reshape(())(layers.Dense(1, name="score")(hidden)))
