@@ -13,7 +13,7 @@ STEPS = """async () => {
     await new Promise((done) => setTimeout(done, 50));
     const slide = Reveal.getCurrentSlide();
     const broken = [...slide.querySelectorAll("img")].some((i) => !i.naturalWidth || !i.alt);
-    const unset = slide.querySelector(".math:not(:has(mjx-container)), mjx-merror");
+    const unset = slide.querySelector(".math:not(:has(mjx-container)), mjx-merror, .predict");
     slides.push({
       text: slide.innerText, bottom: slide.getBoundingClientRect().bottom, broken, unset: !!unset,
       kinds: ["figure", "pre", "blockquote", ".question"].filter((k) => slide.querySelector(k)),
