@@ -37,7 +37,7 @@ def make_split(negatives):
     return Split(train, test, negatives=negatives)
 
 
-def test_leave_one_out_by_hand():
+def test_by_hand():
     split = make_split([[1, 2, 3]])
     model = Table([[0.5, 0.9, 0.1, 0.7, 0.0]])
     result = evaluate_leave_one_out(model, split, k=3)
@@ -47,6 +47,15 @@ def test_leave_one_out_by_hand():
     # A negative that is the target or a repeat counts once.
     result = evaluate_leave_one_out(model, make_split([[0, 1, 1, 2]]), k=2)
     assert result.ndcg == pytest.approx(1 / np.log2(3))  # only item 1 is ahead, once
+    # Minus infinity is never recommended, and the model keeps its scores.
+    model = Table([[-np.inf, 0.0, 0.0, 0.0, 0.0]])
+    before = model.table.copy()
+    assert evaluate_full_ranking(model, split.train, split.test, k=5).hit_rate == 0
+    np.testing.assert_array_equal(model.table, before)
+    test, model = Interactions([0, 0], [0, 1], ratings=[5, 1]), Table([[7.0, 2.0]])
+    result = evaluate_ratings(model, test)
+    assert (result.rmse, result.mae) == (pytest.approx(np.sqrt(2.5)), 1.5)
+    assert evaluate_ratings(model, test, clip=(1, 5)).mae == 0.5
 
 
 def slow_full_ranking(table, train, test, k, exclude_seen):
@@ -104,20 +113,6 @@ def test_batches_change_nothing(monkeypatch):
     parts = evaluate_full_ranking(model, train, test), evaluate_leave_one_out(model, split)
     for a, b in zip(whole, parts, strict=True):
         np.testing.assert_array_equal(a.ndcg_per_user, b.ndcg_per_user)
-
-
-def test_minus_infinity_is_never_recommended_and_the_model_keeps_its_scores():
-    model, split = Table([[-np.inf, 0.0, 0.0, 0.0, 0.0]]), make_split([[1, 2, 3]])
-    before = model.table.copy()
-    assert evaluate_full_ranking(model, split.train, split.test, k=5).hit_rate == 0
-    np.testing.assert_array_equal(model.table, before)
-
-
-def test_ratings_by_hand():
-    test, model = Interactions([0, 0], [0, 1], ratings=[5, 1]), Table([[7.0, 2.0]])
-    result = evaluate_ratings(model, test)
-    assert (result.rmse, result.mae) == (pytest.approx(np.sqrt(2.5)), 1.5)
-    assert evaluate_ratings(model, test, clip=(1, 5)).mae == 0.5
 
 
 def test_cold_items_equal_the_full_ranking_with_all_others_at_minus_infinity():

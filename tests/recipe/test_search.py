@@ -184,7 +184,6 @@ def test_refuses_before_any_recipe_is_run(monkeypatch):
         ({"recipes": {"fine": [[Quantize()]], "not": [[Quantize()] * 2]}}, "one Quantize"),
         ({"recipes": {}}, "recipes"),
         ({"max_quality_loss": -0.1}, "max_quality_loss"),
-        ({"max_quality_loss": 1.0}, "max_quality_loss"),
         ({"confidence": 0.3}, "confidence"),
         ({"validation_share": 1}, "share is 1"),
     ):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from recsys_lib.compression import load_compressed, save_compressed
@@ -62,31 +63,20 @@ def assert_same(folder, other):
         np.testing.assert_array_equal(mine, yours)
 
 
-def holds(environment, marker):
-    try:
-        return marker.encode() in environment.read_bytes()
-    except OSError:
-        return False
-
-
 def assert_none_left(marker, seconds=20):
     """See that no process of this machine has the marker in its environment, or soon none."""
     end = time.monotonic() + seconds
-    while left := [path for path in Path("/proc").glob("[0-9]*/environ") if holds(path, marker)]:
-        assert time.monotonic() < end, left
+    while [p for p in psutil.process_iter(["environ"]) if marker in str(p.info["environ"])]:
+        assert time.monotonic() < end
         time.sleep(0.1)
 
 
 def start(*arguments, marker):
     """Run the command in a group of processes of its own, with a marker that all of it inherits."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "recsys_lib.serving.batch", *map(str, arguments)],
-        env=os.environ | {"RECSYS_TEST_MARKER": marker},
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command = [sys.executable, "-m", "recsys_lib.serving.batch", *map(str, arguments)]
+    how = {"env": os.environ | {"RECSYS_TEST_MARKER": marker}, "start_new_session": True}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, **how)
 
 
 def wait_for_parts(folder, count=1, seconds=60):

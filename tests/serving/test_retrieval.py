@@ -65,7 +65,7 @@ def test_exact_on_all_kinds_of_vectors(precision, kind, shape):
         assert_exact(index, items, users[:1], k)
 
 
-def test_exclusion(precision):
+def test_exclusion_long_lists_and_nothing_at_all(precision):
     items, users = vectors(0, 300, 12), vectors(1, 3, 12)
     index = TopKIndex(items, precision)
     best = index.search(users, 20).item_ids
@@ -73,12 +73,13 @@ def test_exclusion(precision):
     assert_exact(index, items, users, 20, exclude)
     assert_exact(index, items, users, 2, [list(range(300))] * 3)
     assert_exact(index, items, users, 5, [list(range(298))] * 3)
-
-
-def test_long_lists(precision):
     for num_items, k in ((40, 100), (3000, 512), (3000, 513), (3000, 5000)):
         items = vectors(0, num_items, 6)
         assert_exact(TopKIndex(items, precision), items, vectors(1, 2, 6), k)
+    nothing = np.empty((0, 4), np.float32)
+    assert_exact(TopKIndex(nothing, precision), nothing, np.ones((2, 4)), 3, [[], []])
+    found = TopKIndex(np.eye(3), precision).search(np.empty((0, 3)), 2)
+    assert repr(found) == "SearchResult(0 users, k = 2, rescored 0 a user)"
 
 
 def test_batches_users_alone_and_threads_agree(precision):
@@ -97,13 +98,6 @@ def test_few_are_scored_again_and_short_items_end_the_scan(precision):
     assert rescored.min() >= 10 and rescored.mean() < {"float32": 30, "int8": 300}[precision]
     items[100:] *= 1e-3
     assert TopKIndex(items, precision).search(users[:1], 5).rescored[0] <= 112
-
-
-def test_no_items_and_no_users(precision):
-    nothing = np.empty((0, 4), np.float32)
-    assert_exact(TopKIndex(nothing, precision), nothing, np.ones((2, 4)), 3, [[], []])
-    found = TopKIndex(np.eye(3), precision).search(np.empty((0, 3)), 2)
-    assert repr(found) == "SearchResult(0 users, k = 2, rescored 0 a user)"
 
 
 def test_what_is_given_is_of_any_type_and_order_and_not_changed_and_not_kept(precision):
