@@ -106,7 +106,9 @@ def test_the_last_bit_changes_nothing(seed, offset):
 
 
 @pytest.mark.parametrize(
-    "model", [Popularity(), EASE(l2=50.0), IALS(embedding_dim=8, epochs=3)], ids=repr
+    "model",
+    [Popularity(), EASE(l2=50.0), IALS(embedding_dim=8, epochs=3)],
+    ids=lambda model: type(model).__name__,
 )
 def test_the_last_bit_changes_no_quality_of_real_models(request, model):
     split = split_of(make_synthetic(SyntheticConfig("video", 120, 160, 40), seed=1), 40)

@@ -307,7 +307,7 @@ def test_a_swapped_file_serves_and_a_damaged_one_does_not(files, tmp_path):
 
 @pytest.mark.parametrize("account", ["first", "items"])
 def test_no_request_that_the_schema_allows_or_forbids_is_a_server_error(files, account):
-    fuzz(Service(files / account), examples=40)
+    fuzz(Service(files / account), examples=12)
 
 
 @pytest.mark.slow
