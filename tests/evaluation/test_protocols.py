@@ -149,6 +149,7 @@ COLUMN = SimpleNamespace(score=lambda user_ids, item_ids: np.zeros((len(user_ids
         (evaluate_full_ranking, (ZEROS, *PARTS, 6), "k is"),
         (evaluate_cold_items, (ZEROS.table, PARTS[1], 6), "k is"),
         (evaluate_ratings, (ZEROS, PARTS[1]), "no ratings"),
+        (evaluate_full_ranking, (ZEROS, PARTS[0], PARTS[0]), "no pair that is not in train"),
         (evaluate_full_ranking, (ZEROS, PARTS[0], Interactions([0], [0])), "test counts"),
         *((evaluate_cold_items, ([row], PARTS[1], 1), "scores") for row in ([1.0], [np.nan] * 5)),
     ],
