@@ -1,6 +1,7 @@
 """A model that is converted, copied, stored or taken apart scores as it did, and loses no part."""
 
 import copy
+import functools
 import json
 import pickle
 
@@ -70,6 +71,11 @@ OTHERS = {
 }
 
 
+@functools.cache
+def made(name):
+    return (FACTORS | OTHERS)[name]()
+
+
 def scores(model):
     """Return all scores, and check that all ways to ask for them agree."""
     if not hasattr(model, "score_all_items"):  # a Keras model
@@ -131,7 +137,7 @@ def copies_of(model, folder):
 
 @pytest.mark.parametrize("name", [*FACTORS, *OTHERS])
 def test_copies_score_the_same(name, tmp_path):
-    model = (FACTORS | OTHERS)[name]()
+    model = made(name)
     expected = scores(model)
     for same in copies_of(model, tmp_path):
         np.testing.assert_array_equal(scores(same), expected)
@@ -146,7 +152,7 @@ def test_copies_score_the_same(name, tmp_path):
 
 @pytest.mark.parametrize("name", FACTORS)
 def test_what_a_model_becomes_scores_as_it_did(name, tmp_path):
-    model = FACTORS[name]()
+    model = made(name)
     expected = scores(model)
     for found, error in conversions_of(model, tmp_path):
         close(scores(found), expected, error)
