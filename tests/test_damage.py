@@ -17,29 +17,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from recsys_lib import models as m
 from recsys_lib.compression import load_compressed, save_compressed, store_weights
+from recsys_lib.compression import quantization as q
 from recsys_lib.compression.embedding_tables import Hashing, LowRank, QuotientRemainder
 from recsys_lib.compression.pruning import WeightPruning, prune
-from recsys_lib.compression.quantization import (
-    CodebookQuantization,
-    EntropyCoding,
-    ProductQuantization,
-    TransformCoding,
-    UniformQuantization,
-    quantize,
-)
 from recsys_lib.data import Interactions, Split
 from recsys_lib.files import read_file, write_file
-from recsys_lib.models import (
-    ALS,
-    EASE,
-    IALS,
-    MF,
-    Factors,
-    Popularity,
-    RatingModelConfig,
-    load_model,
-)
+from recsys_lib.models import load_model
 from recsys_lib.recipe import Quantize, search_recipe
 from recsys_lib.recipe.search import _known_trials
 from recsys_lib.serving import TopKIndex, export_litert, export_onnx, load_scorer
@@ -50,16 +35,16 @@ from recsys_lib.training.checkpoint import load_checkpoint
 
 ROWS = np.arange(60)
 DATA = Interactions(ROWS % 12, (ROWS // 7 + ROWS) % 9, ROWS % 5 + 1.0, num_users=12, num_items=9)
-CONFIG = RatingModelConfig("mlp_ranker", 12, 9, 4, hidden_units=(4,))
-BITS = {"bits": [[Quantize(UniformQuantization(bits))] for bits in (8, 4, 2)]}
-UNIFORM = UniformQuantization(4)
-FORMS = [UNIFORM, CodebookQuantization(2), ProductQuantization(2, bits=2), TransformCoding(0.1)]
-FORMS += [LowRank(2), Hashing(5), QuotientRemainder(3), WeightPruning(0.5), EntropyCoding()]
+CONFIG = m.RatingModelConfig("mlp_ranker", 12, 9, 4, hidden_units=(4,))
+UNIFORM = q.UniformQuantization(4)
+FORMS = [UNIFORM, q.CodebookQuantization(2), q.ProductQuantization(2, bits=2)]
+FORMS += [q.TransformCoding(0.1), LowRank(2), Hashing(5), QuotientRemainder(3)]
+FORMS += [WeightPruning(0.5), q.EntropyCoding()]
 
 
 @functools.cache
 def ials():
-    return IALS(embedding_dim=4, epochs=2).fit(DATA)
+    return m.IALS(embedding_dim=4, epochs=2).fit(DATA)
 
 
 @functools.cache
@@ -68,11 +53,11 @@ def keras_recommender():
 
 
 def stored(form):
-    if isinstance(form, EntropyCoding):
-        whole = quantize(ials(), UNIFORM)
+    if isinstance(form, q.EntropyCoding):
+        whole = q.quantize(ials(), UNIFORM)
         tensors = {name: form.encode(tensor) for name, tensor in whole.tensors.items()}
         return store_weights("coded", form, whole.model, tensors)
-    return (prune if isinstance(form, WeightPruning) else quantize)(ials(), form)
+    return (prune if isinstance(form, WeightPruning) else q.quantize)(ials(), form)
 
 
 def answers(model):
@@ -84,18 +69,21 @@ def saved(model):
     return lambda path: model().save(path), lambda path: answers(load_model(path))
 
 
-def encoder():
-    def write(path):
-        config = TextEncoderConfig(20, 4, num_layers=1, num_heads=2, hidden_units=4, max_tokens=5)
-        export_text_encoder(build_text_encoder(config), path)
+def scorer(export):
+    return (
+        lambda path: export(keras_recommender().keras_model, path),
+        lambda path: answers(load_scorer(path)),
+    )
 
+
+def write_encoder(path):
+    config = TextEncoderConfig(20, 4, num_layers=1, num_heads=2, hidden_units=4, max_tokens=5)
+    export_text_encoder(build_text_encoder(config), path)
+
+
+def encoder_answer(path):
     ids = np.array([[1, 7, 2]])
-    return write, lambda path: ExportedEncoder(path)(ids, np.ones_like(ids)).tobytes()
-
-
-@functools.cache
-def split():
-    return Split(*DATA.split_random(0.3, seed=0))
+    return ExportedEncoder(path)(ids, np.ones_like(ids)).tobytes()
 
 
 def write_checkpoint(path):
@@ -109,23 +97,26 @@ def checkpoint_answer(path):
 
 
 def write_log(path):
-    options = {"timer": None, "recipes": BITS, "k": 2, "progress": False}
-    search_recipe(ials(), split(), 0.5, checkpoint=path, **options)
+    bits = {"bits": [[Quantize(q.UniformQuantization(bits))] for bits in (8, 4, 2)]}
+    split = Split(*DATA.split_random(0.3, seed=0))
+    options = {"timer": None, "recipes": bits, "k": 2, "progress": False}
+    search_recipe(ials(), split, 0.5, checkpoint=path, **options)
     RUN["search"] = read_file(path)[1]["search"]
 
 
 RUN, TABLE = {}, np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
-BIASED = Factors(TABLE, TABLE, global_mean=3.0, item_biases=TABLE[:, 0])
+BIASED = m.Factors(TABLE, TABLE, global_mean=3.0, item_biases=TABLE[:, 0])
+SCORERS = {"scorer.tflite": export_litert, "scorer.onnx": export_onnx}
 KINDS = {
-    "Popularity": saved(lambda: Popularity().fit(DATA)),
-    "EASE": saved(lambda: EASE(1.0).fit(DATA)),
+    "Popularity": saved(lambda: m.Popularity().fit(DATA)),
+    "EASE": saved(lambda: m.EASE(1.0).fit(DATA)),
     "IALS": saved(ials),
-    "ALS": saved(lambda: ALS(4, epochs=2).fit(DATA)),
-    "MF": saved(lambda: MF(4, epochs=2).fit(DATA)),
-    "Factors": (BIASED.save, lambda path: Factors.load(path).score_all_items([0]).tobytes()),
+    "ALS": saved(lambda: m.ALS(4, epochs=2).fit(DATA)),
+    "MF": saved(lambda: m.MF(4, epochs=2).fit(DATA)),
+    "Factors": (BIASED.save, lambda path: m.Factors.load(path).score_all_items([0]).tobytes()),
     "KerasRecommender": saved(keras_recommender),
     "compressed": (
-        lambda path: save_compressed(path, stored(EntropyCoding())),
+        lambda path: save_compressed(path, stored(q.EntropyCoding())),
         lambda path: answers(load_compressed(path)),
     ),
     "index": (
@@ -134,16 +125,9 @@ KINDS = {
     ),
     "checkpoint": (write_checkpoint, checkpoint_answer),
     "search log": (write_log, lambda path: repr(_known_trials(path, RUN["search"]))),
-    "scorer.tflite": (
-        lambda path: export_litert(keras_recommender().keras_model, path),
-        lambda path: answers(load_scorer(path)),
-    ),
-    "scorer.onnx": (
-        lambda path: export_onnx(keras_recommender().keras_model, path),
-        lambda path: answers(load_scorer(path)),
-    ),
-    "encoder.tflite": encoder(),
-    "encoder.onnx": encoder(),
+    **{name: scorer(export) for name, export in SCORERS.items()},
+    "encoder.tflite": (write_encoder, encoder_answer),
+    "encoder.onnx": (write_encoder, encoder_answer),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -216,15 +200,13 @@ def test_1000_changes_give_the_answer_or_an_error(kind, whole, tmp_path):
 
 @every_kind
 def test_files_of_another_kind_are_refused(kind, whole, tmp_path):
-    swapped = ["IALS", "EASE", "compressed", "index", "checkpoint", "search log"]
-    for other in {
-        *swapped,
-        *(kind.replace("scorer", "encoder"), kind.replace("encoder", "scorer")),
-    }:
-        if other != kind and not ({kind, other} <= {*list(KINDS)[:7]}):
-            assert not check(tmp_path / kind, whole(other)[1], KINDS[kind][1])
-    for foreign in (b"", b"hello", b"\0" * 5000, b"{" * 5000, b"[" * 200_000, b"PK\3\4" * 50):
-        assert not check(tmp_path / kind, foreign, KINDS[kind][1])
+    models = list(KINDS)[:7]
+    others = {"IALS", "EASE", "compressed", "index", "checkpoint", "search log"} - {kind}
+    others |= {kind.replace("scorer", "encoder"), kind.replace("encoder", "scorer")} - {kind}
+    contents = [whole(x)[1] for x in others if not (kind in models and x in models)]
+    contents += [b"", b"hello", b"\0" * 5000, b"{" * 5000, b"[" * 200_000, b"PK\3\4" * 50]
+    for content in contents:
+        assert not check(tmp_path / kind, content, KINDS[kind][1])
 
 
 def forge(header, data=b""):
@@ -243,16 +225,9 @@ def lies(content):
     deep = b"[" * 100_000 + b"]" * 100_000
     for settings in (b"{}", b"[]", b"7", b"null", deep, b'{\\"config\\":' + deep + b"}"):
         yield re.sub(rb'\\"settings\\":.*?"}', b'\\"settings\\":' + settings + b'}"}', header), data
+    named = rb'(\\"(?:num_users|num_items|embedding_dim|shape|search|settings|precision)\\":)'
     for number in (b"-3", b"1099511627776", b"1180591620717411303424", b'\\"a\\"', b"1e400", deep):
-        yield (
-            re.sub(
-                rb'(\\"(?:num_users|num_items|embedding_dim|shape|search|settings|precision)'
-                rb'\\":) ?[^,}\]]+',
-                rb"\g<1>" + number,
-                header,
-            ),
-            data,
-        )
+        yield re.sub(named + rb" ?[^,}\]]+", rb"\g<1>" + number, header), data
     yield header[:-1], data
     yield b'{"__metadata__":{"recsys_lib":' + deep, data
 
@@ -323,8 +298,8 @@ def test_50_killed_saves_leave_a_whole_file_and_no_other(tmp_path):
 
 def kill_50(folder):
     """Fork 50 processes that save until they are killed; load what is there after each."""
-    models = [Factors(table, table) for table in np.random.default_rng(0).normal(size=(2, 999, 99))]
-    left, rng = 0, random.Random(0)
+    left, rng, tables = 0, random.Random(0), np.random.default_rng(0).normal(size=(2, 999, 99))
+    models = [m.Factors(table, table) for table in tables]
     models[0].save(folder / "a")
     for _ in range(50):
         child = os.fork()

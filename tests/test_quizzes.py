@@ -1,16 +1,13 @@
 """The quizzes: one for each chapter, and choices that teach."""
 
-import importlib.util
 import re
 import tomllib
 from pathlib import Path
 
 import pytest
+import quiz
 
 ROOT = Path(__file__).resolve().parent.parent
-spec = importlib.util.spec_from_file_location("quiz", ROOT / "book" / "_ext" / "quiz.py")
-quiz = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(quiz)
 CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 # A figure with a unit that somebody measured; it would be wrong after the next run.
 MEASURED = re.compile(r"\b\d+(\.\d+)?\s?(ms|µs|us|MB|KB|KiB|MiB)\b")

@@ -9,10 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from recsys_lib.data import Interactions, Split, sample_negatives
-from recsys_lib.evaluation import evaluate_cold_items, evaluate_full_ranking, evaluate_leave_one_out
+from recsys_lib.data import Interactions, Split, make_synthetic, sample_negatives
+from recsys_lib.data.synthetic import SyntheticConfig
+from recsys_lib.evaluation import (
+    evaluate_cold_items,
+    evaluate_full_ranking,
+    evaluate_leave_one_out,
+    metrics,
+)
 from recsys_lib.evaluation.metrics import hit_rate_at_k, mae, ndcg_at_k, recall_at_k, rmse
-from recsys_lib.models import Factors, top_k
+from recsys_lib.models import EASE, IALS, Factors, Popularity, top_k
 
 lists = hnp.arrays(
     np.int64, st.tuples(st.integers(1, 6), st.integers(3, 12)), elements=st.integers(0, 1)
@@ -63,21 +69,24 @@ def test_refuses(metric, arguments, name):
         metric(*arguments)
 
 
-ROWS = np.random.default_rng(0).integers(0, 20, (2, 150))
-TRAIN, TEST = Interactions(*ROWS, num_users=20, num_items=20).split_leave_one_out()
-SPLIT = Split(TRAIN, TEST, negatives=sample_negatives(TRAIN, TEST, 9))
+def split_of(data, number):
+    train, test = data.split_leave_one_out()
+    return Split(train, test, sample_negatives(train, test, number))
 
 
-def shaken(scores, seed):
-    """Move each score by a unit in the last place, up, down, or not at all."""
-    towards = np.random.default_rng(seed).choice([-np.inf, 0.0, np.inf], scores.shape)
-    return np.where(towards == 0, scores, np.nextafter(scores, towards.astype(np.float32)))
+SPLIT = split_of(
+    Interactions(*np.random.default_rng(0).integers(0, 20, (2, 150)), num_users=20, num_items=20), 9
+)
 
 
-def results(table):
+def results(model, split, k):
+    given = evaluate_leave_one_out(model, split, k)
+    return [given, evaluate_full_ranking(model, split.train, split.test, k)]
+
+
+def of_table(table):
     model = SimpleNamespace(score=lambda user_ids, item_ids: table[user_ids, item_ids])
-    lists = evaluate_leave_one_out(model, SPLIT, 3), evaluate_full_ranking(model, TRAIN, TEST, 3)
-    return [*lists, evaluate_cold_items(table, TEST, 3)]
+    return [*results(model, SPLIT, 3), evaluate_cold_items(table, SPLIT.test, 3)]
 
 
 @settings(max_examples=50, deadline=None)
@@ -86,13 +95,43 @@ def test_the_last_bit_changes_nothing(seed, offset):
     random = np.random.default_rng(seed)
     items = random.normal(size=(5, 8))[random.integers(0, 5, 20)]  # many equal ones
     scores = (random.normal(size=(20, 8)) @ items.T + offset).astype(np.float32)
-    moved = shaken(scores, seed + 1)
+    towards = random.choice([-np.inf, 0.0, np.inf], scores.shape)  # by a unit in the last place
+    moved = np.where(towards == 0, scores, np.nextafter(scores, towards.astype(np.float32)))
     assert (moved != scores).any()
-    for before, after in zip(results(scores), results(moved), strict=True):
+    for before, after in zip(of_table(scores), of_table(moved), strict=True):
         np.testing.assert_array_equal(before.ndcg_per_user, after.ndcg_per_user)
     for k in (1, 4, 20):
         np.testing.assert_array_equal(top_k(scores, k), top_k(moved, k))
-    assert not any(result.hit_rate for result in results(scores * 0))  # constant scores: no hits
+    assert not any(result.hit_rate for result in of_table(scores * 0))  # constant scores: no hits
+
+
+@pytest.mark.parametrize(
+    "model",
+    [Popularity(), EASE(l2=50.0), IALS(embedding_dim=8, epochs=3)],
+    ids=lambda model: type(model).__name__,
+)
+def test_the_last_bit_changes_no_quality_of_real_models(request, model):
+    split = split_of(make_synthetic(SyntheticConfig("video", 120, 160, 40), seed=1), 40)
+    model.fit(split.train)
+    if isinstance(model, IALS):
+        model.item_vectors[1::2] = model.item_vectors[::2]
+    calm, lists = results(model, split, 10), model.recommend(np.arange(20), k=10)
+    request.getfixturevalue("shaken_scores")
+    np.testing.assert_array_equal(model.recommend(np.arange(20), k=10), lists)
+    for before, after in zip(calm, results(model, split, 10), strict=True):
+        np.testing.assert_array_equal(before.hit_rate_per_user, after.hit_rate_per_user)
+        np.testing.assert_array_equal(before.ndcg_per_user, after.ndcg_per_user)
+    scores = np.append(np.full(50, 0.3, np.float32), np.float32(-np.inf))[None]
+    moved = metrics.as_scores("scores", scores)  # the shaking shakes
+    assert len(np.unique(moved)) == 4  # below, there, above, and never
+    np.testing.assert_allclose(moved, scores, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_four_digits_of_ease_without_the_last_bit(real_data, shaken_scores):
+    split = real_data("ncf-ml-1m")
+    result = evaluate_leave_one_out(EASE(l2=1320).fit(split.train), split, k=10)
+    assert (round(result.hit_rate, 4), round(result.ndcg, 4)) == (0.7192, 0.4494)
 
 
 def test_equal_items_stand_together_in_order():

@@ -7,14 +7,8 @@ from recsys_lib.data import Split
 from recsys_lib.data.synthetic import SyntheticConfig, make_synthetic
 from recsys_lib.evaluation import RankingResult, evaluate_full_ranking
 from recsys_lib.models import IALS
-from recsys_lib.recipe import (
-    EntropyCode,
-    Quantize,
-    compare_models,
-    compress,
-    compress_seeds,
-    hold_out_users,
-)
+from recsys_lib.recipe import compare_models, compress, compress_seeds, hold_out_users
+from recsys_lib.recipe.steps import EntropyCode, Quantize
 from recsys_lib.serving import Latency
 
 RECIPE = [Quantize(), EntropyCode()]

@@ -23,10 +23,8 @@ def steps():
 
 def test_the_container_copies_what_exists_and_runs_as_nobody():
     found = steps()
-    assert {word for word, _ in found} <= {
-        *("FROM", "WORKDIR", "COPY", "RUN", "ENV", "USER", "EXPOSE", "HEALTHCHECK"),
-        *("ENTRYPOINT", "CMD"),
-    }
+    known = "FROM WORKDIR COPY RUN ENV USER EXPOSE HEALTHCHECK ENTRYPOINT CMD"
+    assert {word for word, _ in found} <= {*known.split()}
     for word, rest in found:
         if word == "COPY" and "--from" not in rest:
             assert all((ROOT / name).exists() for name in shlex.split(rest)[:-1])
@@ -40,9 +38,7 @@ def test_the_container_copies_what_exists_and_runs_as_nobody():
 
 def test_the_container_installs_what_the_service_imports():
     """Every line that grep takes is a pinned package, and the service needs no other."""
-    pattern = next(
-        re.search(r"grep -E '([^']+)'", rest)[1] for _, rest in steps() if "grep" in rest
-    )
+    pattern = re.search(r"grep -E '([^']+)'", " ".join(rest for _, rest in steps()))[1]
     pinned = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     taken = {Requirement(line).name for line in pinned if re.search(pattern, line)}
     needed = {"constriction", "msgspec", "numba", "numpy", "safetensors", "scipy", "uvicorn"}
@@ -61,8 +57,7 @@ def test_the_cluster_manifest_is_one_that_ray_serve_takes(monkeypatch, tmp_path)
         pod = group["template"]["spec"]
         volumes = {volume["name"] for volume in pod["volumes"]}
         for container in pod["containers"]:
-            names = {entry["name"] for entry in container["env"]}
-            assert "RECSYS_SERVICE_TOKEN" in names
+            assert "RECSYS_SERVICE_TOKEN" in {entry["name"] for entry in container["env"]}
             assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
             mounts |= {mount["mountPath"] for mount in container["volumeMounts"]}
     config = yaml.safe_load(whole["spec"]["serveConfigV2"])
@@ -77,10 +72,9 @@ def test_the_cluster_manifest_is_one_that_ray_serve_takes(monkeypatch, tmp_path)
     with pytest.raises(ValueError, match="host"):
         build(application["args"])
     monkeypatch.setenv("RECSYS_SERVICE_TOKEN", "a token of some length")
-    built = build(application["args"])
-    (deployment,) = application["deployments"]
-    assert built._bound_deployment.name == deployment["name"]
-    assert built._bound_deployment.num_replicas == deployment["num_replicas"]
+    built, (deployment,) = build(application["args"]), application["deployments"]
+    bound = built._bound_deployment
+    assert (bound.name, bound.num_replicas) == (deployment["name"], deployment["num_replicas"])
 
 
 def test_the_configuration_of_tensorflow_serving_parses():
@@ -88,29 +82,22 @@ def test_the_configuration_of_tensorflow_serving_parses():
     pool = pytest.importorskip("google.protobuf.descriptor_pool").DescriptorPool()
     from google.protobuf import descriptor_pb2, message_factory, text_format
 
-    text, number, message = 9, 13, 11  # types of fields: string, uint32, message
-    messages = {
-        "Latest": [("num_versions", number, "")],
-        "Policy": [("latest", message, "Latest")],
-        "ModelConfig": [
-            *[("name", text, ""), ("base_path", text, ""), ("model_platform", text, "")],
-            ("model_version_policy", message, "Policy"),
-        ],
-        "ModelConfigList": [("config", message, "ModelConfig")],
-        "ModelServerConfig": [("model_config_list", message, "ModelConfigList")],
+    fields = {  # of each message; 9 is a string, 13 a uint32, a name another message
+        "Latest": {"num_versions": 13},
+        "Policy": {"latest": "Latest"},
+        "Model": {"name": 9, "base_path": 9, "model_platform": 9, "model_version_policy": "Policy"},
+        "Models": {"config": "Model"},
+        "Server": {"model_config_list": "Models"},
     }
     file = descriptor_pb2.FileDescriptorProto(name="server.proto", syntax="proto2")
-    for name, fields in messages.items():
-        entry = file.message_type.add(name=name)
-        for place, (field, kind, of) in enumerate(fields, 1):
-            label = 3 if field == "config" else 1  # repeated, optional
-            made = entry.field.add(name=field, number=place, type=kind, label=label)
-            if of:
-                made.type_name = of
+    for message, kinds in fields.items():
+        entry = file.message_type.add(name=message)
+        for place, (name, kind) in enumerate(kinds.items(), 1):
+            how = {"type": kind} if isinstance(kind, int) else {"type": 11, "type_name": kind}
+            entry.field.add(name=name, number=place, label=3 if name == "config" else 1, **how)
     pool.Add(file)
-    kind = message_factory.GetMessageClass(pool.FindMessageTypeByName("ModelServerConfig"))
-    content = (DEPLOY / "tensorflow-serving.config").read_text(encoding="utf-8")
-    (model,) = text_format.Parse(content, kind()).model_config_list.config
-    assert model.model_platform == "tensorflow"
+    server = message_factory.GetMessageClass(pool.FindMessageTypeByName("Server"))()
+    text_format.Parse((DEPLOY / "tensorflow-serving.config").read_text("utf-8"), server)
+    (model,) = server.model_config_list.config
+    assert model.model_platform == "tensorflow" and Path(model.base_path).name == model.name
     assert model.model_version_policy.latest.num_versions >= 2
-    assert Path(model.base_path).name == model.name

@@ -34,12 +34,6 @@ def test_calls_are_counted_and_neither_warmup_nor_garbage_collection_is_timed():
     gc.enable()
 
 
-def test_percentiles_and_throughput_by_hand():
-    latency = Latency("f", np.arange(1.0, 102.0), 1.0, "machine")
-    assert (latency.p50_us, latency.p90_us, latency.p99_us) == (51.0, 91.0, 100.0)
-    assert (latency.spread, latency.throughput) == pytest.approx((80 / 51, 1 / 51e-6))
-
-
 def test_ratios_of_known_times(monkeypatch):
     now = [0]  # a clock that only these functions move: no machine is too busy for this test
     monkeypatch.setattr("time.perf_counter_ns", lambda: now[0])
@@ -64,8 +58,7 @@ def test_functions_take_turns_and_the_first_changes():
     order = []
     functions = {name: (lambda name=name: order.append(name)) for name in "abc"}
     compare_latency(functions, rounds=20, calls_per_round=1, warmup=1, baseline="b")
-    assert "".join(order[:9]) == "abc" + "abc" + "bca"
-    assert len(order) == 63
+    assert "".join(order[:9]) == "abc" + "abc" + "bca" and len(order) == 63
 
 
 def test_refuses():
@@ -87,7 +80,10 @@ def test_refuses():
             measure(**arguments)
 
 
-def test_roofline_by_hand_and_a_machine_that_is_measured():
+def test_percentiles_and_roofline_by_hand_and_a_machine_that_is_measured():
+    latency = Latency("f", np.arange(1.0, 102.0), 1.0, "machine")
+    assert (latency.p50_us, latency.p90_us, latency.p99_us) == (51.0, 91.0, 100.0)
+    assert (latency.spread, latency.throughput) == pytest.approx((80 / 51, 1 / 51e-6))
     memory, compute = roofline(200, 10, machine=TOY), roofline(100, 50, machine=TOY)
     assert (memory.seconds, memory.limit) == (2, "memory")
     assert (compute.seconds, compute.limit) == (5, "compute")

@@ -1,15 +1,11 @@
 """TopKIndex gives the answer of an ordered list of all scores, whatever the vectors."""
 
-import subprocess
-import sys
-
 import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys_lib.files import write_file
 from recsys_lib.serving import simd
 from recsys_lib.serving.retrieval import SearchResult, TopKIndex, merge_top_k
 
@@ -69,7 +65,7 @@ def test_exact_on_all_kinds_of_vectors(precision, kind, shape):
         assert_exact(index, items, users[:1], k)
 
 
-def test_exclusion(precision):
+def test_exclusion_long_lists_and_nothing_at_all(precision):
     items, users = vectors(0, 300, 12), vectors(1, 3, 12)
     index = TopKIndex(items, precision)
     best = index.search(users, 20).item_ids
@@ -77,12 +73,13 @@ def test_exclusion(precision):
     assert_exact(index, items, users, 20, exclude)
     assert_exact(index, items, users, 2, [list(range(300))] * 3)
     assert_exact(index, items, users, 5, [list(range(298))] * 3)
-
-
-@pytest.mark.parametrize(("num_items", "k"), [(40, 100), (3000, 512), (3000, 513), (3000, 5000)])
-def test_long_lists(precision, num_items, k):
-    items = vectors(0, num_items, 6)
-    assert_exact(TopKIndex(items, precision), items, vectors(1, 2, 6), k)
+    for num_items, k in ((40, 100), (3000, 512), (3000, 513), (3000, 5000)):
+        items = vectors(0, num_items, 6)
+        assert_exact(TopKIndex(items, precision), items, vectors(1, 2, 6), k)
+    nothing = np.empty((0, 4), np.float32)
+    assert_exact(TopKIndex(nothing, precision), nothing, np.ones((2, 4)), 3, [[], []])
+    found = TopKIndex(np.eye(3), precision).search(np.empty((0, 3)), 2)
+    assert repr(found) == "SearchResult(0 users, k = 2, rescored 0 a user)"
 
 
 def test_batches_users_alone_and_threads_agree(precision):
@@ -103,13 +100,6 @@ def test_few_are_scored_again_and_short_items_end_the_scan(precision):
     assert TopKIndex(items, precision).search(users[:1], 5).rescored[0] <= 112
 
 
-def test_no_items_and_no_users(precision):
-    nothing = np.empty((0, 4), np.float32)
-    assert_exact(TopKIndex(nothing, precision), nothing, np.ones((2, 4)), 3, [[], []])
-    found = TopKIndex(np.eye(3), precision).search(np.empty((0, 3)), 2)
-    assert repr(found) == "SearchResult(0 users, k = 2, rescored 0 a user)"
-
-
 def test_what_is_given_is_of_any_type_and_order_and_not_changed_and_not_kept(precision):
     items, users = np.asfortranarray(vectors(0, 100, 8).astype(np.float64)), vectors(1, 8, 2).T
     kept, users.flags.writeable = items.copy(), False
@@ -120,19 +110,12 @@ def test_what_is_given_is_of_any_type_and_order_and_not_changed_and_not_kept(pre
     assert TopKIndex(np.arange(12).reshape(4, 3), precision).search([1, 0, 0], 1).scores == 9
 
 
-def test_saved_loaded_damaged_and_foreign_files(tmp_path, precision):
+def test_saved_and_loaded(tmp_path, precision):
     items, users, path = vectors(0, 333, 9), vectors(1, 4, 9), tmp_path / "index"
     TopKIndex(items, precision).save(path)
     loaded = TopKIndex.load(path, num_threads=2)
     assert (loaded.precision, loaded.num_threads) == (precision, 2)
     assert_exact(loaded, items, users, 10)
-    path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(ValueError, match="damaged"):
-        TopKIndex.load(path)
-    write_file(path, "Popularity", {}, {"item_vectors": np.eye(5)})
-    with pytest.raises(ValueError, match="holds a Popularity"):
-        TopKIndex.load(path)
-    assert [file.name for file in tmp_path.iterdir()] == ["index"]
 
 
 def test_refuses():
@@ -147,7 +130,6 @@ def test_refuses():
         (lambda: TopKIndex(np.eye(3), num_threads=0), ValueError, "num_threads"),
         (lambda: search(np.ones(4)), ValueError, "user_vectors has dimension 4"),
         (lambda: search(row, 0), ValueError, "k is 0"),
-        (lambda: search(row, 1.0), TypeError, "k is 1.0"),
         (lambda: search(row, exclude=[[0], [1]]), ValueError, "exclude has 2 lists"),
         (lambda: search(row, exclude=[[3]]), ValueError, "exclude.* holds 3"),
         (lambda: search(row, exclude=[[0.5]]), TypeError, "exclude"),
@@ -181,12 +163,6 @@ def test_byte_dot_product_both_ways(emit):
             np.testing.assert_array_equal(stored, [0, 0, *sums, 0, 0])
 
 
-def test_import_is_light():
-    heavy = "[m for m in ('numba', 'tensorflow', 'keras', 'faiss') if m in sys.modules]"
-    code = f"import sys, recsys_lib.serving; print({heavy})"
-    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
-
-
 @settings(deadline=None)
 @given(st.data())
 def test_merged_parts_are_the_whole_ties_included(data):
@@ -209,19 +185,13 @@ def test_merged_parts_are_the_whole_ties_included(data):
     [
         ([], [], 1, "results"),
         ([(1, 2)], [[0, 1], [2, 3]], 2, "item_ids"),
-        ([(1, 2), (2, 2)], [[0, 1], [2, 3]], 2, "results"),
+        ([(1, 2), (2, 2)], [[0, 1], [2, 3]], 2, "same users"),
         ([(1, 2), (1, 1)], [[0, 1], [2, 3]], 2, "k = 2"),
-        ([(1, 2)], [[1, 0]], 2, "item_ids"),
-        ([(1, 2)], [[1, 1]], 2, "item_ids"),
-        ([(1, 2)], [[1]], 2, "item_ids"),
-        ([(1, 2)], [[-1, 0]], 2, "item_ids"),
+        *(([(1, 2)], [ids], 2, "item_ids") for ids in ([1, 0], [1, 1], [1], [-1, 0], [0.5, 1])),
         ([(1, 2)], [[0, 1]], 0, "k"),
     ],
 )
 def test_what_cannot_be_merged_is_refused(shapes, item_ids, k, name):
-    found = []
-    for users, width in shapes:
-        ids = np.tile(np.arange(width), (users, 1))
-        found.append(SearchResult(ids, ids.astype(np.float32), ids[:, 0]))
+    ids = [np.tile(np.arange(width), (users, 1)) for users, width in shapes]
     with pytest.raises(ValueError, match=name):
-        merge_top_k(found, item_ids, k)
+        merge_top_k([SearchResult(one, one * 1.0, one[:, 0]) for one in ids], item_ids, k)

@@ -3,13 +3,9 @@
 Pictures and formulas are not loaded: they are looked at elsewhere.
 """
 
-from __future__ import annotations
-
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,17 +14,13 @@ CHAPTERS = sorted((SITE / "notebooks").glob("*.html"))
 
 
 @pytest.fixture
-def page(browser: Any) -> Iterator[Any]:
-    page, faults = browser.new_page(viewport={"width": 360, "height": 800}), []
-    page.route(re.compile(r"mathjax|\.png$"), lambda route: route.abort())
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    yield page
-    page.close()
-    assert not faults, faults
+def page(open_page):
+    phone = {"width": 360, "height": 800}
+    return open_page("notebooks/00-in-ten-minutes.html", skip=r"mathjax|\.png$", viewport=phone)
 
 
 @pytest.mark.parametrize("part", range(3))
-def test_every_chapter_asks_and_answers(page: Any, part: int) -> None:
+def test_every_chapter_asks_and_answers(page, part):
     """From the keyboard: guess, see, and find it so again; skip, and be asked no more."""
     assert len(CHAPTERS) > 25
     for chapter in CHAPTERS[part::3]:
@@ -52,7 +44,7 @@ def test_every_chapter_asks_and_answers(page: Any, part: int) -> None:
         assert width <= 360, (chapter.stem, width)
 
 
-def test_a_guess_is_kept_and_skipping_too(page: Any) -> None:
+def test_a_guess_is_kept_and_skipping_too(page):
     form, said = page.locator(".predict"), page.locator(".predict-said")
     page.goto(CHAPTERS[2].as_uri(), wait_until="domcontentloaded")
     form.locator("button[type=submit]").click()
@@ -66,16 +58,13 @@ def test_a_guess_is_kept_and_skipping_too(page: Any) -> None:
     page.evaluate("localStorage.clear()")
 
 
-def test_without_scripts_everything_is_there(browser: Any) -> None:
-    page = browser.new_page(java_script_enabled=False)
-    page.goto(CHAPTERS[2].as_uri())
-    assert (
-        page.locator(".predict-result").is_visible() and not page.locator(".predict").is_visible()
-    )
-    page.close()
+def test_without_scripts_everything_is_there(open_page):
+    page = open_page(CHAPTERS[2], java_script_enabled=False)
+    assert page.locator(".predict-result").is_visible()
+    assert not page.locator(".predict").is_visible()
 
 
-def test_the_front_is_looked_through(page: Any) -> None:
+def test_the_front_is_looked_through(page):
     page.goto((SITE / "book" / "results.html").as_uri(), wait_until="domcontentloaded")
     marks, said = page.locator(".front-chart path"), page.locator(".front-said")
     every = marks.count()

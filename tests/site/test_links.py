@@ -1,7 +1,5 @@
 """Links, anchors and the head lines of each page, read without a browser."""
 
-from __future__ import annotations
-
 import functools
 import re
 from pathlib import Path
@@ -17,24 +15,23 @@ PAGES = [p for p in sorted(SITE.rglob("*.html")) if p.parent.name != "_static"]
 WRITTEN = [p for p in PAGES if p.parent != SITE]  # neither search nor index
 BASE = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["html"]["baseurl"]
 
-each_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(SITE)))
 each_written = pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.stem)
 
 
 @functools.cache
-def _read(path: Path) -> BeautifulSoup:
+def _read(path):
     return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
 
 
 @functools.cache
-def _anchors(path: Path) -> set[str]:
+def _anchors(path):
     if not path.exists():
         return set()
     return {tag["id"] for tag in _read(path).select("[id]")} | {"", "top"}
 
 
-@each_page
-def test_links_lead_somewhere(path: Path) -> None:
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(SITE)))
+def test_links_lead_somewhere_and_anchors_are_unique(path):
     broken = []
     for tag in _read(path).select("[href], [src]"):
         target = tag.get("href") or tag.get("src") or ""
@@ -46,18 +43,13 @@ def test_links_lead_somewhere(path: Path) -> None:
         if not (file.exists() and has_anchor):
             broken.append(target)
     assert not broken
-
-
-@each_page
-def test_anchors_are_unique(path: Path) -> None:
     names = [tag["id"] for tag in _read(path).select("[id]")]
     assert len(set(names)) == len(names), sorted({n for n in names if names.count(n) > 1})
 
 
 @each_written
-def test_page_describes_itself(path: Path) -> None:
+def test_page_describes_itself(path):
     head = _read(path).head
-    assert head is not None
     address = BASE + path.relative_to(SITE).as_posix()
     meta = {tag.get("name") or tag.get("property"): tag.get("content") for tag in head("meta")}
     assert 20 <= len(meta["description"]) <= 210
@@ -70,12 +62,9 @@ def test_page_describes_itself(path: Path) -> None:
     assert re.search(r"Version \d+\.\d+", footer)
 
 
-def test_the_sitemap_lists_all_pages() -> None:
+def test_the_sitemap_lists_all_pages_and_a_missing_one_leads_back():
     listed = re.findall(r"<loc>(.*?)</loc>", (SITE / "sitemap.xml").read_text(encoding="utf-8"))
     assert sorted(listed) == sorted(BASE + p.relative_to(SITE).as_posix() for p in WRITTEN)
-
-
-def test_a_missing_page_leads_back() -> None:
     page = _read(SITE / "404.html")
     assert not page.select("script, link, img"), "it is shown at any depth"
     for link in page("a"):
@@ -83,7 +72,7 @@ def test_a_missing_page_leads_back() -> None:
 
 
 @each_written
-def test_chapters_are_named_by_their_number(path: Path) -> None:
+def test_chapters_are_named_by_their_number(path):
     """A link that says chapter 14 leads to chapter 14, and the side bar has all numbers."""
     for link in _read(path).select("article a.internal"):
         if said := re.fullmatch(r"[Cc]hapters? 0?(\d+)", link.get_text(" ").strip()):

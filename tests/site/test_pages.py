@@ -1,9 +1,6 @@
 """Each page as a reader meets it: wide and narrow, light and dark, without a network."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -27,34 +24,13 @@ THIN_OUT = """() => {
 
 
 @pytest.fixture(scope="session")
-def axe() -> Any:
+def axe():
     from axe_playwright_python.sync_playwright import Axe
 
     return Axe()
 
 
-def open_page(browser: Any, address: str) -> tuple[Any, list[str]]:
-    """Return an opened page and the list that its console errors and requests are added to."""
-    page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
-    page.set_default_timeout(120_000)
-    faults: list[str] = []
-
-    def see(request: Any) -> None:
-        if not request.url.startswith((SITE.as_uri(), "data:", "blob:")):
-            faults.append(f"asks for {request.url}")
-
-    page.on("request", see)
-    page.on("console", lambda m: faults.append(f"console: {m.text}") if m.type == "error" else 0)
-    page.on("pageerror", lambda error: faults.append(f"console: {error}"))
-    page.goto(address)
-    page.evaluate("async () => window.MathJax && await MathJax.startup.promise")
-    page.evaluate("document.querySelectorAll('details').forEach((box) => (box.open = true))")
-    page.evaluate("document.querySelector('.predict-result')?.removeAttribute('hidden')")
-    page.add_style_tag(content="* { transition: none !important }")
-    return page, faults
-
-
-def violations(axe: Any, page: Any, theme: str) -> list[str]:
+def violations(axe, page, theme):
     """Return what axe-core finds against WCAG A and AA; of the dark, only the contrast."""
     tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
     rules = {"type": "rule", "values": ["color-contrast"]}
@@ -69,7 +45,7 @@ def violations(axe: Any, page: Any, theme: str) -> list[str]:
     return [f"{v['id']} ({len(v['nodes'])}): {v['nodes'][0]['html'][:200]}" for v in found]
 
 
-def look(page: Any, width: int, theme: str) -> None:
+def look(page, width, theme):
     """Show the page in a width and a theme."""
     page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(color_scheme=theme)
@@ -78,13 +54,18 @@ def look(page: Any, width: int, theme: str) -> None:
     )
 
 
-def test_there_is_a_book() -> None:
+def test_there_is_a_book():
     assert len(PAGES) > 30, "make book first"
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(SITE)))
-def test_page(browser: Any, axe: Any, path: Path) -> None:
-    page, faults = open_page(browser, path.as_uri())
+def test_page(open_page, axe, path):
+    page, faults = open_page(path), []
+    page.set_default_timeout(120_000)
+    page.evaluate("async () => window.MathJax && await MathJax.startup.promise")
+    page.evaluate("document.querySelectorAll('details').forEach((box) => (box.open = true))")
+    page.evaluate("document.querySelector('.predict-result')?.removeAttribute('hidden')")
+    page.add_style_tag(content="* { transition: none !important }")
     for width, theme in LOOKS:
         look(page, width, theme)
         faults += [f"{width} {theme}: {fault}" for fault in page.evaluate(CHECKS)]
@@ -92,12 +73,11 @@ def test_page(browser: Any, axe: Any, path: Path) -> None:
     for width, theme in LOOKS:
         look(page, width, theme)
         faults += [f"{width} {theme}: {fault}" for fault in violations(axe, page, theme)]
-    page.close()
     assert not faults, "\n" + "\n".join(faults)
 
 
-def test_the_search_shows_text_from_disk(browser: Any) -> None:
-    page, faults = open_page(browser, f"{(SITE / 'search.html').as_uri()}?q=quantization")
+def test_the_search_shows_text_from_disk(open_page):
+    page = open_page("search.html", "?q=quantization")
     page.wait_for_function("() => /found \\d+/.test(document.body.innerText)")
     hits = page.evaluate(
         """() => [...document.querySelectorAll("ul.search > li")].map((hit) => ({
@@ -107,8 +87,6 @@ def test_the_search_shows_text_from_disk(browser: Any) -> None:
           described: hit.innerText,
         }))"""
     )
-    page.close()
-    assert not faults, faults
     places = [hit["target"].split("/")[0] for hit in hits]
     assert places[0] == "notebooks", "chapters come first"
     assert places == sorted(places, key=lambda place: place != "notebooks")

@@ -1,11 +1,8 @@
 """The live page answers as Python does, at once, and from the keyboard."""
 
-from __future__ import annotations
-
 import base64
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -35,25 +32,18 @@ CLICKS = """() => {
 
 
 @pytest.fixture
-def page(browser: Any) -> Any:
-    page, faults = browser.new_page(), []
-    page.on("console", lambda m: faults.append(m.text) if m.type == "error" else 0)
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.goto((SITE / "book" / "play.html").as_uri())
-    yield page
-    page.close()
-    assert not faults, faults
+def page(open_page):
+    return open_page("book/play.html")
 
 
-def test_the_page_recommends_what_python_does(page: Any, tmp_path: Path) -> None:
+def test_the_page_recommends_what_python_does(page, tmp_path):
     """For 1,000 histories, in all three forms; films that score alike may swap places."""
     page.click("#play-load")
     page.wait_for_function("document.querySelector('#play-size').textContent.includes('compares')")
     rng = np.random.default_rng(1)
     for name, file in FILES.items():
-        text = re.search(r'\] = "(.+)";', (PLAY / file).read_text(encoding="utf-8"))
-        assert text
-        (tmp_path / "model").write_bytes(base64.b64decode(text[1]))
+        text = re.search(r'\] = "(.+)";', (PLAY / file).read_text(encoding="utf-8"))[1]
+        (tmp_path / "model").write_bytes(base64.b64decode(text))
         model = load_compressed(tmp_path / "model")
         number = 1000 if name == "4 bits" else 100
         histories = [
@@ -64,23 +54,22 @@ def test_the_page_recommends_what_python_does(page: Any, tmp_path: Path) -> None
               const model = PLAY.read(text);
               return histories.map((h) => PLAY.recommend(model, h).best.map(({ item }) => item));
             }""",
-            [name, text[1], [h.tolist() for h in histories]],
+            [name, text, [h.tolist() for h in histories]],
         )
         expected = model.recommend(histories=histories, k=10)
         assert np.mean(np.array(lists) == expected) > 0.99
         scores = model.score_histories(histories)
         theirs, ours = (np.take_along_axis(scores, np.array(x), 1) for x in (lists, expected))
         np.testing.assert_allclose(theirs, ours, atol=1e-5)
-        assert not any(
-            set(films) & set(h.tolist()) for films, h in zip(lists, histories, strict=True)
-        )
+        for films, history in zip(lists, histories, strict=True):
+            assert not {*films} & {*history.tolist()}
 
 
-def test_a_click_is_answered_within_a_frame(page: Any) -> None:
+def test_a_click_is_answered_within_a_frame(page):
     assert page.evaluate(CLICKS) < 16
 
 
-def test_the_page_works_from_the_keyboard(page: Any) -> None:
+def test_the_page_works_from_the_keyboard(page):
     page.focus("#play-search")
     page.keyboard.type("toy story 2")
     page.keyboard.press("Tab")

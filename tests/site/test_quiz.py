@@ -1,49 +1,31 @@
 """The quiz at the end of a chapter: by mouse, by keyboard, without JavaScript, in both themes."""
 
-from __future__ import annotations
-
-import importlib.util
-import re
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
 import pytest
+import quiz
 
-ROOT = Path(__file__).resolve().parents[2]
-SITE = ROOT / "_build" / "html"
-spec = importlib.util.spec_from_file_location("quiz", ROOT / "book" / "_ext" / "quiz.py")
-assert spec is not None and spec.loader is not None
-quiz = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(quiz)
-CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+CHAPTERS = sorted(path.stem for path in quiz.QUIZZES.parents[1].glob("notebooks/*.ipynb"))
 
 
-@pytest.fixture(scope="module")
-def page(browser: Any) -> Iterator[Any]:
-    """Return a page that many tests use; formulas and pictures play no part here."""
-    page = browser.new_page(viewport={"width": 1000, "height": 900})
-    page.route(re.compile("mathjax|_images", re.I), lambda route: route.abort())
-    yield page
-    page.close()
+@pytest.fixture
+def open_quiz(open_page):
+    """Return a function that opens a chapter and returns its page and its questions."""
+
+    def open_quiz(chapter, **options):
+        # Formulas and pictures play no part here.
+        page = open_page(f"notebooks/{chapter}.html", skip="mathjax|_images", **options)
+        return page, quiz.read_quiz(quiz.quiz_of(f"notebooks/{chapter}"))
+
+    return open_quiz
 
 
-def open_quiz(page: Any, chapter: str) -> list[dict[str, Any]]:
-    """Open a chapter and return its questions."""
-    address = (SITE / "notebooks" / f"{chapter}.html").as_uri()
-    page.goto(address, wait_until="domcontentloaded")
-    path = quiz.quiz_of(f"notebooks/{chapter}")
-    return quiz.read_quiz(path)
-
-
-def plain(text: str) -> str:
+def plain(text):
     """Return a text without its marks, whatever shape its quotation marks have."""
     return " ".join(text.replace("`", "").replace("*", "").replace("’", "'").split())
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
-def test_each_answer_teaches(page: Any, chapter: str) -> None:
-    questions = open_quiz(page, chapter)
+def test_each_answer_teaches(open_quiz, chapter):
+    page, questions = open_quiz(chapter)
     # Every choice is clicked, from the top.
     seen = page.evaluate(
         """() => [...document.querySelectorAll(".quiz-question")].map((question) => {
@@ -68,8 +50,8 @@ def test_each_answer_teaches(page: Any, chapter: str) -> None:
     assert result == f"All {len(questions)} found, {at_once} of them at the first try."
 
 
-def test_a_quiz_needs_no_mouse(page: Any) -> None:
-    questions = open_quiz(page, "08-quantization")
+def test_a_quiz_needs_no_mouse(open_quiz):
+    page, questions = open_quiz("08-quantization")
     right = next(n for n, choice in enumerate(questions[0]["choices"]) if choice[1])
     page.locator(".quiz-question").first.locator("button").first.focus()
     for _ in range(right):
@@ -82,11 +64,11 @@ def test_a_quiz_needs_no_mouse(page: Any) -> None:
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_answers_are_readable(page: Any, theme: str) -> None:
+def test_answers_are_readable(open_quiz, theme):
     from axe_playwright_python.sync_playwright import Axe
 
-    page.emulate_media(color_scheme=theme, reduced_motion="reduce")
-    questions = open_quiz(page, "16-retrieval")
+    look = {"color_scheme": theme, "reduced_motion": "reduce"}
+    page, questions = open_quiz("16-retrieval", **look)
     for place, question in enumerate(questions):
         is_right = [choice[1] for choice in question["choices"]]
         wanted = is_right.index(bool(place % 2))  # some right, some wrong
@@ -96,14 +78,11 @@ def test_answers_are_readable(page: Any, theme: str) -> None:
     assert not [f"{v['id']}: {v['nodes'][0]['html'][:200]}" for v in found]
 
 
-def test_without_javascript_the_answers_are_folded(browser: Any) -> None:
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    questions = open_quiz(page, "00-in-ten-minutes")
+def test_without_javascript_the_answers_are_folded(open_quiz):
+    page, questions = open_quiz("00-in-ten-minutes", java_script_enabled=False)
     assert page.locator(".quiz-question button").count() == 0
     answers = page.locator(".quiz-question details")
     assert answers.count() == len(questions)
     answers.first.locator("summary").click()
     assert answers.first.locator("li", has_text="Not right.").first.is_visible()
     assert page.locator(".quiz-question > ol > li").first.is_visible()
-    context.close()
