@@ -34,7 +34,8 @@ LIGHT = (
 MOST_LINES, MOST_FILES = 13_000, 130
 MODULES = sorted(PACKAGE.rglob("*.py"))
 PAGES = [*sorted((ROOT / "book").rglob("*.md")), *sorted(ROOT.glob("*.md"))]
-TEXT_SUFFIXES = {".py", ".md", ".yml", ".toml", ".txt", ".cfg", ".sh", ".css", ".bib", ".ipynb", ".po"}
+TEXT_SUFFIXES = {".py", ".md", ".yml", ".toml", ".txt", ".cfg", ".sh", ".css", ".bib", ".po"}
+TEXT_SUFFIXES |= {".ipynb"}
 # A number with a unit that somebody measured once: such numbers are computed, never typed.
 MEASURED = re.compile(
     r"\b\d+(\.\d+)?\s?(ms|µs|us|MB|KB|KiB|MiB|x faster|× faster|x smaller|× smaller)\b"

@@ -38,8 +38,12 @@ SITE = "site"  # the texts of the extensions
 # Made when the book is built, from docstrings or stored rows: nothing to translate.
 MADE = re.compile(r"book/(api|results|notebook-runs)\b")
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-HEADER = '# {what}\n# Made by tools/translations.py; only the lines after msgstr are written by hand.\n'
-HEADER += 'msgid ""\nmsgstr "Content-Type: text/plain; charset=utf-8\\n"\n'
+HEADER = """\
+# {what}
+# Made by tools/translations.py; only the lines of msgstr are written by hand.
+msgid ""
+msgstr "Content-Type: text/plain; charset=utf-8\\n"
+"""
 
 
 class Entry(NamedTuple):

@@ -159,9 +159,8 @@ def _link_the_twin(
         base = base.removesuffix(f"{own}/")
         if doctree is not None or pagename == "search":
             twins = {"en": f"{up}../{pagename}.html"}
-        words = {text: say(text) for text in SAID}
-        body = f"Object.assign(Documentation.TRANSLATIONS, {json.dumps(words, ensure_ascii=False)});"
-        app.add_js_file(None, body=body)
+        words = json.dumps({text: say(text) for text in SAID}, ensure_ascii=False)
+        app.add_js_file(None, body=f"Object.assign(Documentation.TRANSLATIONS, {words});")
     context["twins"] = [
         {"code": code.replace("_", "-"), "name": NAMES[code], "href": href, "hidden": not here}
         for code, href in twins.items()

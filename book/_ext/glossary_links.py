@@ -12,7 +12,7 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 
 # Words that mean other things as often, in English and in Chinese.
 TOO_COMMON = {"batch", "cross", "fold", "importance", "mask", "negative", "recall", "score"}
-TOO_COMMON |= {"批次", "交叉特征", "折", "重要性", "掩码", "负例", "召回率", "分数", "轮", "分组", "教师"}
+TOO_COMMON |= {"批次", "折", "重要性", "掩码", "负例", "召回率", "分数", "轮", "分组", "教师"}
 NAME = re.compile(r" \(.*\)$|（.*）$")  # what follows the term itself
 NOT_IN = (
     *(nodes.reference, nodes.title, nodes.literal, nodes.literal_block, nodes.math, nodes.raw),
