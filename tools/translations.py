@@ -111,8 +111,6 @@ def messages() -> dict[str, list[str]]:
 
 def _site_messages(pages: Iterable[str]) -> Iterable[str]:
     """Yield what extensions and scripts write on translated pages."""
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    yield from (part["caption"] for part in toc["parts"])
     for path in sorted((ROOT / "book" / "_ext").glob("*.py")):
         code = path.read_text(encoding="utf-8")
         yield from re.findall(r'\bsay\(\s*[\'"]([^\'"{}]*(?:\{\d\}[^\'"{}]*)*)[\'"]\s*\)', code)

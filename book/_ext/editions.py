@@ -36,6 +36,7 @@ SAID = (
     "Guess again",
     "All {0} found, {1} of them at the first try.",
     "Glossary: {0}",
+    "Start in ten minutes",
     "Guess first.",
     "One question",
     "Two questions",
@@ -69,6 +70,10 @@ def pages_of(config: Any) -> list[str]:
     return list(config.editions.get(config.language, ()))
 
 
+def _is_box(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.container | nodes.block_quote)
+
+
 class LeaveOutputs(SphinxTransform):
     """Computed sentences belong to no catalogue: they change with every run."""
 
@@ -76,14 +81,14 @@ class LeaveOutputs(SphinxTransform):
 
     def apply(self, **kwargs: Any) -> None:
         """Mark them."""
-        for box in self.document.findall(nodes.container):
-            if "cell_output" in box["classes"]:
+        for box in self.document.findall(_is_box):
+            if {"cell_output", "takeaway"} & set(box["classes"]):
                 for text in box.findall(nodes.TextElement):
                     text["translatable"] = False
 
 
 class SayTheRest(SphinxTransform):
-    """Texts that Sphinx does not look up: parts of the book, and the fold of a solution."""
+    """Texts that Sphinx does not look up: parts of the book, buttons, the fold of a solution."""
 
     default_priority = 110  # when the contents stand on the first page
 
@@ -93,7 +98,11 @@ class SayTheRest(SphinxTransform):
             return
         for toctree in self.document.findall(addnodes.toctree):
             if toctree["caption"]:
-                toctree["caption"] = say(toctree["caption"])
+                own = get_translation(self.env.docname)
+                toctree["caption"] = str(own(toctree["caption"]))
+        for text in list(self.document.findall(nodes.Text)):
+            if "sd-btn" in getattr(text.parent.parent, "attributes", {}).get("classes", ()):
+                text.parent.replace(text, nodes.Text(say(text)))
         for raw in list(self.document.findall(nodes.raw)):
             said = SOLUTION.sub(lambda found: say("Solution {0}").format(found[1]), raw.astext())
             if said != raw.astext():
