@@ -97,8 +97,11 @@ def run_sphinx(builder: str, out: Path, pages: Iterable[str] = (), **settings: A
 def messages() -> dict[str, list[str]]:
     """Return the messages of all pages, and those of the extensions for the translated ones."""
     out = BUILD / "gettext" / "pot"
-    shutil.rmtree(out, ignore_errors=True)
-    run_sphinx("gettext", out)
+    extensions = [*(ROOT / "book" / "_ext").glob("*.py"), ROOT / "_config.yml"]
+    known = is_younger(out.parent / ".doctrees" / "environment.pickle", extensions)
+    shutil.rmtree(out if known else out.parent, ignore_errors=True)
+    # Of an output it takes the picture, which has an alternative text.
+    run_sphinx("gettext", out, nb_mime_priority_overrides=[("gettext", "image/png", 1)])
     found = {}
     for path in sorted(out.rglob("*.pot")):
         page = path.relative_to(out).with_suffix("").as_posix()
@@ -207,14 +210,16 @@ def follow_numbers(page: str, pairs: Iterable[tuple[str, str]]) -> None:
         write(path, entries, f"{page}, {language}")
 
 
+def is_younger(made: Path, sources: Iterable[Path]) -> bool:
+    """Return whether a file exists and is younger than others."""
+    return made.exists() and made.stat().st_mtime > max(path.stat().st_mtime for path in sources)
+
+
 def is_current(language: str) -> bool:
     """Return whether an edition is younger than everything it is made from."""
-    made = BUILD / "html" / language / "index.html"
-    if not made.exists():
-        return False
     sources = [path for path in (ROOT / "book").rglob("*") if path.suffix not in {".md", ".pyc"}]
     sources += [BUILD / ".doctrees" / "environment.pickle", ROOT / "_config.yml", Path(__file__)]
-    return made.stat().st_mtime > max(path.stat().st_mtime for path in sources)
+    return is_younger(BUILD / "html" / language / "index.html", sources)
 
 
 def build(language: str) -> None:

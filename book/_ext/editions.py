@@ -19,6 +19,7 @@ from sphinx.environment import CONFIG_OK
 from sphinx.locale import get_translation
 from sphinx.search.zh import SearchChinese
 from sphinx.transforms import SphinxTransform
+from sphinx.transforms.post_transforms import SphinxPostTransform
 
 NAMES = {"en": "English", "zh_CN": "中文"}
 CATALOGUE = "site"  # what the extensions write, and no page has
@@ -57,6 +58,7 @@ SAID = (
     "Show solution {0}",
     "Hide solution {0}",
 )
+RANGE = re.compile(r"([+-]?[\d.,]+ ?%?) to ([+-]?[\d.,]+ ?%?)")
 CJK = re.compile(r"[\u3400-\u9fff]+")
 
 
@@ -74,8 +76,15 @@ def _is_box(node: nodes.Node) -> bool:
     return isinstance(node, nodes.container | nodes.block_quote)
 
 
+def _in_button(node: nodes.Node) -> bool:
+    while (node := node.parent) is not None:
+        if "sd-btn" in getattr(node, "attributes", {}).get("classes", ()):
+            return True
+    return False
+
+
 class LeaveOutputs(SphinxTransform):
-    """Computed sentences belong to no catalogue: they change with every run."""
+    """Computed sentences belong to no catalogue, as they change with every run; captions do."""
 
     default_priority = 5  # before messages are looked up
 
@@ -84,7 +93,7 @@ class LeaveOutputs(SphinxTransform):
         for box in self.document.findall(_is_box):
             if {"cell_output", "takeaway"} & set(box["classes"]):
                 for text in box.findall(nodes.TextElement):
-                    text["translatable"] = False
+                    text["translatable"] = isinstance(text, nodes.caption)
 
 
 class SayTheRest(SphinxTransform):
@@ -101,12 +110,27 @@ class SayTheRest(SphinxTransform):
                 own = get_translation(self.env.docname)
                 toctree["caption"] = str(own(toctree["caption"]))
         for text in list(self.document.findall(nodes.Text)):
-            if "sd-btn" in getattr(text.parent.parent, "attributes", {}).get("classes", ()):
+            if _in_button(text):
                 text.parent.replace(text, nodes.Text(say(text)))
         for raw in list(self.document.findall(nodes.raw)):
             said = SOLUTION.sub(lambda found: say("Solution {0}").format(found[1]), raw.astext())
             if said != raw.astext():
                 raw.children = [nodes.Text(said)]
+
+
+class SayRanges(SphinxPostTransform):
+    """Figures that a chapter has computed may be two: "82 to 96"."""
+
+    default_priority = 900  # when they are in their places
+    formats = ("html",)
+
+    def run(self, **kwargs: Any) -> None:
+        """Replace the word between them."""
+        if not pages_of(self.config):
+            return
+        for text in list(self.document.findall(nodes.Text)):
+            if found := RANGE.fullmatch(text):
+                text.parent.replace(text, nodes.Text(say("{0} to {1}").format(*found.groups())))
 
 
 class Pairs(SearchChinese):
@@ -146,7 +170,8 @@ def _on_top_of_english(app: Sphinx) -> None:
         elsewhere = docname in app.env.found_docs and docname not in here
         return ("../" if elsewhere else "") + own(docname, typ)
 
-    app.builder.get_target_uri = target  # type: ignore[method-assign]
+    app.builder.get_target_uri = target
+    app.builder.load_indexer = lambda docnames: None  # there is none, and none is missing
 
 
 def _read_again(app: Sphinx, *args: Any) -> list[str]:
@@ -192,6 +217,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_config_value("editions", {}, "html", [dict])
     app.add_transform(LeaveOutputs)
     app.add_transform(SayTheRest)
+    app.add_post_transform(SayRanges)
     app.connect("config-inited", _begin)
     app.connect("builder-inited", _on_top_of_english)
     app.connect("env-get-outdated", _read_again)
