@@ -134,6 +134,13 @@ def test_new_numbers_of_the_front_reach_its_translations(
 ) -> None:
     monkeypatch.setattr(tool, "LOCALE", tmp_path)
     path = tool.catalogue("zh_CN", "book/index")
-    tool.write(path, {"1.0x": tool.Entry("1.0 倍"), "Plan": tool.Entry("安排")}, "front")
-    tool.follow_numbers("book/index", [("1.0x", "1.3x"), ("Plan", "Plan"), ("old", "new")])
-    assert tool.read(path) == {"1.3x": tool.Entry("1.3 倍"), "Plan": tool.Entry("安排")}
+    known = {"1.0x": tool.Entry("1.0 倍"), "Plan": tool.Entry("安排"), "2 s": tool.Entry()}
+    tool.write(path, known, "front")
+    pairs = [("1.0x", "1.3x"), ("Plan", "Plan"), ("2 s", "3 s"), ("old", "new")]
+    tool.follow_numbers("book/index", pairs)
+    assert tool.read(path) == {
+        "1.3x": tool.Entry("1.3 倍"),
+        "Plan": tool.Entry("安排"),
+        "3 s": tool.Entry(),
+    }
+    assert list(tool.read(path)) == ["1.3x", "Plan", "3 s"]

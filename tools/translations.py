@@ -141,14 +141,14 @@ def renumber(before: str, after: str, text: str) -> str | None:
         True
     """
     old, new = NUMBER.findall(before), NUMBER.findall(after)
-    if NUMBER.sub("0", before) != NUMBER.sub("0", after) or sorted(old) != sorted(
-        NUMBER.findall(text)
-    ):
+    if NUMBER.sub("0", before) != NUMBER.sub("0", after):
+        return None
+    if text and sorted(old) != sorted(NUMBER.findall(text)):
         return None
     waiting: dict[str, list[str]] = {}
     for number, changed in zip(old, new, strict=True):
         waiting.setdefault(number, []).append(changed)
-    return NUMBER.sub(lambda found: waiting[found[0]].pop(0), text)
+    return NUMBER.sub(lambda found: waiting[found[0]].pop(0), text)  # of no text, none
 
 
 def merge(wanted: Iterable[str], known: dict[str, Entry], translated: bool) -> dict[str, Entry]:
@@ -198,15 +198,17 @@ def update() -> None:
 
 
 def follow_numbers(page: str, pairs: Iterable[tuple[str, str]]) -> None:
-    """Give the translations of a page new numbers, where a tool wrote them into its text."""
+    """Give the messages of a page new numbers, where a tool wrote them into its text."""
+    renamed = dict(pairs)
     for language in EDITIONS:
-        path = catalogue(language, page)
-        renamed, entries = dict(pairs), {}
+        path, entries = catalogue(language, page), {}
+        if not path.exists():
+            continue
         for message, entry in read(path).items():
             after = renamed.get(message, message)
             text = renumber(message, after, entry.text)
-            changed = after != message and text is not None
-            entries[after if changed else message] = Entry(text) if changed else entry
+            known = text is None  # as it is: other words changed, too
+            entries[message if known else after] = entry if known else entry._replace(text=text)
         write(path, entries, f"{page}, {language}")
 
 
