@@ -295,7 +295,8 @@ def fuzz(count: int, path: Path) -> None:
     with served("service", path) as (port, process):
         url = f"http://127.0.0.1:{port}/openapi.json"
         tool = [str(Path(sys.executable).parent / "schemathesis"), "run", url]
-        tool += ["--phases", "fuzzing", "--max-examples", str(count), "--no-color"]
+        tool += ["--phases", "fuzzing", "--max-examples", str(count), "--continue-on-failure"]
+        tool += ["--no-color"]
         before = memory(process.pid)
         out = subprocess.run(tool, capture_output=True, text=True, check=False)
         print(out.stdout[-2500:], out.stderr[-500:])

@@ -123,8 +123,8 @@ def details(front: pd.DataFrame, calibration: pd.DataFrame) -> str:
     for name, rows in front.groupby("data", sort=True):
         first = rows[(rows.recipe == "float32") & (rows.account == "self-contained")]
         start = ", ".join(f"{row.start_ndcg:.4f} ({row.protocol})" for row in first.itertuples())
-        head = f"**{name}**: {rows.users.max():,} users; NDCG@10 of float32 {start}"
-        lines = [f"{head}; teacher: {rows.teacher.iloc[0]}.", ""]
+        lines = [f":::{{dropdown}} {name}: {rows.users.max():,} users"]
+        lines += [f"NDCG@10 of float32 {start}; teacher: {rows.teacher.iloc[0]}.", ""]
         lines.append("| recipe | account | bytes | times smaller | change (95 %) | p50 (µs) |")
         lines.append("|---|---|---:|---:|---:|---:|")
         for row in rows.itertuples():
@@ -141,7 +141,7 @@ def details(front: pd.DataFrame, calibration: pd.DataFrame) -> str:
                 took,
             ]
             lines.append("| " + " | ".join(cells) + " |")
-        parts.append("\n".join(lines))
+        parts.append("\n".join([*lines, ":::"]))
     lines = ["**How often the search broke its promise** to lose at most 1 %, on users who had no "
              "part in the choice:", "",
              "| data | account | confidence | broken (95 %) | surely | times smaller, median |",

@@ -1,10 +1,11 @@
 // The front, to look through: every measured point of quality against size.
 addEventListener("DOMContentLoaded", () => {
   const root = document.getElementById("front-explorer");
+  document.querySelector(".front-static").hidden = true; // it is for readers without scripts
   const { columns, sets } = JSON.parse(document.getElementById("front-points").textContent);
   for (const set of sets)
     set.points = set.points.map((row) => Object.fromEntries(columns.map((name, i) => [name, row[i]])));
-    // A technique has the colour that it has in all figures of the book.
+  // A technique has the colour that it has in all figures of the book.
   const [BLUE, RED, GREEN, PURPLE, GREY] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a8a8a"];
   const LOOKS = {
     rounding: [BLUE, "square"], "transform coding": [BLUE, "circle"], codebooks: [BLUE, "diamond"],

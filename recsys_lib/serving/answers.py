@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,8 +21,7 @@ from recsys_lib.compression.files import load_compressed
 from recsys_lib.models.factors import Factors, inner_product_vectors
 from recsys_lib.serving.retrieval import TopKIndex
 
-_ROW = "a row; whole, and written without a point"
-Id = Annotated[int, Meta(ge=0, lt=2**31, description=_ROW)]
+Id = Annotated[int, Meta(ge=0, lt=2**31, description="a row")]
 History = Annotated[list[Id], Meta(min_length=1, max_length=1_000)]
 _encode = msgspec.json.Encoder().encode
 
@@ -66,6 +65,39 @@ class ScoreRequest(_Asked):
 
 
 Request = RecommendRequest | ScoreRequest
+
+
+def decoder(kind: Any) -> Callable[[bytes | bytearray], Request]:
+    """Return a function from JSON to a request, for which 3.0 is a whole number as in JSON Schema.
+
+    Example:
+        >>> decoder(RecommendRequest)(b'{"user_id": 3.0}').user_id
+        3
+    """
+    decode = msgspec.json.Decoder(kind).decode
+
+    def read(body: bytes | bytearray) -> Request:
+        try:
+            return decode(body)
+        except msgspec.ValidationError as error:  # seldom, so it may take longer
+            try:
+                plain = _without_points(msgspec.json.decode(body))
+            except (ValueError, RecursionError):
+                raise error from None
+            return msgspec.convert(plain, kind)
+
+    return read
+
+
+def _without_points(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_points(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_without_points(one) for one in value]
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+    return int(value) if whole else value
+
+
 Answer = tuple[int, bytes]  # status and body
 
 

@@ -106,7 +106,7 @@ class Service:
         self._counts: Counter[tuple[str, int]] = Counter()
         self._times, self._seconds = [0] * (len(_SECONDS) + 1), 0.0
         kinds = {"/recommend": answers.RecommendRequest, "/score": answers.ScoreRequest}
-        self._decode = {path: msgspec.json.Decoder(kind).decode for path, kind in kinds.items()}
+        self._decode = {path: answers.decoder(kind) for path, kind in kinds.items()}
         self._pages = {
             "/health": lambda: (200, b'{"status":"alive"}'),
             "/ready": self._ready,
