@@ -35,11 +35,13 @@ class Address:
         name, tag = re.escape(self.name), "" if self.ref == "main" else f"@{self.ref}"
         pages = f"{self.owner}.github.io/{self.name}/"
         raw = f"raw.githubusercontent.com/{self.owner}/{self.name}/{self.ref}/"
+        blob = f"/github/{self.owner}/{self.name}/blob/{self.ref}/"  # in Colab
         return {
             rf"(?<=git\+https://)github\.com/[\w-]+/{name}(?:@[\w.-]+)?": f"{self.site}{tag}",
             rf"(?<!git\+https://)github\.com/[\w-]+/{name}\b": self.site,
             rf"[\w-]+\.github\.io/{name}/": pages,
             rf"raw\.githubusercontent\.com/[\w-]+/{name}/[\w.-]+/": raw,
+            rf"/github/[\w-]+/{name}/blob/[\w.-]+/": blob,
         }
 
     @property

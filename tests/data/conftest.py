@@ -1,5 +1,6 @@
-"""A web server of our own on 127.0.0.1, with every fault that a download can meet."""
+"""Files as tests write them; a web server of our own, with every fault of a download."""
 
+import gzip
 import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -72,3 +73,17 @@ def server(request):
 def names_in():
     """Return all names of files and folders under a folder."""
     return lambda folder: sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a text, packed if the name of the file ends so, or bytes as they are."""
+
+    def write(content, name, encoding="utf-8"):
+        if isinstance(content, str):
+            content = content.encode(encoding)
+            content = gzip.compress(content) if name.endswith(".gz") else content
+        (tmp_path / name).write_bytes(content)
+        return tmp_path / name
+
+    return write

@@ -13,21 +13,19 @@ NAMES = ("id", "name")
 
 
 @pytest.fixture
-def read(tmp_path):
+def read(write):
     def read(content, *columns, file="table", **options):
-        (tmp_path / file).write_bytes(content if isinstance(content, bytes) else content.encode())
-        if columns:
-            return read_columns(tmp_path / file, columns, **options)
-        return read_numbers(tmp_path / file, **options).tolist()
+        path = write(content, file)
+        return read_columns(path, columns, **options) if columns else read_numbers(path, **options)
 
     return read
 
 
 def test_tables(read, tmp_path):
-    assert read("1\t2\t3\n4\t5\t6\n") == [[1, 2, 3], [4, 5, 6]]
-    assert read("1\t2\r\n") == [[1, 2]]
+    assert read("1\t2\t3\n4\t5\t6\n").tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert read("1\t2\r\n").tolist() == [[1, 2]]
     options = {"file": "table.gz", "delimiter": ",", "header": True, "dtype": np.float64}
-    assert read(gzip.compress(b"user,item,rating\n1,2,.5\n"), **options) == [[1, 2, 0.5]]
+    assert read("user,item,rating\n1,2,.5\n", **options).tolist() == [[1, 2, 0.5]]
     assert read('id,name\n1,"a, ""b"""\n2,NA\n', *NAMES) == [["1", "2"], ['a, "b"', "NA"]]
     options = {"delimiter": "|", "header": False, "quoted": False}
     assert read('1|"a\n2|b\n', *NAMES, **options) == [["1", "2"], ['"a', "b"]]

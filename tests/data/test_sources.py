@@ -22,9 +22,9 @@ from recsys_lib.data.sources import PICKLES, pairs_from_pickle
 
 FIELDS = ("ratings", "timestamps", "user_vocabulary", "item_vocabulary", "item_names", "item_texts")
 NCF = {
-    "ml-1m.train.rating": b"0\t0\t5\n1\t1\t3\n1\t2\t4\n",
-    "ml-1m.test.rating": b"0\t2\t5\t978824351\n1\t3\t3\t978300174\n",
-    "ml-1m.test.negative": b"(0,2)\t1\t4\n(1,3)\t0\t3\n",
+    "ml-1m.train.rating": "0\t0\t5\n1\t1\t3\n1\t2\t4\n",
+    "ml-1m.test.rating": "0\t2\t5\t978824351\n1\t3\t3\t978300174\n",
+    "ml-1m.test.negative": "(0,2)\t1\t4\n(1,3)\t0\t3\n",
 }
 LASTFM = {
     "user_artists.dat": "userID\tartistID\tweight\r\n2\t7\t40\r\n5\t7\t1\r\n",
@@ -84,17 +84,16 @@ def test_data_home(monkeypatch, tmp_path):
     assert data_home(tmp_path / "other") == tmp_path / "other"
 
 
-@pytest.mark.parametrize("columns", [3, 4])
-@pytest.mark.parametrize("packed", [False, True])
-def test_files_that_are_there_are_only_read(nowhere, card, columns, packed):
+@pytest.mark.parametrize("times", [False, True])
+@pytest.mark.parametrize("end", ["", ".gz"])
+def test_files_that_are_there_are_only_read(nowhere, card, write, tmp_path, times, end):
     card("ncf-ml-1m")
-    train = b"0\t0\t5\t7\n1\t1\t3\t8\n1\t2\t4\t9\n"
-    files = NCF | ({"ml-1m.train.rating": train} if columns == 4 else {})
-    if packed:
-        files = {f"{name}.gz": gzip.compress(content) for name, content in files.items()}
     (nowhere / "ncf-ml-1m").mkdir(parents=True)
-    for file, content in files.items():
-        (nowhere / "ncf-ml-1m" / file).write_bytes(content)
+    content = NCF | (
+        {"ml-1m.train.rating": "0\t0\t5\t7\n1\t1\t3\t8\n1\t2\t4\t9\n"} if times else {}
+    )
+    for file, text in content.items():
+        write(text, f"home/ncf-ml-1m/{file}{end}")
     before = {path: path.stat().st_mtime_ns for path in nowhere.rglob("*")}
     with warnings.catch_warnings(action="error"):
         split = load_split("ncf-ml-1m", fallback="synthetic")
@@ -149,7 +148,7 @@ def test_killed_download(card, server, tmp_path, here, names_in, how):
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     process.wait(60)
     assert (tmp_path / "ncf-ml-1m").exists() == (how == signal.SIGKILL)
-    server.routes = {f"/{name}": content for name, content in NCF.items()}
+    server.routes = {f"/{name}": content.encode() for name, content in NCF.items()}
     load_split("ncf-ml-1m", **here)
     assert names_in(tmp_path / "ncf-ml-1m") == sorted(NCF)
 
@@ -185,38 +184,43 @@ def test_stand_ins(nowhere, real_data, monkeypatch, name):
     assert fields(splits[0] if isinstance(real, Split) else data) == fields(real)
 
 
-def test_refuses():
-    for load, name, options, word in (
-        (load_dataset, "ml-1m", {}, "name is 'ml-1m': .*ncf-ml-1m, .*synthetic"),
-        (load_dataset, "ml-100k", {"fallback": "yes"}, "fallback is 'yes'"),
-        (load_dataset, "synthetic", {"preset": "films"}, "preset is 'films'"),
-        (load_split, "ml-latest-small", {}, "name is 'ml-latest-small'"),
-        (load_split, "ml-100k", {"fold": 6}, "fold is 6"),
-    ):
-        with pytest.raises(ValueError, match=word):
-            load(name, **options)
+REFUSED = [
+    (load_dataset, "ml-1m", {}, "name is 'ml-1m': .*ncf-ml-1m, .*synthetic"),
+    (load_dataset, "ml-100k", {"fallback": "yes"}, "fallback is 'yes'"),
+    (load_dataset, "synthetic", {"preset": "films"}, "preset is 'films'"),
+    (load_split, "ml-latest-small", {}, "name is 'ml-latest-small'"),
+    (load_split, "ml-100k", {"fold": 6}, "fold is 6"),
+    (load_frame, "ml-100k", {}, "name is 'ml-100k'"),
+]
 
 
-def test_mirror(server, card, tmp_path, here, monkeypatch, names_in):
+@pytest.mark.parametrize("load, name, options, word", REFUSED)
+def test_refuses(load, name, options, word):
+    with pytest.raises(ValueError, match=word):
+        load(name, **options)
+
+
+def test_mirror(server, card, write, tmp_path, here, monkeypatch, names_in):
     monkeypatch.setenv("RECSYS_DATA_MIRROR", server.url + "/data/")
     card("ncf-ml-1m")
-    packed = NCF | {"ml-1m.train.rating.gz": gzip.compress(NCF["ml-1m.train.rating"])}
-    del packed["ml-1m.train.rating"]
-    server.routes = {f"/data/ncf-ml-1m/{name}": content for name, content in packed.items()}
-    (tmp_path / "ncf-ml-1m").mkdir()
-    (tmp_path / "ncf-ml-1m" / "ml-1m.test.rating").write_bytes(NCF["ml-1m.test.rating"])
-    assert len(load_split("ncf-ml-1m", **here).train) == 3
-    assert names_in(tmp_path / "ncf-ml-1m") == sorted(packed)
-    asked = len(server.requests)
-    assert "/data/ncf-ml-1m/ml-1m.test.rating" not in server.requests  # that one was there
-    load_split("ncf-ml-1m", **here)
-    assert len(server.requests) == asked
+    folder, routes = tmp_path / "ncf-ml-1m", server.routes
+    folder.mkdir()
+    write(NCF["ml-1m.test.rating"], "ncf-ml-1m/ml-1m.test.rating")
+    routes["/data/ncf-ml-1m/ml-1m.train.rating.gz"] = gzip.compress(b"0\t0\t5\n1\t1\t3\n")
+    routes["/data/ncf-ml-1m/ml-1m.test.negative"] = NCF["ml-1m.test.negative"].encode()
+    for _ in range(2):
+        assert len(load_split("ncf-ml-1m", **here).train) == 2
+        files = ["ml-1m.test.negative", "ml-1m.test.rating", "ml-1m.train.rating.gz"]
+        assert names_in(folder) == files
+        assert sorted(path for path in server.requests if path in routes) == sorted(routes)
+        assert "/data/ncf-ml-1m/ml-1m.test.rating" not in server.requests  # that one was there
 
 
-CUT = gzip.compress(b"0 1 2\n" * 99, mtime=0)[:-9]
+OTHER, PACKED = b"0 1\n", gzip.compress(b"0 1 2\n" * 99, mtime=0)
+WRONG = [("", OTHER, "checksum"), (".gz", PACKED, "checksum"), (".gz", PACKED[:-9], "gzip")]
 
 
-@pytest.mark.parametrize("end, content, word", [("", b"0 1\n", "checksum"), (".gz", CUT, "gzip")])
+@pytest.mark.parametrize("end, content, word", WRONG)
 def test_mirror_is_checked(server, tmp_path, here, monkeypatch, names_in, end, content, word):
     monkeypatch.setenv("RECSYS_DATA_MIRROR", server.url)
     server.routes = {f"/adressa-macr/{name}{end}": content for name in ("train.txt", "test.txt")}

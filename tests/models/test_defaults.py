@@ -13,38 +13,41 @@ from recsys_lib.models import EASE, IALS, Popularity, load_model
 from recsys_lib.models import closed_form as closed_form_module
 
 
-def block(users=4, items=3):
-    """Each user met each item, but for one user and one item that met nothing."""
-    ids = np.divmod(np.arange(users * items), items)
-    return Interactions(*ids, num_users=users + 1, num_items=items + 1)
-
-
-def groups(seed=0, num_users=400, num_items=200, each=8, num_groups=10):
-    """Users who only meet items of their own group: popularity knows next to nothing."""
+def groups(seed=0, num_users=400, each=8, num_groups=10, size=20):
+    """Users who only meet the items of their own group: popularity knows next to nothing."""
     random = np.random.default_rng(seed)
     users = np.repeat(np.arange(num_users), each)
-    size = num_items // num_groups
     items = random.integers(size, size=len(users)) + size * (users % num_groups)
-    return Interactions(users, items, num_users=num_users, num_items=num_items)
+    return Interactions(users, items, num_users=num_users, num_items=size * num_groups)
 
 
-@pytest.mark.parametrize(("each", "num_groups"), [(8, 10), (40, 10), (3, 90)])
-def test_ials_takes_weight_and_penalty_from_the_data(each, num_groups):
-    data = groups(0, 900, 60 * num_groups, each, num_groups)
-    matrix = data.to_csr("binary")
-    num_users, num_items = matrix.shape
-    items = np.unique(matrix.indices).size
-    weight = 12 * matrix.nnz / (num_users * items)
-    of_user, of_item = matrix.nnz / num_users, matrix.nnz / items
-    sizes = (of_user + weight * num_items) * (of_item + weight * num_users)
-    few = np.sqrt(max(1, 16 / of_user))
-    sparse = np.sqrt(min(1, 400 * matrix.nnz / (num_users * items)))
-    l2 = 0.4 * (np.sqrt(of_user) + np.sqrt(of_item)) * few * sparse / np.sqrt(sizes)
-    assert (few > 1, sparse < 1) == (each < 16, num_groups > 10)
+def skewed(num_users=400):
+    """Everybody meets items by their popularity, and by nothing else."""
+    random, weights = np.random.default_rng(0), 1 / np.arange(1, 301.0)
+    weights /= weights.sum()
+    items = [random.choice(300, 6, replace=False, p=weights) for _ in range(num_users)]
+    return Interactions(np.repeat(np.arange(num_users), 6), np.concatenate(items), num_items=300)
+
+
+# The formulas of the class by hand; the first has few items a user, the last few of all pairs.
+RULE = [
+    (8, 10, 0.1518667, 0.0294428),
+    (40, 10, 0.5886667, 0.0103022),
+    (3, 90, 0.0165062, 0.0508295),
+]
+
+
+@pytest.mark.parametrize("each, num_groups, weight, l2", RULE)
+def test_ials_takes_weight_and_penalty_from_the_data(each, num_groups, weight, l2):
+    data = groups(0, 900, each, num_groups, size=60)
     how = IALS(4, epochs=1).fit(data).how_to_fold_in
-    assert (how.unobserved_weight, how.l2) == pytest.approx((weight, l2))
-    # Full blocks would get more than 1; who met nothing is not counted in the density.
-    assert IALS(2, epochs=1).fit(block()).how_to_fold_in.unobserved_weight == 1.0
+    assert (how.unobserved_weight, how.l2) == pytest.approx((weight, l2), rel=1e-5)
+
+
+def test_ials_counts_in_the_density_only_who_met_something():
+    full = Interactions(*np.divmod(np.arange(12), 3), num_users=5, num_items=4)
+    # It would get more than 1.
+    assert IALS(2, epochs=1).fit(full).how_to_fold_in.unobserved_weight == 1.0
 
 
 def test_the_rule_gives_the_published_penalty_for_movielens_1m(real_data):
@@ -68,60 +71,63 @@ def test_what_is_given_is_kept(given, tmp_path):
     assert getattr(refitted.how_to_fold_in, other) != getattr(how, other)
 
 
+def ndcg(model, train, test):
+    return evaluate_full_ranking(model.fit(train), train, test).ndcg
+
+
 @pytest.mark.parametrize("preset", ["e-commerce", "news", "video", "music"])
 def test_defaults_rank_above_popularity(preset):
-    train, test = make_synthetic(preset, seed=3).split_leave_one_out()
-    popular, *models = (
-        evaluate_full_ranking(model.fit(train), train, test).ndcg
-        for model in (Popularity(), IALS(), EASE())
-    )
+    parts = make_synthetic(preset, seed=3).split_leave_one_out()
+    popular, *models = (ndcg(model, *parts) for model in (Popularity(), IALS(), EASE()))
     assert min(models) > 0.97 * popular  # synthetic taste is faint; see the slow test
 
 
+TIMES = {"ml-100k": 1.5, "ml-latest-small": 1.4, "online-retail": 3, "adressa-macr": 1.8}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "times"),
-    [("ml-100k", 1.5), ("ml-latest-small", 1.4), ("online-retail", 3), ("adressa-macr", 1.8)],
-)
-def test_default_ials_ranks_far_above_popularity(real_data, name, times):
+@pytest.mark.parametrize("name", TIMES)
+def test_default_ials_ranks_far_above_popularity(real_data, name):
     data = real_data(name)
-    train, test = (data.train, data.test) if isinstance(data, Split) else data.split_leave_one_out()
-    model, popular = (
-        evaluate_full_ranking(model.fit(train), train, test).ndcg
-        for model in (IALS(), Popularity())
-    )
-    assert model > times * popular
+    parts = (data.train, data.test) if isinstance(data, Split) else data.split_leave_one_out()
+    assert ndcg(IALS(), *parts) > TIMES[name] * ndcg(Popularity(), *parts)
 
 
 def test_ials_warns_below_popularity_and_only_there():
     bad = {"l2": 5.0, "unobserved_weight": 10.0}
     with pytest.warns(UserWarning, match="popularity"):
         IALS(8, **bad).fit(skewed())
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(action="error"):
         IALS(8).fit(groups())
         IALS(8, **bad, check=False).fit(skewed())
         IALS(8, **bad).fit(skewed(num_users=150))  # too few to say
 
 
-def skewed(seed=0, num_users=400):
-    """Everybody meets items by their popularity, and by nothing else."""
-    random = np.random.default_rng(seed)
-    weights = 1 / np.arange(1, 301.0)
-    items = [
-        random.choice(300, 6, replace=False, p=weights / weights.sum()) for _ in range(num_users)
-    ]
-    return Interactions(np.repeat(np.arange(num_users), 6), np.concatenate(items), num_items=300)
+def most_bytes(call):
+    """Return the highest memory that Python and NumPy held during a call."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(("l2", "bytes_a_pair"), [(50.0, 4), (1e-3, 12)])
 def test_ease_takes_the_memory_that_is_stated(l2, bytes_a_pair):
     data = Interactions(np.arange(3000) % 7, np.arange(3000) // 2)
-    tracemalloc.start()
-    EASE(l2).fit(data)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert 0.95 < peak / (bytes_a_pair * 1500**2) < 1.35
+    assert 0.95 < most_bytes(lambda: EASE(l2).fit(data)) / (bytes_a_pair * 1500**2) < 1.35
+
+
+def test_ease_refuses_before_it_starts(monkeypatch):
+    monkeypatch.setattr(checks, "available_bytes", lambda: 10_000_000)
+
+    def too_large():
+        with pytest.raises(MemoryError, match=r"41,000 items takes 6\.77 GB .* 0\.01 GB .* IALS"):
+            EASE().fit(Interactions([0, 0], [0, 40_999]))
+
+    assert most_bytes(too_large) < 20_000_000
+    EASE().fit(Interactions([0, 0], [0, 999]))
 
 
 def test_ease_in_float32_ranks_as_in_float64(monkeypatch):
@@ -132,18 +138,6 @@ def test_ease_in_float32_ranks_as_in_float64(monkeypatch):
     assert 0 < np.abs(single - double).max() < 1e-4 * np.abs(double).max()
 
 
-def test_ease_refuses_before_it_starts(monkeypatch):
-    monkeypatch.setattr(checks, "available_bytes", lambda: 10_000_000)
-    data = Interactions([0, 0], [0, 40_999])
-    tracemalloc.start()
-    with pytest.raises(MemoryError, match=r"41,000 items takes 6\.77 GB .* 0\.01 GB .* IALS"):
-        EASE().fit(data)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 20_000_000
-    EASE().fit(Interactions([0, 0], [0, 999]))
-
-
 def test_memory_of_a_control_group_counts(monkeypatch, tmp_path):
     group = (str(tmp_path), "memory.max", "memory.current", "inactive_file")
     monkeypatch.setattr(checks, "_CONTROL_GROUPS", (group,))
@@ -151,9 +145,7 @@ def test_memory_of_a_control_group_counts(monkeypatch, tmp_path):
     assert free is None or free > 0
     (tmp_path / "memory.current").write_text("700\n")
     (tmp_path / "memory.stat").write_text("anon 500\ninactive_file 50\nfile 100\n")
-    (tmp_path / "memory.max").write_text("max\n")  # no limit
-    assert checks.available_bytes() != 350
-    (tmp_path / "memory.max").write_text("1000\n")
-    assert checks.available_bytes() == 350
-    (tmp_path / "memory.max").write_text("100\n")
-    assert checks.available_bytes() == 0
+    for limit, left in (("max", None), ("1000", 350), ("100", 0)):
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+        found = checks.available_bytes()
+        assert found != 350 if left is None else found == left

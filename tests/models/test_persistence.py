@@ -1,4 +1,8 @@
-"""Model files: the identical answer or a clear error, whole or not at all."""
+"""Model files: the identical answer or a clear error, whole or not at all.
+
+That every kind of model scores as before is in tests/test_conversions.py, and what damage of all
+kinds does, in tests/test_damage.py.
+"""
 
 import os
 import pickle
@@ -9,19 +13,11 @@ import pytest
 from recsys_lib import files
 from recsys_lib.data import Interactions
 from recsys_lib.files import read_file, replace_file, write_file
-from recsys_lib.models import ALS, EASE, IALS, Factors, Popularity, load_model
+from recsys_lib.models import ALS, EASE, IALS, MF, Factors, Popularity, load_model
 from recsys_lib.models.factors import FoldIn
 
 DATA = Interactions([0, 0, 1, 1, 2], [0, 1, 1, 2, 3], [5, 3, 4, 1, 2], num_users=4, num_items=5)
-TABLES = [np.random.default_rng(n).normal(size=(n, 2)).astype(np.float32) for n in (5, 4)]
-MODELS = [
-    Popularity().fit(DATA),
-    EASE(l2=3.5).fit(DATA),
-    IALS(embedding_dim=2, epochs=2, seed=4).fit(DATA),
-    ALS(2, epochs=3, solver="cholesky").fit(DATA),
-    Factors(*TABLES, global_mean=3.0, user_biases=TABLES[1][:, 0], item_biases=TABLES[0][:, 0]),
-    Factors(TABLES[0], fold_in=FoldIn(0.1, 0.2)),
-]
+MODELS = [EASE(l2=3.5), IALS(2, epochs=2, seed=4), ALS(2, epochs=3, solver="cholesky")]
 
 
 @pytest.fixture
@@ -30,22 +26,23 @@ def saved(tmp_path):
     return tmp_path / "model"
 
 
-def scores_of(model):
-    return model.score_all_items(np.arange(4)) if model.num_users else model.score_histories([[1]])
-
-
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
-def test_what_is_loaded_equals_what_was_saved(model, tmp_path):
+@pytest.mark.parametrize("model", [*MODELS, MF(2, loss="logistic", l2=0.3), Popularity()])
+def test_settings_come_along(model, tmp_path):
+    scores = model.fit(DATA).score_all_items(np.arange(4))
     model.save(tmp_path / "any.name")
     assert [file.name for file in tmp_path.iterdir()] == ["any.name"]
     for loaded in (type(model).load(tmp_path / "any.name"), load_model(tmp_path / "any.name")):
-        assert type(loaded) is type(model)
-        assert loaded._counts() == model._counts()
-        assert loaded._state()[0] == model._state()[0]
-        scores = [scores_of(model), scores_of(loaded)]
-        np.testing.assert_array_equal(*scores)
-        if type(model) is not Factors:  # its settings came along
-            np.testing.assert_array_equal(scores_of(loaded.fit(DATA)), scores[0])
+        assert type(loaded) is type(model) and loaded._state()[0] == model._state()[0]
+        np.testing.assert_array_equal(loaded.score_all_items(np.arange(4)), scores)
+        np.testing.assert_array_equal(loaded.fit(DATA).score_all_items(np.arange(4)), scores)
+
+
+def test_a_model_without_users(tmp_path):
+    items = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
+    model = Factors(items, fold_in=FoldIn(0.1, 0.2))
+    model.save(tmp_path / "model")
+    scores = [m.score_histories([[1]]) for m in (model, load_model(tmp_path / "model"))]
+    np.testing.assert_array_equal(*scores)
 
 
 def test_every_flipped_bit_and_every_cut_is_found(saved):
@@ -60,23 +57,12 @@ def test_every_flipped_bit_and_every_cut_is_found(saved):
                 load_model(saved)
 
 
-def test_foreign_files(tmp_path):
-    ran = []
-
-    class Trap:
-        def __reduce__(self):
-            return (ran.append, (1,))
-
-    np.savez(tmp_path / "trap.npz", x=np.array([Trap()], dtype=object))
-    for name, content in (("text", b"user,item\n1,2\n"), ("pickle", pickle.dumps(1)), ("a", b"")):
-        (tmp_path / name).write_bytes(content)
-    ran.clear()
-    for path in tmp_path.iterdir():
-        with pytest.raises(ValueError, match="no file of recsys_lib"):
-            load_model(path)
-    assert ran == []
-    with pytest.raises(FileNotFoundError):
-        load_model(tmp_path / "none")
+def test_a_pickle_runs_nothing(tmp_path):
+    kind = type("Trap", (), {"__reduce__": lambda self: (os.mkdir, (str(tmp_path / "ran"),))})
+    (tmp_path / "model").write_bytes(pickle.dumps(kind()))
+    with pytest.raises(ValueError, match="no file of recsys_lib"):
+        load_model(tmp_path / "model")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_another_class(saved):
@@ -91,23 +77,23 @@ def test_another_class(saved):
                 load(saved)
 
 
-def settings(**config):
-    module = "recsys_lib.models.closed_form"
-    return {"num_users": 4, "num_items": 5, "module": module, "config": config}
-
-
 def test_a_newer_version_is_named_and_arrays_have_to_fit(tmp_path, monkeypatch):
-    path, counts = tmp_path / "model", {"item_counts": np.ones(5, np.float32)}
-    write_file(path, "Popularity", settings(shiny=1), counts)
+    path, counts = tmp_path / "model", np.ones(5, np.float32)
+    header = {"num_users": 4, "num_items": 5, "module": "recsys_lib.models.closed_form"}
+
+    def write(counts=counts, **config):
+        write_file(path, "Popularity", header | {"config": config}, {"item_counts": counts})
+
+    write(shiny=1)
     with pytest.raises(ValueError, match=r"'shiny'.*newer recsys_lib"):
         load_model(path)
-    monkeypatch.setattr(files, "FORMAT", files.FORMAT + 1)
-    write_file(path, "Popularity", settings(), counts)
-    monkeypatch.undo()
+    with monkeypatch.context() as changed:
+        changed.setattr(files, "FORMAT", files.FORMAT + 1)
+        write()
     with pytest.raises(ValueError, match="has format 2"):
         load_model(path)
-    for wrong in (counts["item_counts"] * np.nan, np.ones(4, np.float32), np.ones(5, np.int32)):
-        write_file(path, "Popularity", settings(), {"item_counts": wrong})
+    for wrong in (counts * np.nan, np.ones(4, np.float32), np.ones(5, np.int32)):
+        write(wrong)
         with pytest.raises(ValueError, match="item_counts"):
             load_model(path)
 
@@ -126,7 +112,7 @@ def test_a_failed_save_keeps_the_old_file_and_leaves_nothing(saved):
         with pytest.raises(TypeError, match=r"expected numbers|object"):
             write_file(saved, "a", header, arrays)
     with pytest.raises(FileNotFoundError, match="existing folder"):
-        MODELS[0].save(saved.parent / "nowhere" / "model")
+        load_model(saved).save(saved.parent / "nowhere" / "model")
     assert saved.read_bytes() == before
     assert list(saved.parent.iterdir()) == [saved]
 
@@ -138,7 +124,7 @@ def test_mode_and_link_are_kept_and_leftovers_removed(saved):
     dead, alive = (folder / f".model.{pid}-1.tmp" for pid in (2**22 + 1, os.getppid()))
     for left in (dead, alive):
         left.write_bytes(b"half")
-    MODELS[1].save(folder / "link")
+    EASE(1.0).fit(DATA).save(folder / "link")
     assert (folder / "link").is_symlink() and saved.stat().st_mode & 0o777 == 0o640
     assert isinstance(load_model(saved), EASE)
     assert not dead.exists() and alive.exists()

@@ -10,8 +10,8 @@ import tf_keras
 from recsys_lib.models import RatingModelConfig, build_rating_model, inner_product_vectors
 
 KINDS = ("dot_product", "matrix_factorization", "two_tower", "mlp_ranker", "neumf")
-SIDES = ("user", "item")
 every_kind = pytest.mark.parametrize("kind", KINDS)
+PAIRS = list(np.indices((7, 11)).reshape(2, -1).astype(np.int32))
 
 
 def make_config(kind, **changes):
@@ -21,38 +21,37 @@ def make_config(kind, **changes):
     return RatingModelConfig(kind, **settings | {"global_bias": bias} | changes)
 
 
-PAIRS = list(np.indices((7, 11)).reshape(2, -1).astype(np.int32))
-
-
-def shaken(model):
+def shaken(kind, build=keras):
     """Move every weight away from its start, so that zero biases cannot hide a mistake."""
-    random = np.random.default_rng(0)
+    model, random = build_rating_model(make_config(kind), build), np.random.default_rng(0)
     model.set_weights([w + random.normal(size=w.shape) * 0.3 for w in model.get_weights()])
     return model
 
 
+def weights_by_name(model):
+    return {layer.name: layer.get_weights() for layer in model.layers if layer.get_weights()}
+
+
 @every_kind
 def test_output_is_one_float32_logit_per_pair_in_any_precision(kind, tmp_path, request):
-    model = shaken(build_rating_model(make_config(kind)))
-    assert [(x.name, x.dtype) for x in model.inputs] == [(f"{s}_ids", "int32") for s in SIDES]
+    model = shaken(kind)
+    inputs = [("user_ids", "int32"), ("item_ids", "int32")]
+    assert [(x.name, x.dtype) for x in model.inputs] == inputs
     assert tuple(model.output_shape) == (None,) and model.name == kind and not model.losses
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(model(PAIRS), again(PAIRS))
     request.addfinalizer(partial(keras.config.set_dtype_policy, keras.config.dtype_policy()))
-    for policy in ("float32", "mixed_bfloat16"):
-        keras.config.set_dtype_policy(policy)
-        logits = build_rating_model(make_config(kind))(PAIRS)
-        assert logits.dtype == "float32" and tuple(logits.shape) == (77,)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    logits = build_rating_model(make_config(kind))(PAIRS)
+    assert logits.dtype == "float32" and tuple(logits.shape) == (77,)
 
 
 @every_kind
 def test_twin_is_equal_to_the_bit_and_inner_products_are_the_scores(kind):
-    config = make_config(kind)
-    model, twin = build_rating_model(config, keras), build_rating_model(config, tf_keras)
+    model, twin = (shaken(kind, build) for build in (keras, tf_keras))
     for ours, theirs in zip(model.get_weights(), twin.get_weights(), strict=True):
-        np.testing.assert_array_equal(ours, theirs)  # the same start
-    twin.set_weights(shaken(model).get_weights())
+        np.testing.assert_array_equal(ours, theirs)  # as they had the same start
     np.testing.assert_array_equal(np.asarray(model(PAIRS)), np.asarray(twin(PAIRS)))
     assert list(weights_by_name(model)) == list(weights_by_name(twin))
     for vectors in map(inner_product_vectors, (model, twin)):
@@ -66,45 +65,41 @@ def test_twin_is_equal_to_the_bit_and_inner_products_are_the_scores(kind):
 
 @every_kind
 def test_config_and_seed_decide_the_start(kind):
-    first, same = (build_rating_model(make_config(kind, seed=3)).get_weights() for _ in range(2))
-    other = build_rating_model(make_config(kind, seed=4)).get_weights()
-    assert all(np.array_equal(a, b) for a, b in zip(first, same, strict=True))
+    first, same, other = (
+        build_rating_model(make_config(kind, seed=seed)).get_weights() for seed in (3, 3, 4)
+    )
+    assert all(map(np.array_equal, first, same))
     assert not any(np.array_equal(a, b) for a, b in zip(first, other, strict=True) if a.any())
     assert len({table.tobytes() for table in first if table.any()}) == sum(t.any() for t in first)
     users = build_rating_model(make_config(kind, num_users=4000, init_std=0.25)).get_weights()[0]
     assert users.std() == pytest.approx(0.25, rel=0.02) and abs(users.mean()) < 0.01
 
 
-def weights_by_name(model):
-    return {layer.name: layer.get_weights() for layer in model.layers if layer.get_weights()}
-
-
-def test_scores_equal_the_formulas():
-    users, items = PAIRS
-    for kind in KINDS:
-        model = shaken(build_rating_model(make_config(kind)))
-        w = weights_by_name(model)
-        u, i = w["user_embedding"][0][users], w["item_embedding"][0][items]
-        if kind == "dot_product":
-            expected = (u * i).sum(1)
-        elif kind == "matrix_factorization":
-            biases = w["user_bias"][0][users, 0] + w["item_bias"][0][items, 0]
-            expected = 3.5 + biases + (u * i).sum(1)
-        elif kind == "two_tower":
-            towers = []
-            for side, x in (("user", u), ("item", i)):
-                (w0, b0), (w1, b1) = w[f"{side}_dense_0"], w[f"{side}_dense_1"]
-                towers.append(np.maximum(x @ w0 + b0, 0) @ w1 + b1)
-            expected = (towers[0] * towers[1]).sum(1)
-        else:
-            x = np.hstack([u, i])
-            for layer in ("dense_0", "dense_1"):
-                x = np.maximum(x @ w[layer][0] + w[layer][1], 0)
-            if kind == "neumf":
-                gmf = w["user_gmf_embedding"][0][users] * w["item_gmf_embedding"][0][items]
-                x = np.hstack([gmf, x])
-            expected = (x @ w["score"][0] + w["score"][1])[:, 0]
-        np.testing.assert_allclose(model([users, items]), expected, rtol=1e-4, atol=1e-5)
+@every_kind
+def test_scores_equal_the_formulas(kind):
+    model, (users, items) = shaken(kind), PAIRS
+    w = weights_by_name(model)
+    u, i = w["user_embedding"][0][users], w["item_embedding"][0][items]
+    if kind == "dot_product":
+        expected = (u * i).sum(1)
+    elif kind == "matrix_factorization":
+        biases = w["user_bias"][0][users, 0] + w["item_bias"][0][items, 0]
+        expected = 3.5 + biases + (u * i).sum(1)
+    elif kind == "two_tower":
+        towers = []
+        for side, x in (("user", u), ("item", i)):
+            (w0, b0), (w1, b1) = w[f"{side}_dense_0"], w[f"{side}_dense_1"]
+            towers.append(np.maximum(x @ w0 + b0, 0) @ w1 + b1)
+        expected = (towers[0] * towers[1]).sum(1)
+    else:
+        x = np.hstack([u, i])
+        for layer in ("dense_0", "dense_1"):
+            x = np.maximum(x @ w[layer][0] + w[layer][1], 0)
+        if kind == "neumf":
+            gmf = w["user_gmf_embedding"][0][users] * w["item_gmf_embedding"][0][items]
+            x = np.hstack([gmf, x])
+        expected = (x @ w["score"][0] + w["score"][1])[:, 0]
+    np.testing.assert_allclose(model(PAIRS), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_config_survives_json():

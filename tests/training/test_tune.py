@@ -2,7 +2,6 @@
 
 import functools
 import sys
-import warnings
 
 import numpy as np
 import pytest
@@ -14,6 +13,10 @@ from recsys_lib.training.held_out import hold_out, judge, popularity_ndcg
 
 DATA = make_synthetic("video").split_random(0.5, seed=0)[0]
 SMALL = {"most_users": 200, "progress": False}
+
+
+def config(kind="matrix_factorization", dim=8):
+    return RatingModelConfig(kind, DATA.num_users, DATA.num_items, dim)
 
 
 def pairs(data):
@@ -30,9 +33,9 @@ def test_what_is_held_out_is_the_last_and_never_trained_on(known):
     assert not pairs(train) & pairs(held) and pairs(train) | pairs(held) == pairs(data)
     if known:
         assert pairs(held) == {(0, 4), (0, 5)} and held.timestamps.tolist() == [5, 9]
-    one = hold_out(data, share=0.0)[1]
-    assert len(one) == 1
+    assert len(hold_out(data, share=0.0)[1]) == 1
     assert pairs(hold_out(data, 0.4, seed=4)[1]) == pairs(hold_out(data, 0.4, seed=4)[1])
+    assert hold_out(Interactions([0, 1], [0, 1]))[1] is None
 
 
 def test_held_out_users_are_as_many_as_asked():
@@ -41,14 +44,12 @@ def test_held_out_users_are_as_many_as_asked():
     counts = np.diff(DATA.to_csr().indptr)
     many = {u: max(1, int(counts[u] * 0.1)) for u in set(held.user_ids.tolist())}
     assert dict(zip(*np.unique(held.user_ids, return_counts=True), strict=True)) == many
-    assert hold_out(Interactions([0, 1], [0, 1]))[1] is None
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_tune_finds_a_better_setting_and_fits_it_to_all_rows():
     start, space = functools.partial(IALS, 8, l2=1.0), {"unobserved_weight": (0.001, 1.0)}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        found = tune(start, DATA, space=space | {"epochs": (1, 3)}, trials=6, **SMALL)
+    found = tune(start, DATA, space=space | {"epochs": (1, 3)}, trials=6, **SMALL)
     assert found.trials.columns.tolist() == ["unobserved_weight", "epochs", "ndcg", "seconds"]
     assert len(found.trials) == 6 and found.trials["epochs"].isin([1, 2, 3]).all()
     train, held = hold_out(DATA, 0.1, 200)
@@ -58,8 +59,8 @@ def test_tune_finds_a_better_setting_and_fits_it_to_all_rows():
     weight, epochs = best["unobserved_weight"], int(best["epochs"])
     again = IALS(8, l2=1.0, unobserved_weight=weight, epochs=epochs, check=False)
     assert judge(again.fit(train), train, held) == best["ndcg"]
-    if found.settings:
-        np.testing.assert_array_equal(found.model.item_vectors, again.fit(DATA).item_vectors)
+    assert found.settings == {"unobserved_weight": weight, "epochs": epochs}
+    np.testing.assert_array_equal(found.model.item_vectors, again.fit(DATA).item_vectors)
 
 
 def test_the_first_trial_is_the_default():
@@ -113,9 +114,8 @@ def test_a_trial_that_falls_behind_is_given_up_and_counts(monkeypatch):
     scores = lambda model, users: np.zeros((len(users), DATA.num_items))  # noqa: E731
     monkeypatch.setattr(KerasRecommender, "_fit", course)
     monkeypatch.setattr(KerasRecommender, "_score_users", scores)
-    config = RatingModelConfig("matrix_factorization", DATA.num_users, DATA.num_items, 8)
     with pytest.warns(UserWarning, match="trials reaches"):
-        found = tune(KerasRecommender(config), DATA, space={"l2": (0.1, 9.0)}, trials=9, **SMALL)
+        found = tune(KerasRecommender(config()), DATA, space={"l2": (0.1, 9.0)}, trials=9, **SMALL)
     (_, *tried, last), given_up = runs, found.trials["ndcg"].isna()
     assert len(found.trials) == len(tried) == 9 and last == [1.0, 10] and found.settings == {}
     assert [epoch for _, epoch in tried] == np.where(given_up, 5, 10).tolist()
@@ -124,85 +124,69 @@ def test_a_trial_that_falls_behind_is_given_up_and_counts(monkeypatch):
         assert tried[number][0] > np.median([l2 for l2, _ in tried[:number]])
 
 
+class Upside(Popularity):
+    def __init__(self, number=0):
+        self.number = number
+
+    def _fit(self, interactions):
+        super()._fit(interactions)
+        self.item_counts = -self.item_counts
+
+
+FEW = DATA.take(np.arange(0, len(DATA), 4))
+
+
 def test_what_ends_below_popularity_says_so():
-    class Upside(Popularity):
-        def __init__(self, number=0):
-            self.number = number
-
-        def _fit(self, interactions):
-            super()._fit(interactions)
-            self.item_counts = -self.item_counts
-
     with pytest.warns(UserWarning, match=r"Upside of 2 trials .* popularity"):
         found = tune(Upside, DATA, space={"number": (0, 5)}, trials=2, **SMALL)
     assert found.ndcg < found.popularity_ndcg
+    still = {"optimizer": "sgd", "patience": 1, "progress": False}  # it stays at random
+    with pytest.warns(UserWarning, match="popularity"):
+        KerasRecommender(config("dot_product"), **still).fit(FEW)
 
 
-@pytest.mark.parametrize(
-    ("model", "options", "match"),
-    [
-        ("IALS", {}, "model is"),
-        (Popularity, {}, "space is"),
-        (EASE, {"trials": 0}, "trials is"),
-        (EASE, {"budget_s": 0}, "budget_s is"),
-        (EASE, {"most_users": 0}, "most_users is"),
-        (lambda l2=1: 3, {"space": {"l2": (1, 2)}, "trials": 1}, r"model\(\.\.\.\) is"),
-    ],
-    ids=["text", "no space", "no trials", "no time", "no users", "no model"],
-)
-def test_tune_refuses(model, options, match):
+REFUSED = [
+    ("IALS", {}, "model is"),
+    (Popularity, {}, "space is"),
+    *((EASE, {name: 0}, f"{name} is") for name in ("trials", "budget_s", "most_users")),
+    (lambda l2=1: 3, {"space": {"l2": (1, 2)}, "trials": 1}, r"model\(\.\.\.\) is"),
+]
+
+
+@pytest.mark.parametrize("model, options, match", REFUSED)
+def test_tune_refuses(model, options, match, monkeypatch):
     with pytest.raises((TypeError, ValueError), match=match):
         tune(model, DATA, progress=False, **options)
-
-
-def test_the_error_without_optuna_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ImportError, match=r"recsys-lib\[tune\]"):
         tune(EASE, DATA, trials=1, progress=False)
 
 
-FEW = DATA.take(np.arange(0, len(DATA), 4))
-CONFIG = RatingModelConfig("matrix_factorization", DATA.num_users, DATA.num_items, 8)
-
-
 @pytest.mark.slow
-def test_a_recommender_without_epochs_stops_by_itself():
-    model = KerasRecommender(CONFIG, patience=2, progress=False).fit(FEW)
-    run = model.history
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("kind", ["matrix_factorization", "two_tower", "mlp_ranker"])
+def test_a_recommender_without_epochs_stops_by_itself(kind):
+    model, again = (KerasRecommender(config(kind), patience=2, progress=False) for _ in range(2))
+    run = model.fit(FEW).history
     assert run.metric == "ndcg" and run.stopped_early and run.epochs == run.best_epoch + 2
-    train, held = hold_out(FEW, 0.0, min(2000, len(FEW) // 10))
-    assert judge(model, train, held) == pytest.approx(max(run.validation), abs=1e-9)
-    assert run.validation[0] > 0.8 * popularity_ndcg(train, held)  # where it starts
-    again = KerasRecommender(CONFIG, patience=2, progress=False).fit(FEW)
-    np.testing.assert_array_equal(again.score_all_items([0, 1]), model.score_all_items([0, 1]))
-
-
-@pytest.mark.parametrize("kind", ["dot_product", "two_tower", "mlp_ranker"])
-@pytest.mark.slow
-def test_other_kinds_stop_by_themselves_too(kind):
-    config = RatingModelConfig(kind, DATA.num_users, DATA.num_items, 4)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        model = KerasRecommender(config, patience=1, progress=False).fit(FEW)
-    assert model.history.stopped_early and model.history.metric == "ndcg"
+    if kind == "matrix_factorization":
+        train, held = hold_out(FEW, 0.0, min(2000, len(FEW) // 10))
+        assert judge(model, train, held) == pytest.approx(max(run.validation), abs=1e-9)
+        assert run.validation[0] > 0.8 * popularity_ndcg(train, held)  # where it starts
+        again.fit(FEW)
+        np.testing.assert_array_equal(again.score_all_items([0, 1]), model.score_all_items([0, 1]))
 
 
 def test_with_epochs_the_options_are_those_of_fit():
-    run = KerasRecommender(CONFIG, epochs=2, progress=False).fit(FEW).history
+    run = KerasRecommender(config(), epochs=2, progress=False).fit(FEW).history
     assert (run.epochs, run.metric, run.validation) == (2, None, ())
-
-
-def test_a_recommender_below_popularity_says_so():
-    config = RatingModelConfig("dot_product", DATA.num_users, DATA.num_items, 8)
-    with pytest.warns(UserWarning, match="popularity"):  # at this rate it stays at random
-        KerasRecommender(config, optimizer="sgd", patience=1, progress=False).fit(FEW)
 
 
 @pytest.mark.slow
 def test_tune_a_recommender_keeps_its_configuration():
-    start = KerasRecommender(CONFIG, patience=1, batch_size=4096, progress=False)
+    start = KerasRecommender(config(), patience=1, batch_size=4096, progress=False)
     space = {"embedding_dim": [4, 6], "learning_rate": (0.005, 0.02)}
     found = tune(start, FEW, space=space, trials=2, **SMALL)
     assert start.keras_model is None and len(found.trials) == 2
-    assert found.model.config.kind == CONFIG.kind
+    assert found.model.config.kind == start.config.kind
     assert found.model.config.embedding_dim == found.settings.get("embedding_dim", 8)

@@ -10,100 +10,85 @@ import tensorflow as tf
 
 from recsys_lib.compression.distillation import train_with_average
 from recsys_lib.data import Interactions, Split
-from recsys_lib.models import RatingModelConfig, build_rating_model
 from recsys_lib.training import fit
+from tests.training.toys import (
+    assert_same_weights,
+    product,
+    slow_product,
+    towers,
+    toy_data,
+    toy_model,
+    train,
+)
+
+DATA, SGD = toy_data(80), keras.optimizers.SGD
 
 
-def toy_data(num_rows=300):
-    random = np.random.default_rng(0)
-    users, items = random.integers(20, size=num_rows), random.integers(15, size=num_rows)
-    return Interactions(users, items, (users + items) % 5 + 1.0, num_users=20, num_items=15)
+class Push(keras.layers.Layer):
+    def call(self, x):
+        self.add_loss(3 * keras.ops.mean(x**2))
+        return x
 
 
-def toy_model():
-    return build_rating_model(RatingModelConfig("matrix_factorization", 20, 15, 4))
+class Halving(keras.optimizers.schedules.LearningRateSchedule):
+    def __call__(self, step):
+        return 0.1 / (1 + keras.ops.cast(step, "float32"))
 
 
-def train(model, data=None, **options):
-    data = toy_data() if data is None else data
-    return fit(model, data, **{"epochs": 2, "batch_size": 64, "progress": False} | options)
-
-
-def assert_same_weights(first, second):
-    first, second = (getattr(x, "get_weights", lambda x=x: x)() for x in (first, second))
-    for a, b in zip(first, second, strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-DATA = toy_data(80)
-SGD = keras.optimizers.SGD
-INPUTS = [keras.Input((), dtype="int32", name=name) for name in ("user_ids", "item_ids")]
-
-
-class OwnStep(keras.Model):
-    def train_step(self, data):
-        return {"loss": 0.0}
-
-
-class OwnLoss(keras.Model):
-    def compute_loss(self, *args, **options):
-        return 0.0
-
-
-class Scale(keras.layers.Layer):
-    """A layer whose attributes its configuration leaves out."""
-
-    by, noise, table = 1.0, 0.0, np.zeros(500, np.float32)
-
-    def call(self, x, training=False):
-        if self.noise and training:
-            x = x + self.noise
-        return x * self.by + tf.reduce_sum(self.table)
-
-
-class Penalty(keras.layers.Layer):
-    """An extra loss with a regularizer, and with add_loss."""
-
-    def __init__(self, l2=0.0, added=0.0):
-        super().__init__()
-        self.number = self.add_weight(
-            shape=(), initializer="ones", regularizer="l2" if l2 else None
-        )
-        self.added = added
-
-    def call(self, batch):
-        self.add_loss(self.added * self.number)
-        return 0.0 * self.number
+def excluding(rate):
+    optimizer = SGD(rate, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_names=["embeddings"])
+    return optimizer
 
 
 class OwnUpdate(SGD):
     def apply_gradients(self, pairs):
-        return super().apply_gradients([(tf.zeros(weight.shape), weight) for _, weight in pairs])
+        return super().apply_gradients(
+            [(tf.convert_to_tensor(g) / 2, weight) for g, weight in pairs]
+        )
 
 
-def towers(rows=20, *, dtype="float32", more=lambda x: x):
-    keras.utils.set_random_seed(1)
-    inputs = [keras.Input((), dtype="int32", name=x.name) for x in INPUTS]
-    rows = [keras.layers.Embedding(rows, 4, dtype=dtype)(x) for x in inputs]
-    rows[0] = keras.layers.Dense(4, "silu", dtype=dtype)(more(rows[0]))
-    out = keras.layers.Dot(1, dtype=dtype)(rows)
-    return keras.Model(inputs, keras.layers.Reshape((), dtype=dtype)(out))
+def equals_keras(build, optimizer, theirs=None, data=DATA, rtol=1e-4, atol=1e-5):
+    """Train two copies, here and by Keras, in one batch, so that order plays no role."""
+    own, other, run = build(), build(), {"epochs": 5, "batch_size": 80}
+    start, theirs = own.get_weights(), theirs or optimizer
+    train(own, data, objective="squared_error", optimizer=optimizer(0.1), **run)
+    other.compile(theirs(0.1), "mse")
+    other.fit([data.user_ids, data.item_ids], data.ratings, verbose=0, **run)
+    for a, b in zip(own.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
+    changes = [np.abs(a - b).max() for a, b in zip(own.get_weights(), start, strict=True)]
+    return own, changes
 
 
-def both(model, optimizer, data=DATA):
-    """Train two copies, here and by Keras; return their weights."""
-    ours, theirs = model(), model()
-    run = {"epochs": 5, "batch_size": 80}  # one batch, so that order plays no role
-    fit(ours, data, objective="squared_error", optimizer=optimizer(), progress=False, **run)
-    theirs.compile(optimizer(), "mse")
-    theirs.fit([data.user_ids, data.item_ids], data.ratings, verbose=0, **run)
-    return ours.get_weights(), theirs.get_weights()
+BROUGHT = [
+    ({"embeddings_regularizer": keras.regularizers.L2(0.5)}, SGD),
+    ({"embeddings_regularizer": "l1", "shared": True}, SGD),
+    *(({"activity_regularizer": "l2"}, SGD), ({"more": lambda x: Push()(x)}, SGD), ({}, excluding)),
+    *(({}, lambda rate: SGD(lambda: rate)), ({}, lambda rate: SGD(Halving())), ({}, OwnUpdate)),
+]
+KINDS = ("dot_product", "matrix_factorization", "two_tower", "neumf")
+
+
+@pytest.mark.parametrize("output", [product, slow_product])
+@pytest.mark.parametrize("options, optimizer", BROUGHT)
+def test_what_model_and_optimizer_bring_along(options, optimizer, output):
+    changes = equals_keras(lambda: towers(output=output, **options), optimizer)[1]
+    assert min(changes) > 1e-4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rating_models_and_that_keras_saves_them(kind, tmp_path):
+    model = equals_keras(lambda: toy_model(kind, init_std=0.5, global_bias=0.5), SGD)[0]
+    model.save(tmp_path / "model.keras")
+    again, pairs = keras.models.load_model(tmp_path / "model.keras"), [DATA.user_ids, DATA.item_ids]
+    np.testing.assert_array_equal(again(pairs), model(pairs))
 
 
 OPTIONS = [
     *({"clipnorm": 0.01}, {"clipvalue": 0.001}, {"global_clipnorm": 0.01}, {"weight_decay": 0.1}),
     {"use_ema": True, "ema_momentum": 0.5, "ema_overwrite_frequency": 2},
-    *({"gradient_accumulation_steps": 2}, {"loss_scale_factor": 64.0}),
+    *({"use_ema": True}, {"gradient_accumulation_steps": 2}, {"loss_scale_factor": 64.0}),
 ]
 
 
@@ -114,16 +99,10 @@ def test_options_of_optimizers(options, rows):
     """No id occurs twice: Keras clips the gradients of repeated rows before it adds them up."""
     users, items = np.arange(15), np.arange(15)[::-1]
     data = Interactions(users, items, users % 5 + 1.0, num_users=rows, num_items=rows)
-
-    def build():
-        return towers(rows)
-
-    theirs = options
-    if "loss_scale_factor" in options:  # Keras cannot, of embeddings
-        theirs = {}
-    seen = iter([options, theirs])
-    for a, b in zip(*both(build, lambda: SGD(0.1, **next(seen)), data), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    theirs = {} if "loss_scale_factor" in options else options  # Keras cannot, of embeddings
+    equals_keras(
+        lambda: towers(rows), lambda r: SGD(r, **options), lambda r: SGD(r, **theirs), data
+    )
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -133,51 +112,44 @@ def test_layers_with_a_state(frozen):
         model.layers[1].trainable = not frozen
         return model
 
-    for a, b in zip(*both(build, lambda: SGD(0.1)), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
-
-
-@pytest.mark.slow
-def test_dropout_goes_on_where_it_was(tmp_path):
-    def run(model, epochs, **more):
-        fit(model, DATA, epochs=epochs, batch_size=32, progress=False, **more)
-        return model
-
-    def build():
-        return towers(more=keras.layers.Dropout(0.5, seed=3))
-
-    run(build(), 2, checkpoint=tmp_path / "run")
-    assert_same_weights(run(build(), 4, checkpoint=tmp_path / "run"), run(build(), 4))
+    equals_keras(build, SGD, rtol=1e-3)
 
 
 @pytest.mark.slow
 def test_half_precision_scales_the_loss_as_keras_does():
     keras.config.set_dtype_policy("mixed_float16")
     try:
-        ours, theirs = both(lambda: towers(dtype=None), lambda: SGD(1e-7, clipvalue=1e-9))
-        model = towers(dtype=None)
+        equals_keras(towers, lambda _: SGD(1e-7, clipvalue=1e-9), rtol=1e-2, atol=1e-9)
+        model = towers()
     finally:
         keras.config.set_dtype_policy("float32")
-    for a, b in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-9)
-    seen = []
-    loss = type("Loss", (), {"__call__": lambda self, batch: 0.0})()
-    fit(
-        model,
-        DATA,
-        epochs=1,
-        progress=False,
-        extra_loss=loss,
-        on_epoch_end=lambda *x: seen.append(x),
-    )
-    assert len(seen) == 1 and all(np.isfinite(w).all() for w in model.get_weights())
+    train(model, DATA, extra_loss=lambda batch: 0.0)
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
 
 
 @pytest.mark.slow
-def test_an_optimizer_with_its_own_way_of_applying():
-    for weights in both(towers, lambda: OwnUpdate(0.1)):
-        for a, b in zip(weights, towers().get_weights(), strict=True):
-            np.testing.assert_array_equal(a, b)
+def test_dropout_goes_on_where_it_was(tmp_path):
+    def run(epochs, **more):
+        model = towers(more=keras.layers.Dropout(0.5, seed=3))
+        train(model, DATA, epochs=epochs, batch_size=32, **more)
+        return model
+
+    run(2, checkpoint=tmp_path / "run")
+    assert_same_weights(run(4, checkpoint=tmp_path / "run"), run(4))
+
+
+class Penalty(keras.layers.Layer):
+    """An extra loss with a regularizer, and with add_loss."""
+
+    def __init__(self, l2=0.0, added=0.0):
+        super().__init__()
+        regularizer = "l2" if l2 else None
+        self.number = self.add_weight(shape=(), initializer="ones", regularizer=regularizer)
+        self.added = added
+
+    def call(self, batch):
+        self.add_loss(self.added * self.number)
+        return 0.0 * self.number
 
 
 @pytest.mark.parametrize("options", [{"l2": 1.0}, {"added": 0.02}])
@@ -195,11 +167,16 @@ def test_a_loss_of_the_model_outlives_a_second_call():
             model([0 * batch.user_ids, batch.item_ids[:, 0]], training=True)
             return 0.0
 
-        extra = {"extra_loss": again} if twice else {}
-        train(model, DATA, optimizer=SGD(0.5), **extra)
+        train(model, DATA, optimizer=SGD(0.5), **({"extra_loss": again} if twice else {}))
         return model
 
     assert_same_weights(push(True), push(False))
+
+
+def own(**methods):
+    """Return a model of a class of its own, which has these methods."""
+    base = towers()
+    return type("Own", (keras.Model,), methods)(base.inputs, base.outputs[0])
 
 
 def step_of_an_instance():
@@ -208,14 +185,38 @@ def step_of_an_instance():
     return model
 
 
-@pytest.mark.parametrize("build", [OwnStep, OwnLoss, step_of_an_instance])
-def test_a_training_step_of_its_own_is_refused(build):
-    own = build is step_of_an_instance
-    model = build() if own else build(INPUTS, towers()(INPUTS))
-    before = model.get_weights()
-    for call in (train, *(() if own else (train_with_average,))):
-        with pytest.raises(TypeError, match=r"model has its own .*\.(train_step|compute_loss)"):
-            call(model, toy_data(), epochs=1, progress=False)
+def loss_with_the_model():
+    layer, model = Penalty(), toy_model()
+    layer.student = model
+    return model, {"extra_loss": layer}
+
+
+def rows_of(letter):
+    frame = {"u": [f"{letter}{n:02}" for n in range(20)], "i": list("wxyz") * 5}
+    return Interactions.from_frame(frame, user="u", item="i")
+
+
+OTHER, NEGATIVES = rows_of("b"), np.tile(np.arange(4), (20, 3))
+OTHERS = OTHER, Split(OTHER, OTHER, negatives=NEGATIVES)
+REFUSED = [
+    (fit, own(train_step=lambda self, data: {}), {}, r"own .*\.train_step"),
+    (fit, own(compute_loss=lambda self, *_, **__: 0.0), {}, r"own .*\.compute_loss"),
+    (train_with_average, own(train_step=lambda self, data: {}), {}, r"own .*\.train_step"),
+    (fit, step_of_an_instance(), {}, r"own .*\.train_step"),
+    (fit, *loss_with_the_model(), "extra_loss has layer '.*' of model"),
+    *(
+        (fit, toy_model(), {"validation": x, "metric": "recall"}, "user_vocabulary of validation")
+        for x in OTHERS
+    ),
+    (train_with_average, toy_model(), {"validation": len, "patience": 1}, "lower_is_better is"),
+]
+
+
+@pytest.mark.parametrize("train, model, options, message", REFUSED)
+def test_what_cannot_be_honoured_is_refused(train, model, options, message):
+    before, data = model.get_weights(), rows_of("a") if "metric" in options else toy_data()
+    with pytest.raises((TypeError, ValueError), match=message):
+        train(model, data, epochs=1, progress=False, **options)
     assert_same_weights(model.get_weights(), before)
 
 
@@ -224,67 +225,45 @@ def test_a_compiled_model_is_told_that_this_is_not_used():
     model.compile("sgd", "mse")
     with pytest.warns(UserWarning, match=r"model is compiled.*not used"):
         train(model, epochs=1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(action="error"):
         train(toy_model(), epochs=1)
 
 
-def test_an_extra_loss_that_holds_the_model_is_refused():
-    layer, model = Penalty(), toy_model()
-    layer.student = model
-    with pytest.raises(ValueError, match=r"extra_loss has layer '.*' of model"):
-        train(model, extra_loss=layer)
+class Scale(keras.layers.Layer):
+    """A layer whose attributes its configuration leaves out."""
+
+    by, noise, table = 1.0, 0.0, np.zeros(500, np.float32)
+
+    def call(self, x, training=False):
+        if self.noise and training:
+            x = x + self.noise
+        return x * self.by + tf.reduce_sum(self.table)
 
 
 CHANGES = [{"by": 2.0}, {"noise": 0.5}, {"table": [1.0]}, {"table": np.ones(500, np.float32)}]
 
 
 @pytest.mark.parametrize("loss", [False, True], ids=["model", "extra_loss"])
-@pytest.mark.parametrize("change", CHANGES, ids=["number", "in_training", "array", "numbers"])
 @pytest.mark.slow
-def test_a_checkpoint_sees_what_no_configuration_tells(tmp_path, change, loss):
+def test_a_checkpoint_sees_what_no_configuration_tells(tmp_path, loss):
     def run(epochs, **attributes):
         layer = Scale()
-        for name, value in attributes.items():
-            setattr(layer, name, value)
-        model = towers(more=(lambda x: x) if loss else layer)
-        before, more = model.get_weights(), {"checkpoint": tmp_path / "run"}
+        vars(layer).update(attributes)
+        model, more = towers(more=(lambda x: x) if loss else layer), {}
         if loss:
             more["extra_loss"] = lambda batch: tf.reduce_mean(layer(batch.logits, training=True))
+        before = model.get_weights()
         try:
-            return train(model, epochs=epochs, **more).epochs
+            return train(model, epochs=epochs, checkpoint=tmp_path / "run", **more).epochs
         except ValueError:
             assert_same_weights(model.get_weights(), before)
             raise
 
     run(1)
-    with pytest.raises(ValueError, match="model_graph was"):
-        run(2, **change)
+    for change in CHANGES:
+        with pytest.raises(ValueError, match="model_graph was"):
+            run(2, **change)
     assert run(2) == 2
-
-
-def test_validation_of_another_vocabulary_is_refused():
-    def read(users):
-        frame = {"u": users, "i": list("wxyz") * 5}
-        return Interactions.from_frame(frame, user="u", item="i")
-
-    first, other = (read([f"{letter}{n:02}" for n in range(20)]) for letter in "ab")
-    negatives = np.tile(np.arange(4), (20, 3))
-    for validation in (other, Split(other, other, negatives=negatives)):
-        with pytest.raises(ValueError, match="user_vocabulary of validation"):
-            train(toy_model(), first, validation=validation, metric="recall")
-
-
-def test_the_average_asks_for_the_direction_as_fit_does():
-    run = {"epochs": 3, "progress": False, "validation": lambda model: 0.5}
-    with pytest.raises(ValueError, match="lower_is_better is None"):
-        train_with_average(toy_model(), toy_data(), patience=1, **run)
-    history = train_with_average(toy_model(), toy_data(), objective="squared_error", **run).history
-    assert (history.metric, history.lower_is_better, history.best_epoch) == (
-        "validation",
-        None,
-        None,
-    )
 
 
 @pytest.mark.slow
