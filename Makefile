@@ -1,7 +1,7 @@
 # Every target sets up what it needs: Python 3.11 to 3.13 is all that has to be there.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup book slides pdf dist site-test test check lint types nbval notebooks lab bench clean
+.PHONY: help setup book translations slides pdf dist site-test test check lint types nbval notebooks lab bench clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -11,6 +11,8 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 help:  ## list the targets
 	@echo "make book       build the book into _build/html and print the file to open"
+	@echo "                (with LANGUAGE=zh_CN: the file of its Chinese edition)"
+	@echo "make translations  take changes of the text into the catalogues in book/locale"
 	@echo "make slides     slides of every chapter into _build/slides, to be opened from disk"
 	@echo "make pdf        the whole book as one PDF file (needs Chromium)"
 	@echo "make test       all checks: lint, types, unit tests, every notebook"
@@ -41,12 +43,19 @@ $(TORCH): requirements-torch.txt $(STAMP)
 	    $(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend=cpu --no-deps -r $<; } \
 	  } && touch $@ || { echo "No CPU build of PyTorch was found: its test is skipped."; [ -z "$(CI)" ]; }
 
-# Warnings are errors. A failed build must not leave a cache that lets the next one pass.
+# Warnings are errors. A failed build must not leave a cache that lets the next one pass. LANGUAGE
+# counts on the command line alone: the variable of that name in the environment is another matter.
+EDITION := $(if $(filter command%,$(origin LANGUAGE)),$(LANGUAGE))
 book: $(STAMP)
 	@echo "Building the book ..."
 	@$(BIN)/jupyter-book build . -q -W --keep-going $(if $(CI),--all) >/dev/null \
 	  || { rm -rf _build/.doctrees; echo "The book was not built."; exit 1; }
-	@echo "Built. Open in a browser: file://$(CURDIR)/_build/html/index.html"
+	@$(BIN)/python tools/translations.py build $(EDITION) || { echo "The book was not built."; exit 1; }
+	@echo "Built. Open in a browser: file://$(CURDIR)/_build/html/$(EDITION:%=%/)index.html"
+
+# After a change of the text: the catalogues of messages in book/locale.
+translations: $(STAMP)
+	@$(BIN)/python tools/translations.py
 
 slides: book
 	@$(BIN)/python tools/make_slides.py

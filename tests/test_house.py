@@ -24,7 +24,8 @@ LIGHT = (
 )
 MOST_LINES, MOST_FILES = 13_000, 130
 MODULES = sorted(PACKAGE.rglob("*.py"))
-TEXT_SUFFIXES = {".py", ".md", ".yml", ".toml", ".txt", ".cfg", ".sh", ".css", ".bib", ".ipynb"}
+TEXT_SUFFIXES = {".py", ".md", ".yml", ".toml", ".txt", ".cfg", ".sh", ".css", ".bib", ".po"}
+TEXT_SUFFIXES |= {".ipynb"}
 # Written in two pieces, so that this file passes its own test.
 MACHINE_PATH = r"(?<![\w.~])/(?:work|tmp|root|home)" + r"/\w"
 

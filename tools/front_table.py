@@ -5,7 +5,7 @@ Usage: front_table.py      (after `python benchmarks/front.py` or `python benchm
 Writes between marker lines of README.md, book/index.md and book/results.md, and draws
 book/figures/compression-front.png. No figure is typed: all are computed here from the stored rows
 of the benchmarks. results.md also gets one table for each data set, and how often the search kept
-its promise.
+its promise. Translations of the first page take the new figures, too.
 """
 
 from __future__ import annotations
@@ -356,11 +356,21 @@ def pages() -> dict[Path, str]:
     return found
 
 
+def parts_of(text: str) -> list[str]:
+    """Return the paragraphs and the cells of a page whose paragraphs have one line each."""
+    return [part.strip() for line in text.splitlines() for part in line.split("|")]
+
+
 def main() -> int:
     """Write the pages and the picture."""
+    from translations import follow_numbers
+
     try:
         for path, text in pages().items():
+            before = parts_of(path.read_text(encoding="utf-8"))
             path.write_text(text, encoding="utf-8")
+            if path.name == "index.md" and len(before) == len(parts_of(text)):
+                follow_numbers("book/index", zip(before, parts_of(text), strict=True))
         draw(points(stored()["front"]), FIGURE)
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)

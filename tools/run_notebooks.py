@@ -93,6 +93,8 @@ def problem_of_stored(path: Path) -> str | None:
 
 def run(path: Path, allow_synthetic: bool) -> str | None:
     """Run one notebook in place; return what went wrong, and then leave the file alone."""
+    from translations import follow_numbers
+
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
         notebook,
@@ -117,6 +119,7 @@ def run(path: Path, allow_synthetic: bool) -> str | None:
     finally:
         ended.set()
     took = time.monotonic() - started
+    before = notebook.cells[0].source.splitlines()
     say_what_it_took(notebook, took, most[0])
     outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
     if ran_on_synthetic_data(outputs) and not allow_synthetic:
@@ -125,6 +128,9 @@ def run(path: Path, allow_synthetic: bool) -> str | None:
     unfinished = path.with_suffix(".tmp")
     nbformat.write(notebook, unfinished)
     unfinished.replace(path)
+    after = notebook.cells[0].source.splitlines()
+    lines = ([line.removeprefix("- ") for line in text] for text in (before, after))
+    follow_numbers(f"notebooks/{path.stem}", zip(*lines, strict=True))
     return None
 
 

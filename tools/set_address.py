@@ -19,7 +19,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = ROOT / "_config.yml"
-ENDS = (".md", ".ipynb", ".py", ".yml", ".toml", ".cff", ".html", ".js")
+ENDS = (".md", ".ipynb", ".py", ".yml", ".toml", ".cff", ".html", ".js", ".po")
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,11 @@ from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.locale import get_translation
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
 CHECKED = "Checked: "
+say = get_translation("site")  # in the language of the book that is built
 
 
 class GatherChecks(SphinxPostTransform):
@@ -51,10 +53,12 @@ class GatherChecks(SphinxPostTransform):
         number = len(said) + computed
         items = "".join(f"<li>{escape(text)}</li>" for text in said)
         if computed:
-            items += f"<li>and {computed} values, compared with what they must be</li>"
+            more = str(say("and {0} values, compared with what they must be")).format(computed)
+            items += f"<li>{more}</li>"
+        line = str(say("{0} statements of this chapter checked")).format(number)
         return (
             '<details class="admonition checks"><summary>&#10003; '
-            f"{number} statements of this chapter checked</summary><ul>{items}</ul></details>"
+            f"{line}</summary><ul>{items}</ul></details>"
         )
 
 

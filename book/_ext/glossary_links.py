@@ -10,8 +10,10 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
-# Words that mean other things as often.
+# Words that mean other things as often, in English and in Chinese.
 TOO_COMMON = {"batch", "cross", "fold", "importance", "mask", "negative", "recall", "score"}
+TOO_COMMON |= {"批次", "折", "重要性", "掩码", "负例", "召回率", "分数", "轮", "分组", "教师"}
+NAME = re.compile(r" \(.*\)$|（.*）$")  # what follows the term itself
 NOT_IN = (
     *(nodes.reference, nodes.title, nodes.literal, nodes.literal_block, nodes.math, nodes.raw),
     *(nodes.caption, nodes.term, nodes.table, addnodes.pending_xref, addnodes.desc),
@@ -30,15 +32,20 @@ class GlossaryLinks(SphinxPostTransform):
         if not page.startswith("notebooks/"):
             return
         terms = {
-            re.sub(r" \(.*\)$", "", term).lower(): term
+            NAME.sub("", term).lower(): term
             for (kind, term) in self.env.get_domain("std").objects
             if kind == "term"
         }
         terms = {short: term for short, term in terms.items() if short not in TOO_COMMON}
+        if self.config.language != "en":  # the translated glossary keeps the English terms, too
+            terms = {short: term for short, term in terms.items() if not short.isascii()}
         if not terms:
             return
         longest_first = sorted(terms, key=len, reverse=True)
-        named = re.compile(rf"\b({'|'.join(map(re.escape, longest_first))})\b", re.IGNORECASE)
+        edge = r"\b" if self.config.language == "en" else ""  # Chinese has none between words
+        named = re.compile(
+            rf"{edge}({'|'.join(map(re.escape, longest_first))}){edge}", re.IGNORECASE
+        )
         for text in list(self.document.findall(nodes.Text)):
             if named.search(text) and not _inside(text):
                 text.parent.replace(text, list(self._pieces(str(text), named, terms)))

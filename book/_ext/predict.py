@@ -16,11 +16,13 @@ from typing import Any
 from docutils import nodes
 from predictions import MARK, Axis, Question, find_axis, load_questions, read_notebook, resolve
 from sphinx.application import Sphinx
+from sphinx.locale import get_translation
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 
 FILE = "book/predictions.toml"
 logger = logging.getLogger(__name__)
+say = get_translation("site")  # in the language of the book that is built
 
 
 class AskFirst(SphinxPostTransform):
@@ -82,30 +84,31 @@ def _is_cell(node: nodes.Node) -> bool:
 def _form(question: Question, axis: Axis | None) -> str:
     facts: dict[str, Any] = {
         "answer": question.answer,
-        "unit": question.unit,
+        "unit": question.unit and str(say(question.unit)),
         "digits": question.digits,
     }
     facts["axis"] = axis and vars(axis)
     if question.choices:
         facts["values"] = [value for _, value in question.choices]
-        ask = "<fieldset><legend>Your guess</legend>"
+        ask = f"<fieldset><legend>{say('Your guess')}</legend>"
         for place, (text, _) in enumerate(question.choices):
             box = f'<input type="radio" name="guess" value="{place}" required>'
-            ask += f"<label>{box} <span>{escape(text)}</span></label>"
+            ask += f"<label>{box} <span>{escape(str(say(text)))}</span></label>"
         ask += "</fieldset>"
     else:
         facts |= {"low": question.low, "high": question.high, "log": question.log}
         ask = (
-            '<label for="predict-guess">Your guess</label> '
+            f'<label for="predict-guess">{say("Your guess")}</label> '
             '<output for="predict-guess"></output>'
             '<input id="predict-guess" name="guess" type="range" min="0" max="200" value="100">'
         )
     return (
         f'<form class="predict" hidden data-facts="{escape(json.dumps(facts))}">'
-        f'<p id="predict-question"><strong>{MARK}</strong> {escape(question.text)}</p>{ask}'
-        '<p><button type="submit">Show what was measured</button> '
-        '<button type="button" class="predict-skip">Skip</button> '
-        '<button type="button" class="predict-never">Never ask</button></p></form>'
+        f'<p id="predict-question"><strong>{say(MARK)}</strong> '
+        f"{escape(str(say(question.text)))}</p>{ask}"
+        f'<p><button type="submit">{say("Show what was measured")}</button> '
+        f'<button type="button" class="predict-skip">{say("Skip")}</button> '
+        f'<button type="button" class="predict-never">{say("Never ask")}</button></p></form>'
         '<div class="predict-said" role="status" tabindex="-1" hidden></div>'
     )
 

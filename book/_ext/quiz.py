@@ -16,11 +16,13 @@ from typing import Any
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.locale import get_translation
 from sphinx.transforms import SphinxTransform
 
 QUIZZES = Path(__file__).resolve().parent.parent / "quizzes"
 NUMBERS = ("No questions", "One question", "Two questions", "Three questions", "Four questions")
 NUMBERS += ("Five questions",)
+say = get_translation("site")  # in the language of the book that is built
 MARKED = re.compile(r"`([^`]+)`|\*([^*]+)\*")
 
 
@@ -59,11 +61,12 @@ class AppendQuiz(SphinxTransform):
             return
         self.env.note_dependency(str(path))
         questions = read_quiz(path)
-        about = "on this chapter. Each has one right answer."
+        about = "{0} on this chapter. Each has one right answer."
+        number = str(say(NUMBERS[len(questions)]))
         first += nodes.section(
             "",
-            nodes.title("", "Quiz"),
-            nodes.paragraph("", f"{NUMBERS[len(questions)]} {about}"),
+            nodes.title("", str(say("Quiz"))),
+            nodes.paragraph("", str(say(about)).format(number)),
             *(_question(number, **question) for number, question in enumerate(questions, 1)),
             ids=["quiz"],
             names=["quiz"],
@@ -74,14 +77,15 @@ class AppendQuiz(SphinxTransform):
 def _question(number: int, ask: str, choices: list[tuple[str, bool, str]]) -> nodes.Node:
     answers = []
     for _, is_right, why in choices:
-        verdict = nodes.strong("", "Right." if is_right else "Not right.")
-        answers.append([verdict, nodes.Text(" "), *_inline(why)])
-    title = nodes.paragraph("", "", *_inline(f"{number}. {ask}"), ids=[f"quiz-{number}"])
+        verdict = str(say("Right." if is_right else "Not right."))
+        strong = nodes.strong("", verdict, classes=["right"] if is_right else [])
+        answers.append([strong, nodes.Text(" "), *_inline(str(say(why)))])
+    title = nodes.paragraph("", "", *_inline(f"{number}. {say(ask)}"), ids=[f"quiz-{number}"])
     return nodes.container(
         "",
         title,
-        _letters([list(_inline(text)) for text, _, _ in choices]),
-        nodes.raw("", "<details><summary>Answers</summary>", format="html"),
+        _letters([list(_inline(str(say(text)))) for text, _, _ in choices]),
+        nodes.raw("", f"<details><summary>{say('Answers')}</summary>", format="html"),
         addnodes.only("", nodes.paragraph("", "Answers:"), expr="not html"),
         _letters(answers),
         nodes.raw("", "</details>", format="html"),

@@ -19,21 +19,24 @@ from docutils import nodes
 from myst_nb.sphinx_ import HideCodeCellNode, depart_HideCellInput
 from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.locale import get_translation
 from sphinx.transforms import SphinxTransform
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 
 # "chapter 14", "Chapters 6 to 13", "chapters 03, 08 and 16"; not "chapter 3 of" another book.
-NAMED = re.compile(r"\b[Cc]hapters?\s\d+(?:(?:, and|,| and| to| or)\s\d+)*\b(?! of\b)")
+NAMED = re.compile(r"\b[Cc]hapters?\s\d+(?:(?:, and|,| and| to| or)\s\d+)*\b(?! of\b)|第 \d+ 章")
 NO_LINKS = (nodes.reference, nodes.title, nodes.literal, nodes.literal_block, nodes.math)
 # A role that docutils writes and that WAI-ARIA no longer has, and what it was.
 OLD_ROLE, NEW_ROLE = ' role="doc-biblioentry"', ' role="listitem"'
 # The parameters of a signature with a line for each: a list, and none of definitions.
 SIGNATURE = re.compile(r"<dl>\s*(<dd><em class=\"sig-param\">.*?</dd>)\s*</dl>", re.DOTALL)
 PICTURE = "_images/compression-front.png"
+WHAT = {"all": "code and output", "output": "the output"}  # is behind a folded cell
 SNIPPET = 300  # characters of a section that a hit in its title shows
 
 logger = logging.getLogger(__name__)
+say = get_translation("site")  # in the language of the book that is built
 
 
 class ChapterLinks(SphinxTransform):
@@ -56,7 +59,7 @@ class ChapterLinks(SphinxTransform):
             for number in numbers:
                 # One chapter: the word is part of the link.
                 start = named.start() + (0 if len(numbers) == 1 else number.start())
-                stop = named.start() + number.end()
+                stop = named.end() if len(numbers) == 1 else named.start() + number.end()
                 target = chapters.get(int(number[0]))
                 if target is None:
                     logger.warning("there is no chapter %s", number[0], location=self.env.docname)
@@ -98,14 +101,13 @@ class FoldedCells(SphinxPostTransform):
             if cell.get("nb_element") != "cell_code" or not cell.get("hide_mode"):
                 continue
             source = cell.children[0].astext() if cell.children else ""
-            what = {"all": "code and output", "output": "the output"}.get(
-                cell["hide_mode"], "the code"
-            )
-            if solution := re.match(r"# (Solution \d+)", source):
-                what = solution[1].lower()
+            what, number = WHAT.get(cell["hide_mode"], "the code"), ""
+            if solution := re.match(r"# Solution (\d+)", source):
+                what, number = "solution {0}", solution[1]
             elif "\nsetup(" in source:
                 what = "the setup"
-            cell["prompt_show"], cell["prompt_hide"] = f"Show {what}", f"Hide {what}"
+            for do in ("Show", "Hide"):
+                cell[f"prompt_{do.lower()}"] = str(say(f"{do} {what}")).format(number)
 
 
 def _visit_folded(self: Any, node: nodes.Element) -> None:
@@ -118,7 +120,9 @@ def _visit_folded(self: Any, node: nodes.Element) -> None:
 
 
 def _set_footer(app: Sphinx, config: Any) -> None:
-    config.html_theme_options["extra_footer"] = f"Version {version('recsys-lib')}."
+    config.html_theme_options["extra_footer"] = str(say("Version {0}.")).format(
+        version("recsys-lib")
+    )
 
 
 def _complete_page(
@@ -144,7 +148,9 @@ def _complete_page(
         'property="og:url"': context.get("pageurl") or "",
         'property="og:site_name"': app.config.html_title,
         'property="og:image"': app.config.html_baseurl + PICTURE,
-        'property="og:image:alt"': "Ranking quality against size for every method of the book",
+        'property="og:image:alt"': str(
+            say("Ranking quality against size for every method of the book")
+        ),
         'name="twitter:card"': "summary_large_image",
     }
     context["metatags"] = context.get("metatags", "") + "".join(
@@ -163,7 +169,8 @@ def _title(doctree: nodes.document) -> str:
 
 
 def _other_pages(app: Sphinx) -> Any:
-    yield "404", {"start": app.config.html_baseurl}, "404.html"
+    if not app.config.editions.get(app.config.language):
+        yield "404", {"start": app.config.html_baseurl}, "404.html"
 
 
 def _write_texts(app: Sphinx, exception: Exception | None) -> None:
@@ -172,13 +179,18 @@ def _write_texts(app: Sphinx, exception: Exception | None) -> None:
         return
     assert app.env is not None
     out, texts = Path(app.outdir), {}
-    for name in sorted(app.env.found_docs):
+    editions: dict[str, list[str]] = app.config.editions
+    edition = editions.get(app.config.language)
+    for name in sorted(edition or app.env.found_docs):
         page = BeautifulSoup((out / f"{name}.html").read_text(encoding="utf-8"), "html.parser")
         texts[name] = page_text(page)
     text = f"const SEARCH_TEXTS = {json.dumps(texts, ensure_ascii=False)};\n"
     (out / "_static" / "search-text.js").write_text(text, encoding="utf-8")
+    if edition:
+        return  # the English book lists its pages
+    names = [*texts, *(f"{code}/{name}" for code, pages in editions.items() for name in pages)]
     links = "".join(
-        f"<url><loc>{app.config.html_baseurl}{name}.html</loc></url>\n" for name in texts
+        f"<url><loc>{app.config.html_baseurl}{name}.html</loc></url>\n" for name in names
     )
     (out / "sitemap.xml").write_text(
         '<?xml version="1.0" encoding="UTF-8"?>\n'

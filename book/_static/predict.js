@@ -7,6 +7,7 @@ addEventListener("DOMContentLoaded", () => {
   const result = document.querySelector(".predict-result");
   const facts = JSON.parse(form.dataset.facts);
   const input = form.querySelector("#predict-guess");
+  const say = (text, ...values) => Documentation.gettext(text).replace(/\{(\d)\}/g, (_, n) => values[n]);
   const NEVER = "predict: never";
   const KEY = `predict: ${location.pathname.split("/").at(-1)}`;
 
@@ -56,9 +57,9 @@ addEventListener("DOMContentLoaded", () => {
     ends.forEach((text, end) => add("text", { x: end ? 368 : 72, y: 46, "text-anchor": end ? "start" : "end" }, text));
     const [guess, truth] = marks.map(at);
     add("path", { d: `M${guess} 36 l-6 -10 h12 z`, class: "predict-guess" });
-    add("text", { x: guess, y: 16, "text-anchor": anchor(guess), class: "predict-guess" }, "your guess");
+    add("text", { x: guess, y: 16, "text-anchor": anchor(guess), class: "predict-guess" }, say("your guess"));
     add("path", { d: `M${truth} 48 l-6 10 h12 z`, class: "predict-truth" });
-    add("text", { x: truth, y: 76, "text-anchor": anchor(truth), class: "predict-truth" }, "measured");
+    add("text", { x: truth, y: 76, "text-anchor": anchor(truth), class: "predict-truth" }, say("measured"));
     return svg;
   };
 
@@ -68,18 +69,18 @@ addEventListener("DOMContentLoaded", () => {
       const list = document.createElement("ul");
       form.querySelectorAll("label span").forEach((label, place) => {
         const entry = document.createElement("li");
-        const marks = [place === facts.answer && "measured", place === guess && "your guess"].filter(Boolean);
+        const marks = [place === facts.answer && say("measured"), place === guess && say("your guess")].filter(Boolean);
         entry.textContent = `${label.textContent}: ${show(facts.values[place])}${marks.length ? ` (${marks.join(", ")})` : ""}`;
         entry.className = place === facts.answer ? "predict-truth" : place === guess ? "predict-guess" : "";
         list.append(entry);
       });
-      return [right ? "Your guess is what was measured." : "Something else was measured.", list];
+      return [say(right ? "Your guess is what was measured." : "Something else was measured."), list];
     }
     const value = valueAt(guess);
     const off = facts.log
-      ? `a factor of ${Math.max(value / facts.answer, facts.answer / value).toLocaleString("en-US", { maximumFractionDigits: 1 })}`
+      ? say("a factor of {0}", Math.max(value / facts.answer, facts.answer / value).toLocaleString("en-US", { maximumFractionDigits: 1 }))
       : show(Math.abs(value - facts.answer)).replace(" %", " points");
-    const sentence = `You guessed ${show(value)}. Measured: ${show(facts.answer)}. Your guess is off by ${off}.`;
+    const sentence = say("You guessed {0}. Measured: {1}. Your guess is off by {2}.", show(value), show(facts.answer), off);
     return [sentence, drawing([guess, shareOf(facts.answer)], [show(facts.low), show(facts.high)])];
   };
 
@@ -102,7 +103,7 @@ addEventListener("DOMContentLoaded", () => {
     line.className = `predict-line predict-${side}`;
     line.style[side === "x" ? "left" : "top"] = `${100 * share}%`;
     line.append(document.createElement("span"));
-    line.firstChild.textContent = `your guess: ${show(value)}`;
+    line.firstChild.textContent = say("your guess: {0}", show(value));
     picture.parentElement.append(line);
   };
 
@@ -113,7 +114,7 @@ addEventListener("DOMContentLoaded", () => {
     said.hidden = false;
     const again = document.createElement("button");
     again.type = "button";
-    again.textContent = guess === null ? "Guess first" : "Guess again";
+    again.textContent = say(guess === null ? "Guess first" : "Guess again");
     again.addEventListener("click", () => {
       keep(KEY, null);
       keep(NEVER, null);

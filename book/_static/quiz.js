@@ -1,5 +1,6 @@
 // Make buttons of the choices of a quiz: each shows at once what its answer teaches.
 (() => {
+  const say = (text, ...values) => Documentation.gettext(text).replace(/\{(\d)\}/g, (_, n) => values[n]);
   const make = (tag, properties) => Object.assign(document.createElement(tag), properties);
   const quiz = document.querySelector("section.quiz");
   if (!quiz) return;
@@ -20,7 +21,7 @@
       item.replaceChildren(button);
       button.addEventListener("click", () => {
         for (const other of buttons) other.setAttribute("aria-pressed", other === button);
-        const isRight = answers[place].querySelector("strong").textContent === "Right.";
+        const isRight = answers[place].querySelector("strong").matches(".right");
         button.classList.add(isRight ? "right" : "wrong");
         shown.className = `quiz-answer ${isRight ? "right" : "wrong"}`;
         shown.replaceChildren(...answers[place].cloneNode(true).childNodes);
@@ -30,7 +31,7 @@
         found += 1;
         atOnce += tries === 1;
         if (found === questions.length)
-          result.textContent = `All ${found} found, ${atOnce} of them at the first try.`;
+          result.textContent = say("All {0} found, {1} of them at the first try.", found, atOnce);
       });
       return button;
     });

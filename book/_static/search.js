@@ -9,7 +9,7 @@ var Scorer = {
   score: (result) => {
     const [docname, , anchor, , score] = result;
     if (anchor.startsWith("#term-")) {
-      result[1] = `Glossary: ${anchor.slice(6).replaceAll("-", " ")}`;
+      result[1] = Documentation.gettext("Glossary: {0}").replace("{0}", anchor.slice(6).replaceAll("-", " "));
       result[3] = null; // shows the text instead
       return 500 + score;
     }

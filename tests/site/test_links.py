@@ -12,9 +12,12 @@ from bs4 import BeautifulSoup
 ROOT = Path(__file__).resolve().parents[2]
 SITE = ROOT / "_build" / "html"
 PAGES = [p for p in sorted(SITE.rglob("*.html")) if p.parent.name != "_static"]
-WRITTEN = [p for p in PAGES if p.parent != SITE]  # neither search nor index
-BASE = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["html"]["baseurl"]
+CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+BASE, EDITIONS = CONFIG["html"]["baseurl"], CONFIG["sphinx"]["config"]["editions"]
+ABOVE = {SITE, *(SITE / language for language in EDITIONS)}
+WRITTEN = [p for p in PAGES if p.parent not in ABOVE]  # neither search nor index
 
+NAMED = re.compile(r"[Cc]hapters? 0?(\d+)|第 (\d+) 章")
 each_written = pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.stem)
 
 
@@ -58,8 +61,8 @@ def test_page_describes_itself(path):
     assert head.select_one('link[rel="canonical"]')["href"] == address
     assert (path.parent / head.select_one('link[rel="icon"]')["href"].split("?")[0]).exists()
     footer = _read(path).select_one(".bd-footer-content").get_text(" ")
-    assert re.search(r"Last updated on \d\d \w+ 20\d\d", footer)
-    assert re.search(r"Version \d+\.\d+", footer)
+    assert re.search(r"Last updated on \d\d \w+ 20\d\d|20\d\d-\d\d-\d\d", footer)
+    assert re.search(r"(Version|版本) \d+\.\d+", footer)
 
 
 def test_the_sitemap_lists_all_pages_and_a_missing_one_leads_back():
@@ -75,8 +78,8 @@ def test_the_sitemap_lists_all_pages_and_a_missing_one_leads_back():
 def test_chapters_are_named_by_their_number(path):
     """A link that says chapter 14 leads to chapter 14, and the side bar has all numbers."""
     for link in _read(path).select("article a.internal"):
-        if said := re.fullmatch(r"[Cc]hapters? 0?(\d+)", link.get_text(" ").strip()):
-            assert re.search(rf"(^|/|)0?{said[1]}-[^/]+\.html", link["href"]), link
+        if said := NAMED.fullmatch(link.get_text(" ").strip()):
+            assert re.search(rf"(^|/|)0?{said[1] or said[2]}-[^/]+\.html", link["href"]), link
     for link in _read(path).select("nav.bd-docs-nav a.internal"):
         if number := re.search(r"(?:^|/)(\d\d)-[^/]+\.html", link["href"]):
             assert link.get_text().strip().startswith(f"{int(number[1])}. "), link
