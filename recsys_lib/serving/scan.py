@@ -101,7 +101,8 @@ def _encode_query(query: Doubles, codes: NDArray[np.int8], head: int, fact: Doub
         fact[2] += MIDDLE * code
         fact[3] += query[j] ** 2
         fact[4] += (query[j] - scale * code) ** 2
-    fact[3:] = np.sqrt(fact[3:])
+    for i in range(3, len(fact)):  # as a slice it would take six seconds longer to compile
+        fact[i] = np.sqrt(fact[i])
 
 
 @simd.compiled()
