@@ -81,7 +81,7 @@ def test_arrays_and_compressed_models_go_through_the_same_verb():
 
 @pytest.fixture(scope="module")
 def fitted(published_ials):
-    split, model, _ = published_ials
+    split, model = published_ials
     ndcg = evaluate_leave_one_out(model, split, k=10).ndcg
     assert ndcg >= 0.453
     return model, lambda other: evaluate_leave_one_out(other, split, k=10).ndcg / ndcg - 1
