@@ -1,6 +1,5 @@
 """Closed-form and least-squares models against answers found another way, and published ones."""
 
-
 import numpy as np
 import pytest
 import scipy.sparse.linalg
