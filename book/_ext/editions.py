@@ -93,7 +93,8 @@ class LeaveOutputs(SphinxTransform):
         for box in self.document.findall(_is_box):
             if {"cell_output", "takeaway"} & set(box["classes"]):
                 for text in box.findall(nodes.TextElement):
-                    text["translatable"] = isinstance(text, nodes.caption)
+                    if not isinstance(text, nodes.Inline):  # Sphinx removes those with the mark
+                        text["translatable"] = isinstance(text, nodes.caption)
 
 
 class SayTheRest(SphinxTransform):

@@ -1,7 +1,9 @@
 """What a reader's browser need not load: icons that no page shows, the index before a search.
 
-The theme brings two thousand icons and 1.5 MB with them; the pages show about twenty. The index of
-the search belongs to the page of the search, where Sphinx loads it by itself.
+The theme brings two thousand icons, as drawings in a script of 1.5 MB and again as fonts with a
+style for each; the pages show about twenty, and the drawings are enough. The index of the search
+belongs to the page of the search, where Sphinx loads it by itself, and the styles of cards and tabs
+to pages that have some.
 """
 
 from __future__ import annotations
@@ -14,15 +16,18 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 
 ICONS = Path("_static") / "scripts" / "fontawesome.js"
+STYLES = Path("_static") / "styles" / "pydata-sphinx-theme.css"
 # "magnifying-glass":[512,512,[128269,"search"],"f002","M416 ..."], as the theme's script has it.
 ICON = re.compile(
     r'(?:"([a-z0-9-]+)"|([a-z0-9]+)):\[\d+,\d+,(\[[^\]]*\]),"[0-9a-f]+",'
     r'(?:"[^"]*"|\["[^"]*","[^"]*"\])\],?'
 )
+FONT_ICON = re.compile(r'(?:\.fa-[a-z0-9-]+::?before,?)+\{content:"[^"]*"\}')
 USED = re.compile(r"\bfa-([a-z0-9-]+)")
 SEARCH = re.compile(
     r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js"></script>'
 )
+CARDS = re.compile(r'\s*<link [^>]*href="[^"]*sphinx-design[^"]*\.css[^"]*"[^>]*>')
 
 logger = logging.getLogger(__name__)
 
@@ -53,11 +58,15 @@ def _make_lighter(app: Sphinx, exception: Exception | None) -> None:
     for page in out.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         used.update(USED.findall(text))
-        if page.name != "search.html" and SEARCH.search(text):
-            page.write_text(SEARCH.sub("", text), encoding="utf-8")
-    icons = out / ICONS
+        lighter = text if page.name == "search.html" else SEARCH.sub("", text)
+        if not re.search(r'class="[^"]*\bsd-', text):
+            lighter = CARDS.sub("", lighter)
+        if lighter != text:
+            page.write_text(lighter, encoding="utf-8")
+    icons, styles = out / ICONS, out / STYLES
     try:
         icons.write_text(keep_icons(icons.read_text(encoding="utf-8"), used), encoding="utf-8")
+        styles.write_text(FONT_ICON.sub("", styles.read_text(encoding="utf-8")), encoding="utf-8")
     except (OSError, ValueError) as error:
         logger.warning("all icons stay: %s", error)
 

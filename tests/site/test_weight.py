@@ -18,16 +18,12 @@ ICONS = """() => ({
 
 
 def loaded(browser: Any, name: str) -> tuple[int, int, Any]:
-    """Return the bytes of a page with its pictures, of what it shares, and what is drawn of icons.
-
-    Pictures further down are loaded, too.
-    """
+    """Return the bytes of a page with all its pictures, of what it shares, and its icons."""
     page, files = browser.new_page(), set()
     page.on("request", lambda request: files.add(request.url.split("?")[0].split("#")[0]))
     page.goto((SITE / name).as_uri())
     page.evaluate("async () => window.MathJax && await MathJax.startup.promise")
-    for image in page.query_selector_all("img"):
-        image.scroll_into_view_if_needed()
+    files.update(page.evaluate("[...document.images].map((image) => image.src)"))  # all, at once
     page.wait_for_load_state("networkidle")
     icons = page.evaluate(ICONS)
     page.close()
