@@ -1,6 +1,7 @@
 """Translations of the book: the catalogues of its pages, and the edition made from them.
 
 Usage: translations.py           (after a change of any page: brings book/locale up to date)
+       translations.py check     (stops where they are not up to date; a test does)
        translations.py build     (the translated pages, on top of the built book; `make book` does)
 
 A catalogue has the messages of one page, in the order of the page. A message that is new, or whose
@@ -197,6 +198,22 @@ def update() -> None:
                 path.unlink()
 
 
+def check() -> None:
+    """Stop with the catalogues that are not of today: their texts, their number or their names."""
+    found, stale = messages(), []
+    for language in EDITIONS:
+        there = set((LOCALE / language).rglob("*.po"))
+        for page, wanted in found.items():
+            path = catalogue(language, page)
+            if path not in there or list(read(path)) != wanted:
+                stale.append(path)
+            there.discard(path)
+        stale += sorted(there)
+    if stale:
+        names = ", ".join(str(path.relative_to(LOCALE)) for path in stale)
+        raise SystemExit(f"Not of today: {names}. Run make translations.")
+
+
 def follow_numbers(page: str, pairs: Iterable[tuple[str, str]]) -> None:
     """Give the messages of a page new numbers, where a tool wrote them into its text."""
     renamed = dict(pairs)
@@ -272,6 +289,7 @@ def main() -> int:
         return 2
     steps: dict[str, Callable[[], object]] = {
         "update": update,
+        "check": check,
         "build": lambda: [build(language) for language in languages or EDITIONS],
     }
     if what not in steps:
