@@ -160,6 +160,23 @@ def _revenue(scores: Any, gains: Any, k: int) -> Any:
     return found / ideal if ideal else 0.0
 
 
+def _map_of_texts(features: Any, vectors: Any, seen: Any, l2: float) -> Any:
+    ridge = np.sqrt(l2) * np.eye(features.shape[1])
+    targets = np.vstack([vectors[seen], np.zeros((len(ridge), vectors.shape[1]))])
+    return features @ np.linalg.lstsq(np.vstack([features[seen], ridge]), targets)[0]
+
+
+def _list_softmax(facts: Any, weights: Any, chosen: Any) -> Any:
+    """Differentiate numerically."""
+
+    def loss(weights: Any) -> Any:
+        shares = scipy.special.log_softmax(facts @ weights, axis=1)
+        return -np.take_along_axis(shares, chosen[:, None], axis=1).mean()
+
+    steps = 1e-6 * np.eye(len(weights))
+    return loss(weights), [(loss(weights + s) - loss(weights - s)) / 2e-6 for s in steps]
+
+
 def _whole(rng: np.random.Generator, *shape: int) -> Any:
     """Return small whole numbers: sums of products are exact, and ties are many."""
     return rng.integers(-3, 4, shape).astype(float)
@@ -295,6 +312,11 @@ CHECKS = {
             )
         },
     ),
+    "ex17_map_of_texts": Check(
+        lambda rng: (*rng.normal(size=(2, 12, 3)), rng.permutation(12) < 8, 0.5),
+        _map_of_texts,
+        {"fewer items than features": (np.eye(3), np.ones((3, 2)), np.arange(3) == 1, 1.0)},
+    ),
     "ex18_batch_gradient": Check(
         lambda rng: (rng.normal(size=(3, 2)), rng.integers(1, 6, 3)),
         lambda means, counts: np.average(means[counts > 0], axis=0, weights=counts[counts > 0]),
@@ -325,9 +347,23 @@ CHECKS = {
         lambda rng: (rng.integers(0, 5, 20), rng.uniform(0, 40, 20), 7.0, 8),
         lambda ids, ages, half, n: np.eye(n)[ids].T @ np.exp(-np.log(2) * ages / half),
     ),
+    "ex23_list_softmax": Check(
+        lambda rng: (rng.normal(size=(5, 4, 3)), rng.normal(size=3), rng.integers(0, 4, 5)),
+        _list_softmax,
+        {"scores of 1000": (np.array([[[1000.0], [0]]]), np.ones(1), np.array([1]))},
+        view=lambda answer, *_: (answer[0], np.array(answer[1])),
+    ),
     "ex24_gini": Check(
         lambda rng: (rng.integers(0, 9, 12),),
         lambda counts: np.abs(counts[:, None] - counts).mean() / (2 * counts.mean()),
         {"all places for one": (np.array([0, 0, 0, 8]),)},
+    ),
+    "ex25_paired_change": Check(
+        lambda rng: tuple(rng.uniform(0, 1, (2, 15)).round(1)),
+        lambda before, after: (
+            after.mean() / before.mean() - 1,
+            1.96 * scipy.stats.sem(after - before) / before.mean(),
+        ),
+        {"a loss that all share": (np.array([1.0, 0.5]), np.array([0.9, 0.4]))},
     ),
 }
