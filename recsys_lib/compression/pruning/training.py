@@ -231,9 +231,10 @@ class _MaskConstraint:
         self.mask = keras.Variable(np.ones(variable.shape, np.float32), trainable=False)
         self.before_all: Callable[[], None] | None = None
         self._before = variable.constraint
-        variable.constraint = self
+        own = {"__call__": staticmethod(self.after_update)}  # older Keras takes no functions
+        variable.constraint = type("Mask", (keras.constraints.Constraint,), own)()
 
-    def __call__(self, values: Any) -> Any:
+    def after_update(self, values: Any) -> Any:
         """Return what the variable is to be after an update."""
         if self.before_all is not None:
             self.before_all()

@@ -12,7 +12,7 @@ from recsys_lib.compression.pruning.hidden import neuron_importance, remove_neur
 from recsys_lib.compression.pruning.rating_models import hidden_layers, read_config, sample_pairs
 from recsys_lib.data import Interactions
 from recsys_lib.models import IALS, RatingModelConfig, build_rating_model
-from recsys_lib.serving import CandidateScorer
+from recsys_lib.serving import CandidateScorer, export_litert, load_scorer
 from recsys_lib.training import fit
 
 RANDOM = np.random.default_rng(0)
@@ -78,6 +78,14 @@ def test_a_twin_stays_one(built):
     )
     assert isinstance(twin, tf_keras.Model)
     np.testing.assert_allclose(scores(twin), scores(original), atol=1e-5)
+
+
+@pytest.mark.parametrize("config", [NeuronPruning(0.5), LayerRemoval(1)], ids=["neurons", "layer"])
+def test_litert_takes_the_smaller_model(config, built, tmp_path):
+    smaller = prune(built("neumf"), config, DATA).model
+    export_litert(smaller, tmp_path / "smaller.tflite")
+    served = load_scorer(tmp_path / "smaller.tflite").score(USERS, ITEMS)
+    np.testing.assert_allclose(served, scores(smaller), atol=1e-4)
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.99])

@@ -166,6 +166,13 @@ def test_the_allocation_is_that_of_dynamic_programming(count, width, seed, share
     assert found.nbytes == size[rows, chosen].sum() + 100 <= room + 100
 
 
+def test_the_allocation_of_many_pieces_comes_near_its_budget():
+    rng, bits = np.random.default_rng(0), np.arange(2, 9)
+    size = 500 * bits + rng.integers(60, 64, (200, 7))  # what is left is smaller than a step
+    cost = rng.lognormal(0, 2, 200)[:, None] * 4.0**-bits
+    assert 399_500 < q.allocate_bits(curve(cost, size), 400_000).nbytes <= 400_000
+
+
 def test_of_equal_losses_the_smallest_is_taken():
     found = q.allocate_bits(curve([[0, 0, 0], [1, 0, 0]], [[5, 7, 9], [5, 7, 9]]), 1000)
     assert list(found.bits.values()) == [2, 3]

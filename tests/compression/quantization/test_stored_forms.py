@@ -52,6 +52,16 @@ def test_values_are_within_half_a_step_and_zeros_zero(through_bytes, values, con
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("search", ["minmax", "mse"])
+@pytest.mark.parametrize("granularity", ["tensor", "row", "column"])
+def test_more_bits_are_never_worse(form, search, granularity):
+    table = RANDOM.standard_t(4, size=(40, 60)).astype(np.float32)
+    of = (q.UniformQuantization(b, granularity, scale_search=search, **form) for b in range(2, 9))
+    errors = [np.linalg.norm(quantize(table, config).decode() - table) for config in of]
+    assert errors == sorted(errors, reverse=True)
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("search", ["minmax", "percentile", "mse"])
 @pytest.mark.parametrize(("dtype", "relative"), [("float16", 1e-3), ("float32", 1e-6)])
 def test_constant_rows_come_back(form, search, dtype, relative):
