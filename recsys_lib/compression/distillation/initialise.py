@@ -37,7 +37,7 @@ def start_from_teacher(
     - **Tables.** A student of kind dot_product or matrix_factorization, and a teacher whose score
       is an inner product ``<a_u, h_i>`` (IALS, ALS, dot_product, matrix_factorization, two_tower):
       the student's tables are ``Q1 sqrt(D)`` and ``Q2 sqrt(D)`` of the truncated singular value
-      decomposition ``Q1 D Q2'`` of all scores at once. No other tables of d columns have scores of
+      decomposition ``Q1 D Q2'`` of all scores at once. No other tables of d columns do it with
       a smaller squared error. Biases and constant of the teacher (ALS, matrix_factorization) go
       into those of a matrix_factorization; for a dot_product they are two more dimensions of the
       teacher, and part of the decomposition. With d of the teacher's rank or more, no score
