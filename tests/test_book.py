@@ -59,6 +59,13 @@ def _prose(path):
 
 
 @each_notebook
+def test_exercises_are_numbered_and_say_how_hard_they_are(path):
+    marks = re.findall(r"\*\*Exercise (\d+)\.?\*\* ?(\S*)", _prose(path))
+    assert [int(number) for number, _ in marks] == list(range(1, len(marks) + 1))
+    assert 3 <= len(marks) <= 5 and {mark for _, mark in marks} <= {"★", "★★", "★★★"}
+
+
+@each_notebook
 def test_outputs_are_small_and_come_from_one_clean_run(path):
     code = _cells(path, "code")
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
