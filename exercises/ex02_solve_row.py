@@ -10,10 +10,10 @@ import numpy as np
 
 
 def solve_row(item_vectors, seen, unobserved_weight, l2):
-    """Return the user's vector w, shape (d,), with all item vectors h held fixed.
+    """Return the user's vector a, shape (d,), with all item vectors h held fixed.
 
     item_vectors: (num_items, d), H. seen: ids of the items that the user met, each once.
-    With a = unobserved_weight and n = len(seen) + a * num_items,
-    w = (sum over seen of h h' + a H'H + l2 n I)^-1 (sum over seen of h).
+    With n = len(seen) + unobserved_weight * num_items,
+    a = (sum over seen of h h' + unobserved_weight * H'H + l2 n I)^-1 (sum over seen of h).
     """
     raise NotImplementedError

@@ -14,6 +14,6 @@ def cut_dimensions(user_vectors, item_vectors, k):
 
     user_vectors: (num_users, d). item_vectors: (num_items, d), k <= d. The product of the new
     tables must be the truncated singular value decomposition of user_vectors @ item_vectors.T.
-    Hint: with A = Qa Ra and B = Qb Rb, only the (d, d) matrix Ra Rb' has to be decomposed.
+    Hint: with A = Q1 U1 and H = Q2 U2, only the (d, d) matrix U1 U2' has to be decomposed.
     """
     raise NotImplementedError

@@ -29,6 +29,15 @@ GREEK = "alpha|beta|gamma|Delta|lambda|mu|pi|theta|sigma|tau|phi|rho|eta|kappa|o
 WORDS = re.compile(r"\\(?:text|mathrm|operatorname|begin|end|mathbb)\s*\{[^{}]*\}")
 # A letter, and whether it belongs to a user, to an item or to zero.
 SYMBOL = re.compile(r"(<\w+>|[A-Za-z])'?(?:_\{?([ui0])\b\}?(?![\w,]))?")
+DECLARED = re.compile(r"(\$[^$]+\$)(\\\*)?")
+# Letters of the table of symbols that mean something else in a chapter: habits of its field.
+HABITS = {
+    "03-objectives": {"q_i", "t"},  # the log Q correction; the label of a stored figure
+    "12-knowledge-distillation": {"t", "s", "q", "q_i"},  # teacher, student, KL(p, q)
+    "15-faster-training": {"m", "q_i"},  # Adam; the log Q correction
+    "16-retrieval": {"M"},  # the largest norm
+    "20-serving": {"<lambda>", "<mu>", "L", "W"},  # theory of queues
+}
 
 each_page = pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -162,6 +171,21 @@ def test_each_letter_has_one_row():
     plain = [s for row in rows for s in row if not any(x.startswith(f"{s}_") for x in indexed)]
     for symbols in (indexed, plain):
         assert sorted(symbols) == sorted(set(symbols))
+
+
+def test_a_chapter_takes_no_letter_that_has_a_meaning():
+    """It may take one of HABITS, with a star; and it writes each letter that it declares."""
+    owned = set().union(*(_symbols(row[0]) for row in _rows("Symbols")))
+    prose, taken = {path.name: _symbols(_prose(path)) for path in PAGES}, {}
+    for chapter, letters in _rows("Letters of single chapters"):
+        page = Path(chapter.rpartition("(")[2].rstrip(")"))
+        for letter, star in DECLARED.findall(letters):
+            symbol = max(_symbols(letter), key=len)  # with its index, if it has one
+            assert symbol in prose[page.name], f"{page.stem} does not write {letter}"
+            assert bool(star) == (symbol.partition("_")[0] in owned), f"{page.stem}: {letter}{star}"
+            if star:
+                taken.setdefault(page.stem, set()).add(symbol)
+    assert taken == HABITS
 
 
 @pytest.mark.parametrize("path", [p for p in PAGES if p.parent != ROOT], ids=lambda p: p.stem)

@@ -61,11 +61,11 @@ class _AlternatingLeastSquares(Factors):
 class IALS(_AlternatingLeastSquares):
     """Implicit alternating least squares: scores of 1 for pairs that met, 0 for all others.
 
-    With S the pairs that met, vectors ``w_u`` and ``h_i`` minimise::
+    With S the pairs that met, vectors ``a_u`` and ``h_i`` minimise::
 
-        sum over (u, i) in S of (<w_u, h_i> - 1)²
-        + unobserved_weight * sum over all (u, i) of <w_u, h_i>²
-        + l2 * sum over u of (|S_u| + unobserved_weight * num_items) |w_u|²
+        sum over (u, i) in S of (<a_u, h_i> - 1)²
+        + unobserved_weight * sum over all (u, i) of <a_u, h_i>²
+        + l2 * sum over u of (|S_u| + unobserved_weight * num_items) |a_u|²
         + l2 * sum over i of (|S_i| + unobserved_weight * num_users) |h_i|²
 
     by solving for all users with the items held fixed, then the other way round.
@@ -200,12 +200,12 @@ class IALS(_AlternatingLeastSquares):
 class ALS(_AlternatingLeastSquares):
     """Predict ratings by alternating least squares: mean, biases and an inner product.
 
-    With R the rated pairs, ``prediction = mean + b_u + c_i + <p_u, q_i>`` minimises::
+    With S the rated pairs, ``prediction = mean + b_u + b_i + <a_u, h_i>`` minimises::
 
-        sum over (u, i) in R of (r_ui - prediction)²
-        + l2 * sum over u of g_u^(1 - nu) n_u^nu (b_u² + |p_u|²) + the same over items
+        sum over (u, i) in S of (r_ui - prediction)²
+        + l2 * sum over u of g_u^(1 - nu) n_u^nu (b_u² + |a_u|²) + the same over items
 
-    by solving for all users' ``(b_u, p_u)`` with the items held fixed, then the other way round.
+    by solving for all users' ``(b_u, a_u)`` with the items held fixed, then the other way round.
     Here user u has n_u ratings, and g_u is the geometric mean of these numbers over users. With
     ``nu = 1`` the penalty is counted once per rating, so who rates more is not held back less; with
     0 it is the same for everybody. "auto" is::

@@ -43,7 +43,7 @@ class FoldIn:
 class Factors(Recommender):
     """Item vectors, and user vectors or a way to find them.
 
-    The score of user u and item i is ``<a_u, a_i>``, and ``global_mean + b_u + c_i`` more for a
+    The score of user u and item i is ``<a_u, h_i>``, and ``global_mean + b_u + b_i`` more for a
     model with biases. :class:`IALS` and :class:`ALS` are Factors that learn; what a compressed file
     opens as is one too.
 
@@ -285,7 +285,7 @@ def inner_product_vectors(model: Any) -> tuple[Floats, Floats] | None:
     """Return the vectors whose inner product is the model's output, if there are such.
 
     Serving needs no model then: one matrix product scores every item. Biases become two more
-    dimensions, ``a_u = [e_u, global_bias + b_u, 1]`` and ``a_i = [e_i, 1, b_i]``; towers are run
+    dimensions, ``[a_u, global_bias + b_u, 1]`` and ``[h_i, 1, b_i]``; towers are run
     once for all users and items.
 
     Args:

@@ -52,11 +52,11 @@ def solve_rows(
 ) -> Floats:
     """Fit one vector per row of a sparse matrix to the entries that the row has.
 
-    For each row u, with ``F_u`` the features of its columns and ``t_u`` its values::
+    For each row u, with ``X_u`` the features of its columns and ``y_u`` its values::
 
-        x_u = (F_u' F_u + common + ridge[u] I)^-1 F_u' t_u
+        a_u = (X_u' X_u + common + ridge[u] I)^-1 X_u' y_u
 
-    by Cholesky decomposition, row by row: the matrix product ``F_u' F_u`` and the decomposition
+    by Cholesky decomposition, row by row: the matrix product ``X_u' X_u`` and the decomposition
     are each one call of BLAS/LAPACK, next to which the loop itself costs little. Rows without
     entries get zeros.
 

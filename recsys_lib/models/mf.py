@@ -20,10 +20,10 @@ _LANES = 16  # numbers in a vector register, at most
 class MF(Factors):
     """Matrix factorisation: mean, biases and an inner product, fitted by gradient descent.
 
-    With the ``score = mean + b_u + c_i + <p_u, q_i>`` of a pair and its target r, each step moves
+    With the ``score = mean + b_u + b_i + <a_u, h_i>`` of a pair and its target r, each step moves
     the user's and the item's numbers by ``learning_rate`` against the gradient of::
 
-        squared:    (r - score)² / 2 + l2 (b_u² + c_i² + |p_u|² + |q_i|²) / 2,      r a rating
+        squared:    (r - score)² / 2 + l2 (b_u² + b_i² + |a_u|² + |h_i|²) / 2,      r a rating
         logistic:   cross entropy of r and sigmoid(score) + the same penalty,       r = 1 or 0
 
     For "logistic", all pairs that met have r = 1, and with each of them come ``negatives`` items

@@ -27,13 +27,13 @@ _DEFAULT_HIDDEN_UNITS |= {"two_tower": (64, 32), "mlp_ranker": (64, 32, 16), "ne
 
 @dataclass(frozen=True)
 class RatingModelConfig:
-    """What a rating model looks like; ``e_u`` and ``e_i`` are rows of embedding tables.
+    """What a rating model looks like; ``a_u`` and ``h_i`` are rows of embedding tables.
 
-    - ``dot_product``: ``<e_u, e_i>``.
-    - ``matrix_factorization``: ``global_bias + b_u + b_i + <e_u, e_i>``.
-    - ``two_tower``: ``<f(e_u), g(e_i)>`` with f and g dense networks.
-    - ``mlp_ranker``: ``h([e_u, e_i])`` with h a dense network to one number.
-    - ``neumf``: a dense layer over ``[a_u * a_i, h([e_u, e_i])]``, with its own tables a.
+    - ``dot_product``: ``<a_u, h_i>``.
+    - ``matrix_factorization``: ``global_bias + b_u + b_i + <a_u, h_i>``.
+    - ``two_tower``: ``<f_1(a_u), f_2(h_i)>`` with two dense networks f.
+    - ``mlp_ranker``: ``f([a_u, h_i])`` with f a dense network to one number.
+    - ``neumf``: a dense layer over ``[a'_u * h'_i, f([a_u, h_i])]``, a' and h' in other tables.
 
     Args:
         kind: one of the above.

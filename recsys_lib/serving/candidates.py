@@ -63,9 +63,9 @@ class RankerParts:
 def split_ranker(model: Any) -> RankerParts:
     """Take a model of ``build_rating_model`` apart, and do once what needs no pair.
 
-    The first dense layer of a ranker sees ``[e_u, e_i]``, so that its product is a sum::
+    The first dense layer of a ranker sees ``[a_u, h_i]``, so that its product is a sum::
 
-        [e_u, e_i] @ W = e_u @ W[:e] + e_i @ W[e:]
+        [a_u, h_i] @ W = a_u @ W[:d] + h_i @ W[d:]
 
     The second term is computed here, for the whole catalogue.
 
@@ -97,7 +97,7 @@ def split_ranker(model: Any) -> RankerParts:
     item_half = item_table @ item_kernel + bias
     last, (last_bias,) = _weights(layers["score"])
     last, user_vectors, item_vectors = last[:, 0].copy(), None, None
-    if "user_gmf_embedding" in layers:  # neumf: score = [a_u * a_i, h] . last
+    if "user_gmf_embedding" in layers:  # neumf: score = [a'_u * h'_i, f] . last
         user_vectors = _table(layers["user_gmf_embedding"])
         item_vectors = _table(layers["item_gmf_embedding"])
         weights, last = np.split(last, [user_vectors.shape[1]])

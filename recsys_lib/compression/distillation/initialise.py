@@ -35,9 +35,9 @@ def start_from_teacher(
     """Build a student whose first scores are as near to the teacher's as its size allows.
 
     - **Tables.** A student of kind dot_product or matrix_factorization, and a teacher whose score
-      is an inner product ``<a_u, a_i>`` (IALS, ALS, dot_product, matrix_factorization, two_tower):
-      the student's tables are ``P sqrt(S)`` and ``Q sqrt(S)`` of the truncated singular value
-      decomposition ``P S Q'`` of all scores at once. No other tables of d columns give scores with
+      is an inner product ``<a_u, h_i>`` (IALS, ALS, dot_product, matrix_factorization, two_tower):
+      the student's tables are ``Q1 sqrt(D)`` and ``Q2 sqrt(D)`` of the truncated singular value
+      decomposition ``Q1 D Q2'`` of all scores at once. No other tables of d columns do it with
       a smaller squared error. Biases and constant of the teacher (ALS, matrix_factorization) go
       into those of a matrix_factorization; for a dot_product they are two more dimensions of the
       teacher, and part of the decomposition. With d of the teacher's rank or more, no score

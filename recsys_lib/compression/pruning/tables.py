@@ -156,15 +156,15 @@ class DimensionReduction(Pruning):
 def rotate_to_principal_axes(user_vectors: ArrayLike, item_vectors: ArrayLike) -> PrincipalAxes:
     """Return two tables in other axes, in which all inner products are the same.
 
-    For any invertible R, ``<R' a_u, R^-1 a_i> = <a_u, a_i>``. Here R is chosen such that the axes
-    are those of the singular value decomposition of the matrix of all scores, ``A B' = P S Q'``:
-    the new tables are ``P sqrt(S)`` and ``Q sqrt(S)``. Cutting all but the first k columns then
-    leaves the best matrix of rank k there is. The score matrix is never formed: with the
-    decompositions ``A = Qa Ra`` and ``B = Qb Rb`` only ``Ra Rb'`` (d, d) has to be decomposed.
+    For any invertible C, ``<C' a_u, C^-1 h_i> = <a_u, h_i>``. Here C is chosen such that the axes
+    are those of the singular value decomposition of the matrix of all scores, ``A H' = Q1 D Q2'``:
+    the new tables are ``Q1 sqrt(D)`` and ``Q2 sqrt(D)``. Cutting all but the first k columns then
+    leaves the best matrix of rank k there is. The score matrix is never formed: after a QR
+    decomposition of A and of H, only the product of the two triangles (d, d) has to be decomposed.
 
     Args:
         user_vectors: A, (num_users, d).
-        item_vectors: B, (num_items, d).
+        item_vectors: H, (num_items, d).
 
     Returns:
         Tables of the same shapes, whose columns are orthogonal and of equal length in both, and
@@ -209,7 +209,7 @@ def rotate_to_user_axes(users: Array, items: Array) -> tuple[Array, Array]:
 
     Args:
         users: A, (num_users, d).
-        items: B, (num_items, d).
+        items: H, (num_items, d).
 
     Returns:
         Tables of the same shapes. The sign of a column is arbitrary, and common to both.

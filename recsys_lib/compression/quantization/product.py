@@ -27,8 +27,8 @@ class ProductQuantization:
     """How to cut rows into pieces and replace each piece by one of ``2 ** bits`` centroids.
 
     By default the centroids minimise the squared error of the rows. What a recommender feels is
-    the error of its scores: over all users u, item a that became b is off by
-    ``sum_u <x_u, a - b>² = (a - b)' G (a - b)`` with the Gram matrix ``G = X'X``. Where G is
+    the error of its scores: over all users u, item h that became g is off by
+    ``sum_u <a_u, h - g>² = (h - g)' G (h - g)`` with the Gram matrix ``G = A'A``. Where G is
     diagonal, as in principal axes, that is a weight for each column, which takes no bytes: it goes
     into the centroids. See ``weighting`` of :func:`quantize`.
 
