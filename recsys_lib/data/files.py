@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import shutil
+import warnings
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -149,7 +150,10 @@ def read_numbers(
         CorruptFileError: names the file, the row and what came.
     """
     try:
-        with open_text(path) as file:
+        with open_text(path) as file, warnings.catch_warnings():
+            warnings.simplefilter(
+                "error", DeprecationWarning
+            )  # or old NumPy cuts 6.5 to 6
             options: Any = {"delimiter": delimiter, "skiprows": int(header), "ndmin": 2}
             return np.loadtxt(file, dtype, None, **options)
     except ValueError as error:

@@ -144,7 +144,8 @@ def _dates(values: pd.Series, label: str, form: str | None) -> pd.Series:
     refuse_first(values, ~written.str.contains(r"\d").to_numpy(bool), label, expected)  # "now"
     with warnings.catch_warnings(action="ignore"):  # where the day is past 12
         guesses = [guess(written.iloc[0], dayfirst) or "" for dayfirst in (False, True)]
-    clear = [x for x in guesses if x and not re.match("%Y.%d", x)]  # a year stands before months
+    # A year stands before months; old pandas would read a zone that it does not know as UTC.
+    clear = [x for x in guesses if x and not re.match(r"%Y.%d|.* (?!UTC|GMT)[A-Z]+$", x)]
     forms = [form] if form else ["ISO8601", *clear]
     read: list[pd.Series] = []
     for each in forms:
