@@ -151,9 +151,7 @@ def read_numbers(
     """
     try:
         with open_text(path) as file, warnings.catch_warnings():
-            warnings.simplefilter(
-                "error", DeprecationWarning
-            )  # or old NumPy cuts 6.5 to 6
+            warnings.simplefilter("error", DeprecationWarning)  # or old NumPy cuts 6.5 to 6
             options: Any = {"delimiter": delimiter, "skiprows": int(header), "ndmin": 2}
             return np.loadtxt(file, dtype, None, **options)
     except ValueError as error:
