@@ -2,7 +2,8 @@
 
 For each data set: popularity; IALS, EASE and a KerasRecommender (matrix_factorization) as they
 come; the same after :func:`recsys_lib.training.tune` on held-out *training* data. Each is measured
-once on the test part, all items ranked but those of the training part. Tuned means: 40 trials for
+once on the test part, all items ranked but those of the training part; the Keras model is the mean
+of three seeds ("seeds"), with one search. Tuned means: 40 trials for
 IALS over weight, l2, dimensions and sweeps; 10 for EASE over l2; 40 for the Keras model over l2,
 dimensions, learning rate and negatives, some of them given up halfway ("given_up": they were below
 the median of the others after as many epochs). A smaller number in the column "trials" is that of a
@@ -31,6 +32,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,7 @@ NAMES = (
     *("adressa-macr", "lastfm-hetrec2011-2k", "citeulike-derrd"),
 )
 TRIALS = {"IALS": 40, "EASE": 10, "KerasRecommender": 40}
+MORE_SEEDS = (1, 2)  # after that of the defaults, 0
 MOST_ROWS = 400_000  # that the search for a Keras model sees: those of some users
 MOST_ITEMS_FOR_EASE = {"default": 20_000, "tuned": 10_000}
 
@@ -80,20 +83,26 @@ def measure(
 ) -> Iterator[dict[str, Any]]:
     """Fit, tune and judge; one row for each model."""
     config = RatingModelConfig("matrix_factorization", split.num_users, split.num_items)
-    makers: dict[str, Callable[[], Any]] = {
+    makers: dict[str, Callable[..., Any]] = {
         "Popularity": Popularity,
         "IALS": IALS,
         "EASE": EASE,
-        "KerasRecommender": lambda: KerasRecommender(config, progress=False),
+        "KerasRecommender": lambda **seed: KerasRecommender(
+            replace(config, **seed), progress=False, **seed
+        ),
     }
     for kind in kinds:
         started = time.perf_counter()
         if kind == "EASE" and split.num_items > MOST_ITEMS_FOR_EASE["default"]:
             continue
-        row = {"data": name, "model": kind}
+        keras = kind == "KerasRecommender"
+        others = [makers[kind](seed=seed) for seed in MORE_SEEDS] if keras else []
+        row = {"data": name, "model": kind} | ({"seeds": 1 + len(others)} if keras else {})
         if "default" in settings:
             model = makers[kind]().fit(split.train)
-            yield row | {"settings": "default"} | used(model) | judged(model, split, started)
+            seconds = time.perf_counter() - started
+            models = [model, *(other.fit(split.train) for other in others)]
+            yield row | {"settings": "default"} | used(model) | judged(models, split, seconds)
         if (
             "tuned" not in settings
             or kind == "Popularity"
@@ -101,7 +110,6 @@ def measure(
         ):
             continue
         started = time.perf_counter()
-        keras = kind == "KerasRecommender"
         start: Any = makers[kind]() if keras else makers[kind]
         seen = some_users(split.train, MOST_ROWS) if keras else split.train
         path = None if notes is None else notes / f"{name} {kind}"
@@ -109,6 +117,8 @@ def measure(
         model = found.model
         if seen is not split.train:
             model = with_settings(start, found.settings).fit(split.train)
+        seconds = time.perf_counter() - started
+        models = [model, *(with_settings(x, found.settings).fit(split.train) for x in others)]
         held = {
             "held_out_ndcg": round(found.ndcg, 5),
             "held_out_ndcg_default": round(found.default_ndcg, 5),
@@ -118,7 +128,7 @@ def measure(
             "search_rows": len(seen),
         }
         chosen = used(model) | {key: float(f"{value:.4g}") for key, value in found.settings.items()}
-        yield row | {"settings": "tuned"} | chosen | held | judged(model, split, started)
+        yield row | {"settings": "tuned"} | chosen | held | judged(models, split, seconds)
 
 
 def used(model: Recommender) -> dict[str, Any]:
@@ -135,11 +145,11 @@ def used(model: Recommender) -> dict[str, Any]:
     return {"l2": model.l2} if isinstance(model, EASE) else {}
 
 
-def judged(model: Recommender, split: Split, started: float) -> dict[str, Any]:
-    """Return quality on the test part; seconds are those of fit, or of the whole search."""
-    seconds = time.perf_counter() - started
-    ndcg = evaluate_full_ranking(model, split.train, split.test, k=10).ndcg
-    recall = evaluate_full_ranking(model, split.train, split.test, k=20).recall
+def judged(models: list[Recommender], split: Split, seconds: float) -> dict[str, Any]:
+    """Return the mean quality on the test part, and the time of one fit or of the whole search."""
+    on = split.train, split.test
+    ndcg = np.mean([evaluate_full_ranking(model, *on, k=10).ndcg for model in models])
+    recall = np.mean([evaluate_full_ranking(model, *on, k=20).recall for model in models])
     return {"ndcg": round(ndcg, 5), "recall_20": round(recall, 5), "seconds": round(seconds, 1)}
 
 

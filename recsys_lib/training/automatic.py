@@ -33,7 +33,7 @@ def automatic(model: Any, interactions: Interactions, given: dict[str, Any]) -> 
     """
     import keras
 
-    options: dict[str, Any] = {"objective": "sampled_softmax", "epochs": 100, "patience": 5} | given
+    options: dict[str, Any] = {"objective": "sampled_softmax", "epochs": 100, "patience": 10} | given
     size = int(np.clip(len(interactions) // 50, 256, 8192))
     options = {"batch_size": 1 << (size.bit_length() - 1)} | options
     if options["objective"] == "squared_error":
@@ -44,7 +44,7 @@ def automatic(model: Any, interactions: Interactions, given: dict[str, Any]) -> 
         each = len(interactions) / max(1, np.unique(interactions.user_ids).size)
         # fit shrinks a user's row for each item drawn; who has more items needs less of it.
         often = 1 + options["negatives_per_positive"]
-        options = {"l2": 17 / often * min(0.015, 0.05 / each**0.5)} | options
+        options = {"l2": 17 / often * min(0.015, 0.06 / each**0.5)} | options
         _start_from_popularity(model, interactions)
     if "validation" in given:
         return Automatic(interactions, options, None)
