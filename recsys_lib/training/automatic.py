@@ -33,7 +33,11 @@ def automatic(model: Any, interactions: Interactions, given: dict[str, Any]) -> 
     """
     import keras
 
-    options: dict[str, Any] = {"objective": "sampled_softmax", "epochs": 100, "patience": 10} | given
+    options: dict[str, Any] = {
+        "objective": "sampled_softmax",
+        "epochs": 100,
+        "patience": 10,
+    } | given
     size = int(np.clip(len(interactions) // 50, 256, 8192))
     options = {"batch_size": 1 << (size.bit_length() - 1)} | options
     if options["objective"] == "squared_error":

@@ -94,6 +94,7 @@ def _start(command: Any, cluster: Mapping[str, int], folder: Path, members: _Mem
     for job, number in names:
         config = json.dumps({"cluster": ports, "task": {"type": job, "index": number}})
         own = _SHARED | os.environ | {"TF_CONFIG": config, _SIGN: str(folder / "sign")}
+        own["TF_NUM_INTEROP_THREADS"] = "4"  # with one, members wait for each other for ever
         with (folder / f"{job}-{number}.log").open("wb") as log:
             # The pipe closes when this process ends, however that comes; Ctrl-C comes here alone.
             members[f"{job}-{number}"] = subprocess.Popen(

@@ -97,9 +97,10 @@ def test_a_worker_is_killed_and_the_weights_are_the_same(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.alone
-def test_tables_on_servers_are_those_of_fit_also_when_one_is_killed(tmp_path):
+def test_tables_on_servers_are_those_of_fit_also_when_one_is_killed(tmp_path, monkeypatch):
     import tensorflow as tf
 
+    monkeypatch.setenv("TF_NUM_INTEROP_THREADS", "1")  # TensorFlow's members alone would hang
     config, data = replace(CONFIG, kind="dot_product"), toy_data(2000, sizes=SIZES)
     options = {"optimizer": "sgd", "learning_rate": 0.5, "epochs": 3, "batch_size": 20, "l2": 0.01}
     killer = Killer(tmp_path / "backup", "ps-1")

@@ -13,7 +13,7 @@ import pytest
 from recsys_lib.files import is_running
 from recsys_lib.training.launch import run_members
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.slow]
 # A member writes its name and process beside its log, then does what follows.
 NOTE = """
 import json, os, sys, time
