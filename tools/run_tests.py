@@ -17,10 +17,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NBVAL = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=900"]
-# Chapters with a close claim about a time or a ratio of times.
-TIMED = ("05", "16", "20", "pitfalls")
+# Chapters with a close claim about a time or a ratio of times, or with six processes of their own.
+TIMED = ("05", "16", "18", "20", "pitfalls")
 # They begin first, so that none is left for the end, when the other cores have nothing to do.
-LONGEST = ("06", "18", "23", "14", "08", "12", "24", "21", "13", "09")
+LONGEST = ("06", "23", "14", "08", "12", "24", "21", "13", "09")
 WORKERS = min(4, os.cpu_count() or 1)
 # A worker has a core to itself: more threads would only wait for each other.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
