@@ -59,6 +59,13 @@ def _prose(path):
 
 
 @each_notebook
+def test_a_chapter_of_more_than_two_minutes_says_why(path):
+    line = re.search(r"^- Time: (.*)", _prose(path), re.M)[1]
+    seconds = re.match(r"(\d+) seconds", line)
+    assert seconds is None or int(seconds[1]) <= 120 or ";" in line
+
+
+@each_notebook
 def test_exercises_are_numbered_and_say_how_hard_they_are(path):
     marks = re.findall(r"\*\*Exercise (\d+)\.?\*\* ?(\S*)", _prose(path))
     assert [int(number) for number, _ in marks] == list(range(1, len(marks) + 1))
