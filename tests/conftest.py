@@ -44,6 +44,11 @@ def _names(code):
     return set(code.co_names).union(*map(_names, inner))
 
 
+def pytest_make_parametrize_id(config, val, argname):
+    """Name bytes by their argument: packed ones hold the time, and workers must agree on names."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Mark what reads a clock or starts a process."""

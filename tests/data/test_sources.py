@@ -206,7 +206,7 @@ def test_mirror(server, card, write, tmp_path, here, monkeypatch, names_in):
     folder, routes = tmp_path / "ncf-ml-1m", server.routes
     folder.mkdir()
     write(NCF["ml-1m.test.rating"], "ncf-ml-1m/ml-1m.test.rating")
-    routes["/data/ncf-ml-1m/ml-1m.train.rating.gz"] = gzip.compress(b"0\t0\t5\n1\t1\t3\n")
+    routes["/data/ncf-ml-1m/ml-1m.train.rating.gz"] = gzip.compress(b"0\t0\t5\n1\t1\t3\n", mtime=0)
     routes["/data/ncf-ml-1m/ml-1m.test.negative"] = NCF["ml-1m.test.negative"].encode()
     for _ in range(2):
         assert len(load_split("ncf-ml-1m", **here).train) == 2
