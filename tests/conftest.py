@@ -11,16 +11,11 @@ from types import CodeType
 import numpy as np
 import pytest
 from hypothesis import settings
+from run_tests import CLOCKS
 
 # Building a graph makes a million objects that stay; to look through them all, again and again, was
 # a sixth of the time of the tests.
 gc.set_threshold(50_000, 20, 20)
-
-# A test that names one of these is marked `alone`: tools/run_tests.py runs it after the others.
-CLOCKS_AND_PROCESSES = {
-    "subprocess", "multiprocessing", "perf_counter", "process_time", "monotonic",
-    "measure_latency", "compare_latency",
-}  # fmt: skip
 
 # The same examples in each run of CI, so that a change is judged by itself; on a developer's
 # machine they are drawn anew each time, and find what the fixed ones miss.
@@ -51,10 +46,10 @@ def pytest_make_parametrize_id(config, val, argname):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Mark what reads a clock or starts a process."""
+    """Mark what reads a clock: tools/run_tests.py runs it after the others."""
     for item in items:
         code = getattr(getattr(item, "function", None), "__code__", None)
-        if code is not None and CLOCKS_AND_PROCESSES & _names(code):
+        if code is not None and CLOCKS & _names(code):
             item.add_marker("alone")
 
 

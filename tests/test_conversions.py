@@ -135,6 +135,7 @@ def copies_of(model, folder):
     yield from (copy.deepcopy(model), copy.copy(model), pickle.loads(pickle.dumps(model)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*FACTORS, *OTHERS])
 def test_copies_score_the_same(name, tmp_path):
     model = made(name)

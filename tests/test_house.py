@@ -84,6 +84,7 @@ def test_the_picture_of_the_rooms_is_of_today():
     assert stored == draw_house.draw(), "run tools/draw_house.py"
 
 
+@pytest.mark.alone
 def test_imports_are_quick_and_light():
     code = (
         "import sys, time; start = time.perf_counter(); import recsys_lib; "

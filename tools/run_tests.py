@@ -1,4 +1,4 @@
-"""Run tests, or notebooks, side by side on the cores; then, alone, those that time or start things.
+"""Run tests, or notebooks, side by side on the cores; then, alone, those that time things.
 
 Usage: run_tests.py [--notebooks] [options of pytest ...]
 
@@ -21,6 +21,8 @@ NBVAL = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=900"]
 TIMED = ("05", "16", "18", "20", "pitfalls")
 # They begin first, so that none is left for the end, when the other cores have nothing to do.
 LONGEST = ("06", "23", "14", "08", "12", "24", "21", "13", "09")
+# A test that names one of these is marked `alone`, see tests/conftest.py.
+CLOCKS = {"perf_counter", "process_time", "monotonic", "measure_latency", "compare_latency"}
 WORKERS = min(4, os.cpu_count() or 1)
 # A worker has a core to itself: more threads would only wait for each other.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
@@ -33,7 +35,16 @@ def parts_of_tests(options: list[str]) -> tuple[list[str], list[str]]:
         at = options.index("-m")
         marks = f"({options[at + 1]}) and alone"
         options = options[:at] + options[at + 2 :]
-    return [*options, "-m", marks.replace("alone", "not alone")], [*options, "-m", marks]
+    together = [*options, "-m", marks.replace("alone", "not alone")]
+    if not any(Path(option.partition("::")[0]).exists() for option in options):
+        # Only files that may hold one: to import all of them takes as long as to run these.
+        texts = ((path, path.read_text("utf-8")) for path in (ROOT / "tests").rglob("test_*.py"))
+        options = [*options, *(str(path) for path, text in texts if _may_be_alone(path, text))]
+    return together, [*options, "-m", marks]
+
+
+def _may_be_alone(path: Path, text: str) -> bool:
+    return "site" not in path.parts and any(word in text for word in CLOCKS | {"mark.alone"})
 
 
 def parts_of_notebooks(options: list[str]) -> tuple[list[str], list[str]]:

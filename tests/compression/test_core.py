@@ -125,6 +125,7 @@ VERBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_recommender_becomes_a_new_one_that_scores_and_is_saved(verb, tmp_path):
     model = fitted("recommender")

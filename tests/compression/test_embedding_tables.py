@@ -162,6 +162,7 @@ def build(kind="dot_product"):
     return build_rating_model(RatingModelConfig(kind, USERS, ITEMS, 8, hidden_units=hidden))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "scheme"), CASES, ids=repr)
 def test_compressed_models_train_store_and_score(kind, scheme):
     model = build(kind)

@@ -116,6 +116,7 @@ def test_blas_has_its_threads_back_after_blocks_that_overlap():
     assert threads() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [IALS, ALS])
 def test_both_solvers_find_the_same_model_and_the_seed_decides_the_start(kind):
     data, solvers = random_data(9, 40, 30), ("cholesky", "conjugate_gradient")

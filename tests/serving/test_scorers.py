@@ -213,6 +213,7 @@ def test_files_shrink_as_the_numbers_in_them(tmp_path):
     assert ratios == pytest.approx(expected, rel=0.125)
 
 
+@pytest.mark.slow
 def test_calibration_with_interactions_pairs_users_with_random_items_too(tmp_path):
     """Positives alone would teach the file that every score is high."""
     model, errors = make_model("dot_product"), []
@@ -225,6 +226,7 @@ def test_calibration_with_interactions_pairs_users_with_random_items_too(tmp_pat
     assert errors[0] < errors[1] / 2
 
 
+@pytest.mark.slow
 @every_format
 @pytest.mark.parametrize("policy", ["mixed_float16", "bfloat16", "mixed_bfloat16", "float64"])
 def test_models_of_other_precisions_are_exported_in_float32(name, policy, tmp_path):
@@ -262,6 +264,7 @@ def test_activations(name, namespace, tmp_path):
     check(load_scorer(tmp_path / "a"), model, 5e-5)
 
 
+@pytest.mark.slow
 def test_what_a_format_cannot_hold_leaves_no_file_and_names_the_layer(tmp_path, monkeypatch):
     broken, celu = (make_model("mlp_ranker", activation=name) for name in ("relu", "celu"))
     layer = broken.get_layer("dense_1")

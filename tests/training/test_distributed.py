@@ -77,8 +77,8 @@ def test_two_workers_give_the_weights_of_fit():
 @pytest.mark.slow
 @pytest.mark.alone
 def test_a_worker_is_killed_and_the_weights_are_the_same(tmp_path):
-    data = toy_data(4000, sizes=SIZES)
-    options = {"optimizer": "adam", "learning_rate": 0.01, "epochs": 4, "batch_size": 40}
+    data = toy_data(2000, sizes=SIZES)
+    options = {"optimizer": "adam", "learning_rate": 0.01, "epochs": 3, "batch_size": 40}
     options |= {"workers": 4, "backup_every": 7, "l2": 0.1, "negatives_per_positive": 2}
     whole = train_distributed(CONFIG, data, say=None, **options)
     killer = Killer(tmp_path / "backup", "worker-2")
@@ -101,14 +101,14 @@ def test_tables_on_servers_are_those_of_fit_also_when_one_is_killed(tmp_path, mo
     import tensorflow as tf
 
     monkeypatch.setenv("TF_NUM_INTEROP_THREADS", "1")  # TensorFlow's members alone would hang
-    config, data = replace(CONFIG, kind="dot_product"), toy_data(2000, sizes=SIZES)
+    config, data = replace(CONFIG, kind="dot_product"), toy_data(1000, sizes=SIZES)
     options = {"optimizer": "sgd", "learning_rate": 0.5, "epochs": 3, "batch_size": 20, "l2": 0.01}
     killer = Killer(tmp_path / "backup", "ps-1")
     more = {"backup": killer.backup, "say": killer, "backup_every": 7} | options
     run = train_distributed(config, data, workers=1, servers=2, **more)
     assert run.restarts == 1 and not any(map(is_running, killer.processes))
     steps = {int(path.stem.rpartition("-")[2]) for path in tmp_path.glob("backup-*.*")}
-    assert steps == {294, 300}  # of the last two backups
+    assert steps == {147, 150}  # of the last two backups
     start = []
     for side, rows in enumerate((USERS, ITEMS)):  # in 16 parts, each from its own first row on
         parts = [

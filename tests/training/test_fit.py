@@ -154,6 +154,7 @@ STOPS = [("ndcg", 2, {"patience": 2}), ("loss", 1, {"patience": 2}), ("val_loss"
 STOPS += [("RMSE", 1, {"patience": 2, "lower_is_better": True}), ("validation", None, {})]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("metric", "best", "more"), STOPS)
 def test_early_stopping_restores_the_best_weights(metric, best, more):
     values, kept, model = [0.1, 0.5, 0.4, 0.3, 0.9, 0.8], [], toy_model()

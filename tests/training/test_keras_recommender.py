@@ -67,6 +67,7 @@ def test_a_forked_child_says_that_it_needs_spawn():
     process.join(20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given, shift", [(0.0, 0.0), (0.0, 1.0), (2.0, 0.0)])
 def test_mean_rating_is_the_start_of_each_fit_unless_given(tmp_path, given, shift):
     model = recommender(global_bias=given, init_std=1e-6)
@@ -130,7 +131,7 @@ def test_cross_entropy_on_ncf_ml_1m(real_data):
 @pytest.mark.slow
 def test_squared_error_on_ml_100k(real_data):
     options, rmse = {"objective": "squared_error", "l2": 0.2, "batch_size": 1024}, []
-    for train, test in real_data("ml-100k").split_folds(5, seed=0):
+    for train, test in list(real_data("ml-100k").split_folds(5, seed=0))[:2]:
         model = fitted(train, {"init_std": 0.01}, optimizer=Adam(0.003), **options)
         rmse.append(evaluate_ratings(model, test).rmse)
     assert np.mean(rmse) <= 0.91  # published: SVD .934, SVD++ .919

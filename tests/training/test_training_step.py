@@ -25,6 +25,7 @@ def train(model, data=TOY, **options):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", loop.OBJECTIVES)
 def test_a_step_follows_the_gradient_of_the_formulas(objective):
     many, seed = 3, 5

@@ -70,6 +70,7 @@ BROUGHT = [
 KINDS = ("dot_product", "matrix_factorization", "two_tower", "neumf")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", [product, slow_product])
 @pytest.mark.parametrize("options, optimizer", BROUGHT)
 def test_what_model_and_optimizer_bring_along(options, optimizer, output):
@@ -77,6 +78,7 @@ def test_what_model_and_optimizer_bring_along(options, optimizer, output):
     assert min(changes) > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_rating_models_and_that_keras_saves_them(kind, tmp_path):
     model = equals_keras(lambda: toy_model(kind, init_std=0.5, global_bias=0.5), SGD)[0]

@@ -43,6 +43,7 @@ class Recording(kd.WeightAverage):
         super().after_update()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("decay", "warm_up"), [(0.0, True), (0.7, False), (0.99, True)])
 def test_the_average_is_the_recursion(decay, warm_up):
     model = build_rating_model(CONFIG)
@@ -120,6 +121,7 @@ def test_consistency_by_hand(loss):
     assert float(cost(batch)) == pytest.approx(2 * by_hand, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_student_stays_nearer_to_the_average_that_it_is_drawn_towards():
     distance = {}
     for weight in (0.0, 20.0):

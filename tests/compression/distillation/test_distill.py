@@ -49,6 +49,7 @@ def alone():
     return KerasRecommender(CONFIG, **options()).fit(DATA)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
 def test_the_student_agrees_more_with_its_teacher(method, alone):
     taught = distill(TEACHER, CONFIG, DATA, method, **options()).model
@@ -89,6 +90,7 @@ def test_items_drawn_for_each_update_are_other_ones_and_all_are_the_catalogue():
     assert touched[0] == 10 < touched[1] <= 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["two_tower", "neumf"])
 def test_any_keras_student_is_taught_over_the_whole_catalogue(kind):
     config = RatingModelConfig(kind, 120, 90, embedding_dim=4)

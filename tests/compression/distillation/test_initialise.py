@@ -37,6 +37,7 @@ def config(kind, dim=8, *hidden_units, **more):
     return RatingModelConfig(kind, USERS, ITEMS, dim, hidden_units or None, **more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dim", [1, 4, 11])
 @pytest.mark.parametrize("kind", ["dot_product", "matrix_factorization"])
 def test_tables_are_the_best_approximation_there_is(kind, dim, built):
@@ -52,6 +53,7 @@ def test_tables_are_the_best_approximation_there_is(kind, dim, built):
         np.testing.assert_allclose(student, scores(teacher) - product + best, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dim", [12, 20])
 def test_a_student_of_the_teachers_size_or_more_equals_it_and_all_its_columns_learn(dim):
     student = start_from_teacher(TEACHER, config("dot_product", dim))
@@ -61,6 +63,7 @@ def test_a_student_of_the_teachers_size_or_more_equals_it_and_all_its_columns_le
         assert np.abs(table).sum(axis=0).min() > 0, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dot_product", "matrix_factorization"])
 def test_interactions_turn_scores_into_logits_and_leave_the_order(kind):
     students = [start_from_teacher(TEACHER, config(kind, 5), data) for data in (None, DATA)]
@@ -89,6 +92,7 @@ def test_platt_finds_what_scipy_finds():
             fit_logits(useless, [1, 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mlp_ranker", "neumf", "two_tower"])
 def test_a_network_of_the_teachers_size_is_the_teacher_and_layers_go_at_even_distances(kind, built):
     teacher = built(kind, 8, 12, 10, 6)
@@ -112,6 +116,7 @@ def test_idle_neurons_are_the_first_to_go_and_the_teacher_stays_as_it_is(built):
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.slow
 def test_one_epoch_from_the_teacher_beats_the_same_from_a_random_start():
     student, vectors = config("dot_product", 4), TEACHER.user_vectors.copy()
     options = {"objective": "bpr", "epochs": 1, "batch_size": 256, "progress": False}

@@ -80,6 +80,7 @@ def test_a_twin_stays_one(built):
     np.testing.assert_allclose(scores(twin), scores(original), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [NeuronPruning(0.5), LayerRemoval(1)], ids=["neurons", "layer"])
 def test_litert_takes_the_smaller_model(config, built, tmp_path):
     smaller = prune(built("neumf"), config, DATA).model

@@ -127,6 +127,7 @@ def test_factor_models_of_fewer_dimensions(kind, tmp_path):
         assert smaller.model.fold_in([[1, 2]]).shape == (1, 3)
 
 
+@pytest.mark.slow
 @every_kind
 def test_kept_pairs_score_as_before_and_the_others_share(kind, built):
     model = built(kind, 4, 6)

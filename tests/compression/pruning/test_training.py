@@ -59,6 +59,7 @@ def slow(*cases):
 FREQUENT = ("momentum", "adamw", "ema")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [*FREQUENT, *slow(*([name] for name in sorted(OPTIMIZERS.keys() - FREQUENT)))]
 )

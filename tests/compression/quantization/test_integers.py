@@ -357,6 +357,7 @@ def test_sums_are_exact_where_float32_would_not_be_and_outputs_stay_in_range():
         layer(codes[:, :3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bits", "least", "most", "ratio"), [(8, 0, 0.05, 2.9), (4, 0.05, 0.4, 4.5), (2, 0.4, 4, 6)]
 )

@@ -58,6 +58,7 @@ def test_a_copy_to_rank_again_counts_and_is_what_is_decoded():
     assert np.abs(bits.decode() - rows).mean() > 5 * np.abs(both.decode() - rows).mean()
 
 
+@pytest.mark.slow
 def test_residual_error_is_that_of_faiss_and_falls_with_stages():
     faiss, rows = pytest.importorskip("faiss"), table()
     errors = []
