@@ -17,10 +17,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NBVAL = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=900"]
-# Chapters with a close claim about a time or a ratio of times, or with six processes of their own.
-TIMED = ("05", "16", "18", "20", "pitfalls")
+# Chapters with processes of their own, which take both cores.
+ALONE = ("18", "20")
 # They begin first, so that none is left for the end, when the other cores have nothing to do.
-LONGEST = ("06", "23", "14", "08", "12", "24", "21", "13", "09")
+LONGEST = ("06", "13", "23", "12", "08", "14", "17", "07", "09", "24")
 # A test that names one of these is marked `alone`, see tests/conftest.py.
 CLOCKS = {"perf_counter", "process_time", "monotonic", "measure_latency", "compare_latency"}
 WORKERS = min(4, os.cpu_count() or 1)
@@ -50,11 +50,11 @@ def _may_be_alone(path: Path, text: str) -> bool:
 def parts_of_notebooks(options: list[str]) -> tuple[list[str], list[str]]:
     """Return the options for the notebooks that may run side by side, and for the others."""
     paths = sorted((ROOT / "notebooks").glob("*.ipynb"))
-    timed = [str(path) for path in paths if path.name.startswith(TIMED)]
-    others = [str(path) for path in paths if str(path) not in timed]
+    alone = [str(path) for path in paths if path.name.startswith(ALONE)]
+    others = [str(path) for path in paths if str(path) not in alone]
     others.sort(key=lambda path: not Path(path).name.startswith(LONGEST))
     keep_order = ["--no-loadscope-reorder"]
-    return [*NBVAL, *keep_order, *options, *others], [*NBVAL, *options, *timed]
+    return [*NBVAL, *keep_order, *options, *others], [*NBVAL, *options, *alone]
 
 
 def run(options: list[str], environment: dict[str, str], counts: Counter[str]) -> int:

@@ -69,7 +69,7 @@ class RatingModelConfig:
     kind: str
     num_users: int
     num_items: int
-    embedding_dim: int = 32
+    embedding_dim: int = 64
     hidden_units: tuple[int, ...] | None = None
     activation: str = "relu"
     global_bias: float = 0.0

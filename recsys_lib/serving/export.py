@@ -252,7 +252,7 @@ def plain_lookups(model: Any) -> Any:
         >>> from recsys_lib.models import RatingModelConfig, build_rating_model
         >>> model = build_rating_model(RatingModelConfig("dot_product", 2, 3))
         >>> [weights.shape for weights in plain_lookups(model).get_weights()]
-        [(2, 32), (3, 32)]
+        [(2, 64), (3, 64)]
     """
     import tensorflow as tf
 

@@ -38,13 +38,16 @@ def automatic(model: Any, interactions: Interactions, given: dict[str, Any]) -> 
         "epochs": 100,
         "patience": 10,
     } | given
+    factors = inner_product_vectors(model) is not None
     size = int(np.clip(len(interactions) // 50, 256, 8192))
     options = {"batch_size": 1 << (size.bit_length() - 1)} | options
     if options["objective"] == "squared_error":
         options = {"optimizer": keras.optimizers.Adam(0.003), "l2": 0.1} | options
     else:
         options = {"optimizer": keras.optimizers.Adam(0.01)} | options
-        options = {"negatives_per_positive": 16} | options
+        # A large catalogue needs more of them; where each goes through layers, 16 are enough.
+        many = int(np.clip(interactions.num_items // 400, 16, 64)) if factors else 16
+        options = {"negatives_per_positive": many} | options
         each = len(interactions) / max(1, np.unique(interactions.user_ids).size)
         # fit shrinks a user's row for each item drawn; who has more items needs less of it.
         often = 1 + options["negatives_per_positive"]
@@ -52,7 +55,6 @@ def automatic(model: Any, interactions: Interactions, given: dict[str, Any]) -> 
         _start_from_popularity(model, interactions)
     if "validation" in given:
         return Automatic(interactions, options, None)
-    factors = inner_product_vectors(model) is not None
     most = _INNER_PRODUCT_USERS if factors else _OTHER_PAIRS // interactions.num_items
     most = max(1, min(most, len(interactions) // 10))
     train, held = hold_out(interactions, 0.0, most, options.get("seed", 0))
