@@ -46,7 +46,7 @@ def automatic(model: Any, interactions: Interactions, given: dict[str, Any]) -> 
     else:
         options = {"optimizer": keras.optimizers.Adam(0.01)} | options
         # A large catalogue needs more of them; where each goes through layers, 16 are enough.
-        many = int(np.clip(interactions.num_items // 400, 16, 64)) if factors else 16
+        many = int(np.clip(interactions.num_items // 600, 16, 64)) if factors else 16
         options = {"negatives_per_positive": many} | options
         each = len(interactions) / max(1, np.unique(interactions.user_ids).size)
         # fit shrinks a user's row for each item drawn; who has more items needs less of it.

@@ -35,7 +35,7 @@ class KerasRecommender(Recommender):
     Each ``fit`` starts from the weights that ``config.seed`` gives. With "squared_error", a
     matrix_factorization whose ``global_bias`` is 0 gets the mean rating as its global bias.
 
-    Without ``epochs`` it trains as the data want it: sampled softmax against 16 items (a 400th of
+    Without ``epochs`` it trains as the data want it: sampled softmax against 16 items (a 600th of
     the catalogue up to 64, where scores are inner products), Adam at .01, shrinkage
     .06 / √(mean interactions of a user), batches of a fiftieth of the data (256 to 8,192), item
     biases that start at the items' popularity, until NDCG@10 on one held-out item each of up to
