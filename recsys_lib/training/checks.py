@@ -13,9 +13,8 @@ import numpy as np
 from recsys_lib.checks import check_type
 from recsys_lib.data import Interactions, Split
 from recsys_lib.training.checkpoint import fingerprint
-from recsys_lib.training.loop import Batch, is_large
+from recsys_lib.training.loop import Batch
 
-_FEWEST_ROWS_FOR_JIT = 50_000
 _HOOKS = ("train_step", "compute_loss", "make_train_function", "train_on_batch", "fit")
 
 
@@ -104,18 +103,6 @@ def _copied(optimizer: Any) -> Any:
             known[id(part)] = part
     vars(own).update(copy.deepcopy(vars(optimizer), known))
     return own
-
-
-def jit_pays(model: Any, interactions: Interactions, num_gathered: int) -> bool:
-    """Tell whether fit() compiles with XLA by itself: enough rows, and no table that is large.
-
-    Example:
-        >>> jit_pays(None, Interactions([0], [0]), num_gathered=8)
-        False
-    """
-    if len(interactions) < _FEWEST_ROWS_FOR_JIT:
-        return False
-    return not any(is_large((*v.shape, 1)[0], num_gathered) for v in model.trainable_variables)
 
 
 def uses_averages(optimizer: Any) -> bool:

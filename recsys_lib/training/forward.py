@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ SIDES = ("users", "items")
 _PAIRS_PER_BATCH = 1 << 16
 
 
-def make_forward(model: Any) -> Forward:
+def make_forward(model: Any, compiled: bool = False) -> Forward:
     """Build a function that scores each user of a batch against several items.
 
     Where the model is an inner product of a user's and an item's side (one ``Dot`` layer in a
@@ -25,6 +26,9 @@ def make_forward(model: Any) -> Forward:
 
     Args:
         model: a Keras model that maps ``[user_ids, item_ids]``, each (n,), to (n,) logits.
+        compiled: where both sides are rows of float32 tables, look up, multiply and differentiate
+            in programs that XLA compiles for tables and batches of one shape, once a process: twice
+            as fast again. Their gradients are dense.
 
     Returns:
         ``forward(user_ids (b,), item_ids (b, k))``: (b, k) float32 logits, in training mode.
@@ -39,6 +43,7 @@ def make_forward(model: Any) -> Forward:
     import tensorflow as tf
 
     parts = split_at_dot(model)
+    tables = None if parts is None or not compiled else _bare_tables(parts)
 
     def on_pairs(user_ids: Any, item_ids: Any) -> Any:
         width = item_ids.shape[1]
@@ -49,14 +54,17 @@ def make_forward(model: Any) -> Forward:
         assert parts is not None
         width = item_ids.shape[1]
         flat_items = tf.reshape(item_ids, [-1])  # (b k,)
-        users = parts.user_side(user_ids, training=True)  # (b, d)
-        items = parts.item_side(flat_items, training=True)  # (b k, d)
-        if width == 1:
-            dots = tf.reduce_sum(users * items, axis=1)  # much faster than a batch of products
+        if tables is not None:
+            dots = _products()(*tables, user_ids, item_ids)  # (b, k)
         else:
-            items = tf.reshape(items, [-1, width, items.shape[1]])  # (b, k, d)
-            dots = tf.reshape(tf.matmul(items, users[:, :, None]), [-1])  # (b k,)
-        pairs = [dots[:, None], tf.repeat(user_ids, width), flat_items]
+            users = parts.user_side(user_ids, training=True)  # (b, d)
+            items = parts.item_side(flat_items, training=True)  # (b k, d)
+            if width == 1:
+                dots = tf.reduce_sum(users * items, axis=1)  # much faster than a batch of products
+            else:
+                items = tf.reshape(items, [-1, width, items.shape[1]])  # (b, k, d)
+                dots = tf.matmul(items, users[:, :, None])  # (b, k, 1)
+        pairs = [tf.reshape(dots, [-1, 1]), tf.repeat(user_ids, width), flat_items]
         logits = parts.rest(pairs, training=True)
         return tf.reshape(tf.cast(logits, tf.float32), [-1, width])
 
@@ -67,6 +75,49 @@ class _Parts(NamedTuple):
     user_side: Any  # user ids (n,) -> (n, d)
     item_side: Any  # item ids (n,) -> (n, d)
     rest: Any  # [dot (n, 1), user ids (n,), item ids (n,)] -> (n,)
+
+
+def _bare_tables(parts: _Parts) -> tuple[Any, Any] | None:
+    """Return the tables of users and items, if a side is nothing but a row of such a table."""
+    import keras
+
+    layers = [x for side in (parts.user_side, parts.item_side) for x in side.layers[1:]]
+    bare = [type(x) for x in layers] == 2 * [keras.layers.Embedding]
+    if not bare or any(x.lora_enabled or x.dtype_policy.name != "float32" for x in layers):
+        return None
+    return layers[0].embeddings, layers[1].embeddings
+
+
+@cache
+def _products() -> Any:
+    """Return the products (b, k) of rows of two tables, by user ids (b,) and item ids (b, k).
+
+    What XLA has compiled stays until the process ends: here once for each shape, not for each run.
+    """
+    import tensorflow as tf
+
+    @tf.function(autograph=False, jit_compile=True)
+    def products(users: Any, items: Any, user_ids: Any, item_ids: Any) -> Any:
+        return tf.reduce_sum(tf.gather(users, user_ids)[:, None] * tf.gather(items, item_ids), 2)
+
+    @tf.function(autograph=False, jit_compile=True)
+    def gradients(users: Any, items: Any, user_ids: Any, item_ids: Any, upstream: Any) -> Any:
+        slopes = upstream[:, :, None]  # (b, k, 1)
+        of_users = tf.reduce_sum(slopes * tf.gather(items, item_ids), 1)  # (b, d)
+        of_items = tf.reshape(slopes * tf.gather(users, user_ids)[:, None], [-1, users.shape[1]])
+        return (
+            tf.math.unsorted_segment_sum(of_users, user_ids, users.shape[0]),
+            tf.math.unsorted_segment_sum(of_items, tf.reshape(item_ids, [-1]), items.shape[0]),
+        )
+
+    def differentiable(user_table: Any, item_table: Any, *ids: Any) -> Any:
+        @tf.custom_gradient
+        def run(*tables: Any) -> Any:
+            return products(*tables, *ids), lambda upstream: gradients(*tables, *ids, upstream)
+
+        return run(*map(tf.convert_to_tensor, (user_table, item_table)))
+
+    return differentiable
 
 
 def split_at_dot(model: Any) -> _Parts | None:

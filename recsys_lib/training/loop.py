@@ -14,6 +14,7 @@ from recsys_lib.data import Interactions
 from recsys_lib.training.forward import embedding_tables, make_forward
 from recsys_lib.training.sampling import uniform_negatives
 
+_FEWEST_ROWS_FOR_XLA = 50_000
 OBJECTIVES = ("sigmoid_cross_entropy", "squared_error", "bpr", "sampled_softmax")
 
 
@@ -97,8 +98,7 @@ def compile_epoch(
         negatives_per_positive: m, items drawn per interaction.
         l2: strength of the shrinkage, 0 or more.
         seed: of the draws.
-        jit_compile: compile the update with XLA, which fuses its steps: two to four times faster,
-            after about a second of compiling.
+        jit_compile: compile the whole update with XLA, see :func:`recsys_lib.training.fit`.
         extra_loss: maps a :class:`Batch` to one more loss, a scalar; called in the graph, under
             the tape. It may have ``trainable_variables``, trained along with the model's, and
             ``after_update()``, called in the graph after each update. None changes nothing.
@@ -125,10 +125,11 @@ def compile_epoch(
     variables = trained_variables(model, extra_loss)
     after_update = getattr(extra_loss, "after_update", lambda: None)
     tables = embedding_tables(model) if l2 else []
-    forward = make_forward(model)
     num_gathered: float = batch_size * (1 + num_negatives)
     if optimizer.loss_scale_factor:  # Keras cannot scale gradients that are lists
         num_gathered = np.inf
+    large = any(is_large((*v.shape, 1)[0], num_gathered) for v in variables)
+    forward = make_forward(model, len(interactions) >= _FEWEST_ROWS_FOR_XLA and not large)
 
     graphs: list[Any] = []  # that are being traced
 

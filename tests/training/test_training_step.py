@@ -9,6 +9,7 @@ from recsys_lib import objectives
 from recsys_lib.data import Interactions
 from recsys_lib.models import RatingModelConfig, build_rating_model
 from recsys_lib.training import loop
+from recsys_lib.training.forward import make_forward
 from recsys_lib.training.sampling import epoch_order, uniform_negatives
 from tests.training.toys import towers, toy_data, toy_model
 from tests.training.toys import train as train_toys
@@ -199,3 +200,21 @@ def test_l2_counts_a_shared_table_for_users_and_items():
     times = np.bincount(DATA.user_ids, minlength=20) + np.bincount(DATA.item_ids, minlength=20)
     expected = table * (1 - RATE * L2 * times[:, None] / 80)
     np.testing.assert_allclose(model.get_weights()[0], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["dot_product", "matrix_factorization", "two_tower"])
+def test_compiled_products_are_the_same(kind):
+    model = build_rating_model(RatingModelConfig(kind, 20, 15, 4, init_std=1.0))
+    random = np.random.default_rng(0)
+    pairs = random.integers(20, size=30), random.integers(15, size=(30, 5))
+    results = []
+    for compiled in (False, True):
+        with tf.GradientTape() as tape:
+            logits = make_forward(model, compiled)(*(tf.constant(x, tf.int32) for x in pairs))
+            loss = tf.reduce_sum(logits**2)
+        slopes = tape.gradient(loss, [x.value for x in model.trainable_variables])
+        results.append([logits, *map(tf.convert_to_tensor, slopes)])
+        if compiled and kind != "two_tower":  # without repeated rows
+            assert not any(isinstance(x, tf.IndexedSlices) for x in slopes[:2])
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from recsys_lib.compression.distillation import train_with_average
 from recsys_lib.data import Interactions, Split
+from recsys_lib.models import RatingModelConfig, build_rating_model
 from recsys_lib.training import fit
 from tests.training.toys import (
     assert_same_weights,
@@ -268,14 +269,25 @@ def test_a_checkpoint_sees_what_no_configuration_tells(tmp_path, loss):
     assert run(2) == 2
 
 
+def few():
+    return towers(), DATA
+
+
+def many():  # so many interactions that products are compiled
+    random = np.random.default_rng(0)
+    data = Interactions(random.integers(100, size=60_000), random.integers(90, size=60_000))
+    return build_rating_model(RatingModelConfig("dot_product", 100, 90, 8)), data
+
+
 @pytest.mark.slow
 @pytest.mark.alone
-def test_memory_does_not_grow_with_fits():
+@pytest.mark.parametrize("start", [few, many])
+def test_memory_does_not_grow_with_fits(start):
     process = pytest.importorskip("psutil").Process()
-    model, sizes, objects = towers(), [], []
+    sizes, objects = [], []
     for _ in range(3):
         for _ in range(10):
-            train(model, DATA, epochs=1)
+            train(*start(), epochs=1)
         gc.collect()
         sizes.append(process.memory_info().rss / 2**20)
         objects.append(len(gc.get_objects()))
