@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 from types import CodeType
 
-import numpy as np
 import pytest
 from hypothesis import settings
 from run_tests import CLOCKS
+
+from tests.shaken.sitecustomize import shaken
 
 # Building a graph makes a million objects that stay; to look through them all, again and again, was
 # a sixth of the time of the tests.
@@ -61,21 +62,11 @@ def shaken_scores(monkeypatch):
     """
     from recsys_lib.evaluation import metrics  # all ranked scores pass its as_scores
 
-    rng = np.random.default_rng(0)
     original = metrics.as_scores
-
-    @functools.wraps(original)
-    def shaken(*args, **options):
-        scores = np.asarray(original(*args, **options))
-        if scores.dtype != np.float32:
-            return scores
-        towards = rng.choice(np.array([-np.inf, 0, np.inf], np.float32), scores.shape)
-        moved = np.nextafter(scores, np.where(towards == 0, scores, towards))
-        return np.where(np.isfinite(scores), moved, scores)
-
+    moved = shaken(original)
     for loaded in [m for key, m in sys.modules.items() if key.startswith("recsys_lib")]:
         if getattr(loaded, "as_scores", None) is original:
-            monkeypatch.setattr(loaded, "as_scores", shaken)
+            monkeypatch.setattr(loaded, "as_scores", moved)
 
 
 @pytest.fixture(scope="session")

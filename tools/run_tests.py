@@ -1,6 +1,9 @@
 """Run tests, or notebooks, side by side on the cores; then, alone, those that time things.
 
-Usage: run_tests.py [--notebooks] [options of pytest ...]
+Usage: run_tests.py [--notebooks [--shaken]] [options of pytest ...]
+
+With --shaken every score moves by a unit in its last place before it is ranked, as another
+processor's would.
 
 The last line counts both parts; the exit status is that of the first part that failed.
 """
@@ -78,6 +81,10 @@ def main() -> int:
     options, started = sys.argv[1:], time.monotonic()
     if "--notebooks" in options:
         options.remove("--notebooks")
+        if "--shaken" in options:
+            options.remove("--shaken")
+            paths = [str(ROOT / "tests" / "shaken"), os.environ.get("PYTHONPATH", "")]
+            os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         together, alone = parts_of_notebooks(options)
     else:
         together, alone = parts_of_tests(options)
