@@ -280,7 +280,6 @@ def many():  # so many interactions that products are compiled
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 @pytest.mark.parametrize("start", [few, many])
 def test_memory_does_not_grow_with_fits(start):
     process = pytest.importorskip("psutil").Process()
