@@ -376,7 +376,7 @@ def unpack_bits(packed: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.
     """
     check_shape("packed", packed, (-(-count * bits // 8),))
     each = np.unpackbits(packed, bitorder="little", count=count * bits).reshape(count, bits)
-    return np.packbits(each, axis=1, bitorder="little").reshape(-1)
+    return np.bitwise_or.reduce([each[:, n] << n for n in range(bits)])  # packbits takes longer
 
 
 def fitting_dtype(values: NDArray[np.floating], dtype: str) -> str:
