@@ -222,8 +222,7 @@ class Factors(Recommender):
         left.flat[:: len(left) + 1] += 1 if few else diagonal
         right = np.ones(len(met), np.float32) if few else features.sum(axis=0)
         _, solution, failed = sposv(left, right)  # by Cholesky, in half the time
-        if failed:  # rounding left no definite matrix
-            solution = np.linalg.solve(left, right)
+        solution = np.linalg.solve(left, right) if failed else solution  # failed: not definite
         return axes @ (solution @ scaled if few else solution)
 
     def _expected_shapes(self) -> dict[str, tuple[int, ...]]:

@@ -229,13 +229,17 @@ def _write(symbols: NDArray[np.integer], contexts: NDArray[np.int64]) -> Arrays:
     inside = np.arange(tables.shape[1]) < widths[:, None]
     kept = tables[inside].astype(np.uint8)
     encoder = stream.queue.RangeEncoder()
-    ordered = symbols[np.argsort(contexts, kind="stable")].astype(np.int32)
+    ordered = symbols[_by_context(contexts, len(counts))].astype(np.int32)
     runs = np.split(ordered, np.cumsum(counts.sum(axis=1))[:-1])
     for run, model in zip(runs, _models(kept, widths), strict=True):
         if len(run):
             encoder.encode(run, model)
     facts = {"coded_counts": kept, "coded_widths": widths.astype(np.uint16)}
     return {"coded": encoder.get_compressed(), **facts}
+
+
+def _by_context(contexts: NDArray[np.int64], number: int) -> NDArray[np.int64]:
+    return np.argsort(contexts.astype(np.min_scalar_type(number)), kind="stable")  # small: by radix
 
 
 def _read(coded: Arrays, contexts: NDArray[np.int64]) -> NDArray[np.uint16]:
@@ -248,7 +252,7 @@ def _read(coded: Arrays, contexts: NDArray[np.int64]) -> NDArray[np.uint16]:
         raise ValueError("coded_counts and coded_widths do not fit together: they are damaged")
     decoder = stream.queue.RangeDecoder(coded["coded"].astype(np.uint32))
     symbols = np.zeros(len(contexts), np.uint16)
-    order, first = np.argsort(contexts, kind="stable"), 0
+    order, first = _by_context(contexts, len(widths)), 0
     try:
         for number, model in zip(numbers.tolist(), _models(kept, widths), strict=True):
             if number:
