@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,11 @@ def one_file(front: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(faster=rows.data.map(before) / rows.p50_us)
 
 
+def _one_of(names: Iterable[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
+
+
 def first_screen(front: pd.DataFrame, speed: pd.DataFrame) -> tuple[str, str]:
     """Return the claim with its four rows, and below them how that was measured, in Markdown."""
     same, near = chosen(front)
@@ -211,7 +217,7 @@ def first_screen(front: pd.DataFrame, speed: pd.DataFrame) -> tuple[str, str]:
         "|---|---:|---:|---:|",
         "| **start**: 32 bits a number | 1x | 0 | 1x |",
         f"| **smaller at the same quality**: {name} | {smaller}x | {changes[0]} | {times[0]}x |",
-        f"| **smallest within 1 %**: {' or '.join(NAMES.get(way, way) for way in ways)} | "
+        f"| **smallest within 1 %**: {_one_of(NAMES.get(way, way) for way in ways)} | "
         f"{span(near.ratio.min(), near.ratio.max())}x | {changes[1]} | {times[1]}x |",
         f"| **fastest**: an exact 8-bit search | 1x | 0 | {times[2]}x |",
     ]
