@@ -18,7 +18,7 @@ from recsys_lib.checks import Ids, check_choice, check_k, check_number, check_sh
 
 Doubles = NDArray[np.float64]
 METRICS = ("hit_rate", "ndcg", "recall")
-_TIE_ULPS = 8
+_TIE_ULPS, _BLOCK = 8, 64  # units in the last place; columns
 
 
 def rmse(y_true: ArrayLike, y_pred: ArrayLike) -> float:
@@ -145,6 +145,28 @@ def tie_tolerance(scores: NDArray[np.floating], best: NDArray[np.floating]) -> N
     """
     sizes = [np.where(np.isfinite(x), np.abs(x), 0) for x in (scores, best)]
     return np.maximum(*sizes) * scores.dtype.type(_TIE_ULPS * np.finfo(scores.dtype).eps)
+
+
+def best_columns(scores: NDArray[np.floating], k: int) -> Ids:
+    """Return the columns of the k highest scores of each row, (b, k), in no order.
+
+    They are in the k blocks of columns with the highest maxima: a search among all columns takes
+    up to six times as long.
+
+    Example:
+        >>> best_columns(np.float32([[3, 1, 2]]), 1).tolist()
+        [[0]]
+    """
+    rows, n = scores.shape
+    blocks, end = n // _BLOCK, n // _BLOCK * _BLOCK
+    if blocks <= 4 * k:
+        return np.argpartition(scores, n - k, axis=1)[:, n - k :]
+    maxima = scores[:, :end].reshape(rows, blocks, _BLOCK).max(axis=2)
+    chosen = _BLOCK * np.argpartition(maxima, blocks - k, axis=1)[:, blocks - k :, None]
+    columns = (chosen + np.arange(_BLOCK)).reshape(rows, -1)
+    columns = np.hstack([columns, np.tile(np.arange(end, n), (rows, 1))])
+    found = best_columns(np.take_along_axis(scores, columns, axis=1), k)
+    return np.take_along_axis(columns, found, axis=1)
 
 
 def as_scores(name: str, values: ArrayLike) -> NDArray[Any]:

@@ -20,18 +20,8 @@ from numpy.typing import ArrayLike, NDArray
 from recsys_lib.checks import Ids, check_number, check_shape
 from recsys_lib.data.interactions import Interactions
 from recsys_lib.data.splits import Split, check_parts
-from recsys_lib.evaluation.metrics import (
-    Doubles,
-    RankingResult,
-    RatingResult,
-    as_scores,
-    hit_rate_at_k,
-    mae,
-    ndcg_at_k,
-    recall_at_k,
-    rmse,
-    tie_tolerance,
-)
+from recsys_lib.evaluation import metrics
+from recsys_lib.evaluation.metrics import Doubles, RankingResult, as_scores, tie_tolerance
 
 Scores = NDArray[np.floating]
 _PAIRS_PER_BATCH = 2_000_000  # bounds the memory of one batch of scores to some tens of megabytes
@@ -176,7 +166,7 @@ def evaluate_cold_items(scores: ArrayLike, test: Interactions, k: int = 10) -> R
 
 def evaluate_ratings(
     model: Scorer, test: Interactions, clip: tuple[float, float] | None = None
-) -> RatingResult:
+) -> metrics.RatingResult:
     """Compare predicted with observed ratings.
 
     Args:
@@ -199,7 +189,8 @@ def evaluate_ratings(
     predicted = _scores(model, test.user_ids, test.item_ids)
     if clip is not None:
         predicted = np.clip(predicted, *clip)
-    return RatingResult(rmse(test.ratings, predicted), mae(test.ratings, predicted), len(test))
+    pairs = test.ratings, predicted
+    return metrics.RatingResult(metrics.rmse(*pairs), metrics.mae(*pairs), len(test))
 
 
 def _scores(model: Scorer, user_ids: Ids, item_ids: Ids) -> Scores:
@@ -242,7 +233,7 @@ def _relevant_ranks(scores: Scores, relevant: Any, k: int) -> tuple[Ids, Ids]:
     if (np.diff(relevant.indptr) == 1).all():  # one each: to count is much sooner done
         lowest = own - tie_tolerance(own, np.maximum(own, scores.max(axis=1)))
         return row, (scores >= lowest[:, None]).sum(axis=1)
-    others = -np.partition(-scores, k - 1, axis=1)[:, :k]  # (b, k), the best, unordered
+    others = np.take_along_axis(scores, metrics.best_columns(scores, k), axis=1)  # (b, k)
     best = np.maximum.reduceat(own, np.flatnonzero(np.diff(row, prepend=-1)))
     best = np.maximum(best, others.max(axis=1))
     lowest = own - tie_tolerance(own, best[row])
@@ -266,5 +257,6 @@ def _repeats(negatives: Ids) -> NDArray[np.bool_]:
 def _result(
     hits: Doubles, num_relevant: Any, k: int, user_ids: Ids, protocol: str
 ) -> RankingResult:
-    ndcg, recall = ndcg_at_k(hits, k, num_relevant), recall_at_k(hits, k, num_relevant)
-    return RankingResult(k, protocol, user_ids, hit_rate_at_k(hits, k), ndcg, recall)
+    hit_rate, ndcg = metrics.hit_rate_at_k(hits, k), metrics.ndcg_at_k(hits, k, num_relevant)
+    recall = metrics.recall_at_k(hits, k, num_relevant)
+    return RankingResult(k, protocol, user_ids, hit_rate, ndcg, recall)

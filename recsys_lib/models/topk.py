@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import Ids, check_k
-from recsys_lib.evaluation.metrics import as_scores, tie_tolerance
+from recsys_lib.evaluation.metrics import as_scores, best_columns, tie_tolerance
 
 _SPARE = 16  # more columns than asked for, to see where a run of ties ends
 
@@ -50,11 +50,8 @@ def top_k(scores: ArrayLike, k: int) -> Ids:
 def _best(scores: NDArray[np.floating], width: int, taken: int) -> tuple[Ids, NDArray[np.bool_]]:
     """Order the ``taken`` highest of each row; tell in which rows they hold all ties they touch."""
     num_columns = scores.shape[1]
-    if taken < num_columns:
-        columns = np.argpartition(scores, num_columns - taken, axis=1)[:, num_columns - taken :]
-        values = np.take_along_axis(scores, columns, axis=1)
-    else:
-        columns, values = np.broadcast_to(np.arange(num_columns), scores.shape), scores
+    columns = best_columns(scores, min(taken, num_columns))
+    values = np.take_along_axis(scores, columns, axis=1)
     order = np.argsort(-values, axis=1)
     columns = np.take_along_axis(columns, order, axis=1)
     values = np.take_along_axis(values, order, axis=1)

@@ -17,7 +17,14 @@ from recsys_lib.evaluation import (
     evaluate_leave_one_out,
     metrics,
 )
-from recsys_lib.evaluation.metrics import hit_rate_at_k, mae, ndcg_at_k, recall_at_k, rmse
+from recsys_lib.evaluation.metrics import (
+    best_columns,
+    hit_rate_at_k,
+    mae,
+    ndcg_at_k,
+    recall_at_k,
+    rmse,
+)
 from recsys_lib.models import EASE, IALS, Factors, Popularity, top_k
 
 lists = hnp.arrays(
@@ -173,3 +180,15 @@ def test_scores_of_any_number_type(kind):
     assert evaluate_cold_items(scores, test, 4).hit_rate == 1
     with pytest.raises(TypeError, match="expected numbers"):
         evaluate_cold_items(scores.astype(str), test, 3)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (4, 3000), (2, 3777)])
+@pytest.mark.parametrize("k", [1, 5])
+def test_the_best_columns_are_those_of_a_sort(shape, k):
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 50, shape).astype(np.float32)  # with ties
+    scores[rng.random(shape) < 0.1] = -np.inf
+    columns = best_columns(scores, k)
+    assert columns.shape == (shape[0], k) and all(len(set(row)) == k for row in columns.tolist())
+    found = np.sort(np.take_along_axis(scores, columns, axis=1), axis=1)
+    assert np.array_equal(found, np.sort(scores, axis=1)[:, -k:])
