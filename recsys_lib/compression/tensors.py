@@ -124,7 +124,8 @@ class DenseTensor(EncodedTensor):
 
     Args:
         values: finite numbers.
-        dtype: "float32" or "float16" (half the bytes, 11 bits of precision).
+        dtype: "float32" or "float16" (half the bytes, 11 bits of precision; where all values are
+            below 2**-14, too small for that, they stay float32).
 
     Raises:
         ValueError: another dtype, NaN or infinity, or a value beyond the range of float16.
@@ -136,11 +137,12 @@ class DenseTensor(EncodedTensor):
     def __init__(self, values: NDArray[Any], dtype: str = "float32") -> None:
         check_choice("dtype", dtype, ("float32", "float16"))
         checked = check_weights("values", values)
-        with np.errstate(over="ignore"):
-            stored = np.array(checked, dtype)
-        if not np.isfinite(stored).all():
-            raise ValueError(f"values reach {np.abs(checked).max():.3g}: expected at most 65504")
-        super().__init__({"dtype": dtype, "shape": list(stored.shape)}, {"values": stored})
+        largest = float(np.abs(checked).max(initial=0))
+        if dtype == "float16" and largest >= 65520:
+            raise ValueError(f"values reach {largest:.3g}: expected at most 65504")
+        stored = np.array(checked, "float32" if 0 < largest < 2.0**-14 else dtype)
+        header = {"dtype": stored.dtype.name, "shape": list(stored.shape)}
+        super().__init__(header, {"values": stored})
 
     def decode(self) -> NDArray[np.float32]:
         """Return the array in float32."""

@@ -42,7 +42,7 @@ def make_forward(model: Any, compiled: bool = False) -> Forward:
     """
     import tensorflow as tf
 
-    parts = split_at_dot(model)
+    parts: Any = split_at_dot(model)
     tables = None if parts is None or not compiled else _bare_tables(parts)
 
     def on_pairs(user_ids: Any, item_ids: Any) -> Any:
@@ -51,11 +51,10 @@ def make_forward(model: Any, compiled: bool = False) -> Forward:
         return tf.reshape(tf.cast(logits, tf.float32), [-1, width])
 
     def in_parts(user_ids: Any, item_ids: Any) -> Any:
-        assert parts is not None
         width = item_ids.shape[1]
         flat_items = tf.reshape(item_ids, [-1])  # (b k,)
         if tables is not None:
-            dots = _products()(*tables, user_ids, item_ids)  # (b, k)
+            dots = _products()(*map(tf.convert_to_tensor, tables), user_ids, item_ids)  # (b, k)
         else:
             users = parts.user_side(user_ids, training=True)  # (b, d)
             items = parts.item_side(flat_items, training=True)  # (b k, d)
@@ -110,12 +109,9 @@ def _products() -> Any:
             tf.math.unsorted_segment_sum(of_items, tf.reshape(item_ids, [-1]), items.shape[0]),
         )
 
-    def differentiable(user_table: Any, item_table: Any, *ids: Any) -> Any:
-        @tf.custom_gradient
-        def run(*tables: Any) -> Any:
-            return products(*tables, *ids), lambda upstream: gradients(*tables, *ids, upstream)
-
-        return run(*map(tf.convert_to_tensor, (user_table, item_table)))
+    @tf.custom_gradient
+    def differentiable(*given: Any) -> Any:
+        return products(*given), lambda upstream: (*gradients(*given, upstream), None, None)
 
     return differentiable
 

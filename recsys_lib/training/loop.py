@@ -14,7 +14,6 @@ from recsys_lib.data import Interactions
 from recsys_lib.training.forward import embedding_tables, make_forward
 from recsys_lib.training.sampling import uniform_negatives
 
-_FEWEST_ROWS_FOR_XLA = 50_000
 OBJECTIVES = ("sigmoid_cross_entropy", "squared_error", "bpr", "sampled_softmax")
 
 
@@ -129,7 +128,7 @@ def compile_epoch(
     if optimizer.loss_scale_factor:  # Keras cannot scale gradients that are lists
         num_gathered = np.inf
     large = any(is_large((*v.shape, 1)[0], num_gathered) for v in variables)
-    forward = make_forward(model, len(interactions) >= _FEWEST_ROWS_FOR_XLA and not large)
+    forward = make_forward(model, len(interactions) >= 50_000 and not large)  # fewer: not worth it
 
     graphs: list[Any] = []  # that are being traced
 

@@ -285,10 +285,10 @@ def test_memory_does_not_grow_with_fits(start):
     process = pytest.importorskip("psutil").Process()
     sizes, objects = [], []
     for _ in range(3):
-        for _ in range(10):
+        for _ in range(6):
             train(*start(), epochs=1)
         gc.collect()
         sizes.append(process.memory_info().rss / 2**20)
         objects.append(len(gc.get_objects()))
     assert objects[2] - objects[1] < 1000  # a graph has 3,000 a fit
-    assert sizes[2] - sizes[1] < 12  # it was 26
+    assert sizes[2] - sizes[1] < 10  # it was 16, and 72 with a program a fit

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from recsys_lib.checks import check_choice, check_weights
+from recsys_lib.compression.quantization.uniform import fitting_dtype
 from recsys_lib.compression.tensors import EncodedTensor
 from recsys_lib.files import known_settings
 
@@ -154,8 +155,9 @@ class TableTensor(EncodedTensor):
 
 
 def _in_floats(parts: Parts, dtype: str) -> Parts:
-    """Return the parts, trained ones in another type."""
-    return {n: part.astype(dtype) if part.dtype.kind == "f" else part for n, part in parts.items()}
+    """Return the parts, trained ones in another type if it can hold them."""
+    floats = {n: x.astype(fitting_dtype(x, dtype)) for n, x in parts.items() if x.dtype.kind == "f"}
+    return {**parts, **floats}
 
 
 def _checked(counts: ArrayLike | None, num_rows: int) -> Counts:

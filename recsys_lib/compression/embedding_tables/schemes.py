@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from recsys_lib.checks import check_number, store_numbers
 from recsys_lib.compression.embedding_tables.base import Counts, Normal, Parts, TableScheme
-from recsys_lib.compression.quantization.uniform import UniformQuantization, UniformTensor
+from recsys_lib.compression.quantization import uniform
 from recsys_lib.compression.tensors import EncodedTensor
 
 Floats = NDArray[np.float32]
@@ -126,7 +126,8 @@ class QuotientRemainder(TableScheme):
 
 
 def _ratio(above: NDArray[Any], below: NDArray[Any], axis: int) -> NDArray[np.float64]:
-    return above.sum(axis=axis, keepdims=True) / (below.sum(axis=axis, keepdims=True) + 1e-12)
+    total = np.maximum(below.sum(axis=axis, keepdims=True), 1e-300)
+    return above.sum(axis=axis, keepdims=True) / total
 
 
 @dataclass(frozen=True)
@@ -225,19 +226,19 @@ class RowwiseBits(TableScheme):
     def store(self, parts: Parts, num_rows: int) -> EncodedTensor:
         """Return the packed whole numbers of the table; scales and offsets are float16."""
         codes, scale, low = self._round(np, parts["rows"])
-        config = UniformQuantization(self.bits, granularity="row", scale_dtype="float16")
-        scale, low = scale.astype(np.float16), low.astype(np.float16)
-        return UniformTensor(codes.astype(np.uint8), scale, low, config)
+        config = uniform.UniformQuantization(self.bits, granularity="row", scale_dtype="float16")
+        scale, low = (x.astype(uniform.fitting_dtype(x, "float16")) for x in (scale, low))
+        return uniform.UniformTensor(codes.astype(np.uint8), scale, low, config)
 
     def _round(self, xp: Any, rows: Any) -> tuple[Any, Any, Any]:
         """Return codes, step and lowest value of each row, the latter two as float16 holds them."""
         lowest, highest = (f(rows, axis=1, keepdims=True) for f in (xp.min, xp.max))
         levels = 2**self.bits - 1
-        scale, low = (
-            xp.array(xp.array(exact, dtype="float16"), dtype="float32")
-            for exact in ((highest - lowest) / levels, lowest)
-        )
-        return xp.clip(xp.round((rows - low) / xp.maximum(scale, 1e-30)), 0, levels), scale, low
+        steps = (highest - lowest) / levels, lowest
+        halves = (xp.array(xp.clip(x, -65504, 65504), dtype="float16") for x in steps)
+        fit = (xp.any(xp.abs(x) >= 2.0**-14) & xp.all(xp.abs(x) < 65520) for x in steps)
+        scale, low = (xp.where(*which) for which in zip(fit, halves, steps, strict=True))
+        return xp.clip(xp.round((rows - low) / xp.maximum(scale, 1e-38)), 0, levels), scale, low
 
 
 @dataclass(frozen=True)

@@ -276,7 +276,7 @@ def _temper(scores: Floats, unseen: NDArray[np.bool_], sharpness: float) -> Floa
     count = np.maximum(unseen.sum(axis=1), 1)
     mean = (scores * unseen).sum(axis=1) / count
     variance = ((scores - mean[:, None]) ** 2 * unseen).sum(axis=1) / count
-    return (sharpness / np.sqrt(np.maximum(variance, 1e-12))).astype(np.float32)
+    return (sharpness / np.sqrt(np.maximum(variance, 1e-38))).astype(np.float32)
 
 
 def _softmax(logits: Floats, allowed: NDArray[np.bool_]) -> Floats:
