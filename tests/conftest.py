@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import CodeType
 
+import numpy as np
 import pytest
 from hypothesis import settings
 from run_tests import CLOCKS
@@ -52,6 +53,25 @@ def pytest_collection_modifyitems(items):
         code = getattr(getattr(item, "function", None), "__code__", None)
         if code is not None and CLOCKS & _names(code):
             item.add_marker("alone")
+
+
+@pytest.fixture
+def growth():
+    """Return what measures the least growth of this process in rounds of work, in MB and objects.
+
+    What leaks does so in each round; now and then the allocator keeps some MB more than it needs.
+    """
+    process = pytest.importorskip("psutil").Process()
+
+    def least(work, rounds=3):
+        sizes = []
+        for _ in range(rounds):
+            work()
+            gc.collect()
+            sizes.append((process.memory_info().rss / 2**20, len(gc.get_objects())))
+        return np.diff(sizes, axis=0).min(0)
+
+    return least
 
 
 @pytest.fixture
