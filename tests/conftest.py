@@ -108,16 +108,9 @@ def real_data():
 
 
 @pytest.fixture(scope="session")
-def published_ials(real_data, tmp_path_factory):
-    """Return ncf-ml-1m and iALS with 192 dimensions fitted on it exactly; leave it as it is.
+def published_ials(real_data):
+    """Return ncf-ml-1m and iALS with 192 dimensions fitted on it; leave it as it is."""
+    from recsys_lib.models import IALS
 
-    Fitting takes half a minute, so what one process has fitted the others read.
-    """
-    from recsys_lib.models import IALS, load_model
-
-    split, folder = real_data("ncf-ml-1m"), tmp_path_factory.getbasetemp()
-    path = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "published_ials"
-    if not path.exists():
-        model = IALS(embedding_dim=192, solver="cholesky", l2=0.007, unobserved_weight=0.3)
-        model.fit(split.train).save(path)
-    return split, load_model(path)
+    split = real_data("ncf-ml-1m")
+    return split, IALS(embedding_dim=192, l2=0.007, unobserved_weight=0.3).fit(split.train)

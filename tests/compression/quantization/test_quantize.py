@@ -87,14 +87,15 @@ def fitted(published_ials):
     return model, lambda other: evaluate_leave_one_out(other, split, k=10).ndcg / ndcg - 1
 
 
+# The tolerances are about what chance among these users makes, 95 times of 100.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("bits", "search", "smaller", "change", "tolerance"),
     [
         (8, "minmax", 3.9, 0.001, 0.003),
         (4, "minmax", 7.7, -0.002, 0.004),
-        (4, "mse", 7.7, 0.0, 0.003),
-        (3, "minmax", 10.1, -0.009, 0.006),
+        (4, "mse", 7.7, -0.001, 0.005),
+        (3, "minmax", 10.1, -0.013, 0.009),
         (2, "minmax", 14.8, -0.075, 0.02),
     ],
 )
