@@ -208,7 +208,7 @@ def test_ease_on_movielens_to_four_digits(real_data):
 @pytest.mark.slow
 def test_ials_on_movielens_with_the_published_settings(published_ials):
     # Rendle et al. 2021, table 5: about .731 / .453, a mean over ten runs. Seeds differ by .002.
-    # These are conjugate gradients; chapter 8 fits exactly, half a minute, and is at .7308 / .4531.
+    # These are conjugate gradients; chapter 8 fits exactly and asserts .7308 / .4531.
     result = evaluate_leave_one_out(published_ials[1], published_ials[0], k=10)
     assert result.hit_rate == pytest.approx(0.7311, abs=4e-4)
     assert result.ndcg == pytest.approx(0.4535, abs=2e-4)
