@@ -98,8 +98,8 @@ def family_hnswlib(items: Vectors) -> Iterator[tuple[str, Search]]:
         return
     index = hnswlib.Index(space="ip", dim=items.shape[1])
     index.init_index(len(items), M=32, ef_construction=200, random_seed=0)
+    index.add_items(items, num_threads=os.cpu_count() or 1)
     index.set_num_threads(1)
-    index.add_items(items)
 
     def find(user: Vectors, k: int) -> Any:
         index.set_ef(max(64, k))
