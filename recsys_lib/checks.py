@@ -161,6 +161,22 @@ def check_type(name: str, value: Any, kinds: tuple[type, ...], hint: str = "") -
         raise TypeError(f"{name} is of type {type(value).__name__}: expected {expected}{hint}")
 
 
+def as_array(name: str, values: Any) -> NDArray[Any]:
+    """Return an array; the same where it is one.
+
+    Raises:
+        ValueError: entries of a masked array are masked: below the mask lies anything.
+
+    Example:
+        >>> as_array("ratings", np.ma.array([5, 9], mask=[0, 1]))
+        Traceback (most recent call last):
+        ValueError: ratings has 1 masked entries: expected none
+    """
+    if masked := np.ma.count_masked(values):
+        raise ValueError(f"{name} has {masked} masked entries: expected none")
+    return np.asarray(values)
+
+
 def check_range(name: str, ids: NDArray[Any], count: int) -> None:
     """Raise ValueError unless all ids are in [0, count)."""
     if ids.size and (ids.min() < 0 or ids.max() >= count):
@@ -180,7 +196,7 @@ def check_ids(name: str, values: ArrayLike | None, count: int) -> Ids:
         Traceback (most recent call last):
         ValueError: user_ids holds 7: expected ids in [0, 5)
     """
-    ids = np.asarray(values)
+    ids = as_array(name, values)
     if ids.ndim != 1:
         raise ValueError(f"{name} has shape {ids.shape}: expected one dimension, (n,)")
     if ids.size and ids.dtype.kind not in "iu":
@@ -191,7 +207,7 @@ def check_ids(name: str, values: ArrayLike | None, count: int) -> Ids:
 
 def check_pairs(user_ids: ArrayLike, item_ids: ArrayLike, *counts: int) -> tuple[Ids, Ids]:
     """Return the ids of (n,) users and as many items as int64; errors as :func:`check_ids`."""
-    users, items = check_ids("user_ids", user_ids, counts[0]), np.asarray(item_ids)
+    users, items = check_ids("user_ids", user_ids, counts[0]), as_array("item_ids", item_ids)
     check_shape("item_ids", items, users.shape)
     return users, check_ids("item_ids", items, counts[1])
 
@@ -213,7 +229,7 @@ def check_weights(name: str, values: ArrayLike, *, ndim: int | None = None) -> F
         Traceback (most recent call last):
         ValueError: kernel holds 1 NaN or infinite values of 2: expected finite numbers
     """
-    array = np.asarray(values)
+    array = as_array(name, values)
     if array.dtype.kind != "f":
         raise TypeError(f"{name} is of type {array.dtype}: expected floating-point numbers")
     if array.size == 0 or ndim not in (None, array.ndim):

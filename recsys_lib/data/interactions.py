@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import coo_matrix, csr_matrix
 
-from recsys_lib.checks import check_choice, check_number, check_range, exact_numbers
+from recsys_lib.checks import as_array, check_choice, check_number, check_range, exact_numbers
 from recsys_lib.data import frames, splits
 from recsys_lib.data.ids import map_rows
 
@@ -283,7 +283,7 @@ class Interactions:
             >>> data.take([2])
             Interactions(1 rows, 2 users, 2 items)
         """
-        index = np.asarray(rows)
+        index = as_array("rows", rows)
         if index.size == 0 or (index.dtype == bool and not index.any()):
             raise ValueError("rows is empty: expected at least one row to keep")
         return replace(
@@ -313,7 +313,7 @@ class Interactions:
 
 
 def _column(name: str, values: ArrayLike, kinds: str) -> NDArray[Any]:
-    array = np.array(values)
+    array = as_array(name, values).copy()
     if array.ndim != 1:
         raise ValueError(f"{name} has shape {array.shape}: expected one dimension, (n,)")
     if array.size and array.dtype.kind not in kinds:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import Ids, check_choice, check_k, check_number, check_shape, check_weights
+from recsys_lib.checks import as_array, check_choice, check_number, check_shape, check_weights
 
 Doubles = NDArray[np.float64]
 METRICS = ("hit_rate", "ndcg", "recall")
@@ -147,7 +147,7 @@ def tie_tolerance(scores: NDArray[np.floating], best: NDArray[np.floating]) -> N
     return np.maximum(*sizes) * scores.dtype.type(_TIE_ULPS * np.finfo(scores.dtype).eps)
 
 
-def best_columns(scores: NDArray[np.floating], k: int) -> Ids:
+def best_columns(scores: NDArray[np.floating], k: int) -> NDArray[np.int64]:
     """Return the columns of the k highest scores of each row, (b, k), in no order.
 
     They are in the k blocks of columns with the highest maxima: a search among all columns takes
@@ -180,7 +180,7 @@ def as_scores(name: str, values: ArrayLike) -> NDArray[Any]:
         >>> as_scores("scores", np.uint8([3, 0])).dtype
         dtype('float64')
     """
-    scores = np.asarray(values)
+    scores = as_array(name, values)
     if scores.dtype.kind not in "iufb":
         raise TypeError(f"{name} is of type {scores.dtype}: expected numbers")
     if scores.dtype != np.float32:
@@ -191,7 +191,7 @@ def as_scores(name: str, values: ArrayLike) -> NDArray[Any]:
 
 
 def _top(relevance: ArrayLike, k: int) -> Doubles:
-    k, array = check_k(k), np.asarray(relevance, np.float64)
+    k, array = check_number("k", k, 1, integer=True), np.asarray(relevance, np.float64)
     if array.ndim != 2 or array.shape[1] < k or not np.isin(array, (0, 1)).all():
         raise ValueError(f"relevance, {array.shape}: expected (n, m) of 0 and 1, m >= k = {k}")
     return array[:, :k]
@@ -206,12 +206,12 @@ def _counts(num_relevant: ArrayLike, relevance: ArrayLike) -> Doubles:
 
 
 def _differences(y_true: ArrayLike, y_pred: ArrayLike) -> Doubles:
-    true, pred = np.asarray(y_true, np.float64), np.asarray(y_pred, np.float64)
+    true, pred = as_scores("y_true", y_true), as_scores("y_pred", y_pred)
     check_shape("y_pred", pred, (true.size,))
     check_shape("y_true", true, pred.shape)
     check_weights("y_true", true)
     check_weights("y_pred", pred)
-    return pred - true
+    return pred.astype(np.float64) - true
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -239,7 +239,7 @@ class RankingResult:
 
     k: int
     protocol: str
-    user_ids: Ids
+    user_ids: NDArray[np.int64]
     hit_rate_per_user: Doubles
     ndcg_per_user: Doubles
     recall_per_user: Doubles

@@ -121,8 +121,7 @@ def export_litert(
         pairs = calibration_rows(by_name, calibration, _CALIBRATION_PAIRS)
 
     def convert() -> bytes:
-        content = to_litert(*_serving_function(model), quantization, pairs)
-        return append_facts(content, model)
+        return append_facts(to_litert(*_serving_function(model), quantization, pairs), model)
 
     _write_and_try(model, path, convert, _TOLERANCES[quantization or "float32"], pairs)
 

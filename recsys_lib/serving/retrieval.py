@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_lib.checks import check_choice, check_ids, check_k, check_number, check_type
+from recsys_lib.checks import as_array, check_choice, check_ids, check_k, check_number, check_type
 from recsys_lib.files import read_file, reading, write_file
 
 # Keeping more than this in order during the scan costs more than ordering all scores once.
@@ -132,7 +132,7 @@ class TopKIndex:
         # A scan leaves cold caches behind, in which each call of NumPy costs microseconds: what is
         # done for one user is little, and the scan itself looks for NaN.
         k = check_k(k)
-        queries = np.asarray(user_vectors)
+        queries = as_array("user_vectors", user_vectors)
         queries = queries[None] if queries.ndim == 1 else queries
         find = self._multiply if self._scan is None or k > _LARGEST_SCAN_K else self._scan
         ready = queries.dtype == np.float32 and queries.ndim == 2 and queries.flags.c_contiguous
@@ -248,7 +248,7 @@ def merge_top_k(
 
 def _as_vectors(name: str, values: ArrayLike) -> Floats:
     """Return (n, d) float32: finite, and not too large to multiply."""
-    vectors = np.asarray(values)
+    vectors = as_array(name, values)
     if vectors.dtype.kind not in "fiu":
         raise TypeError(f"{name} is of type {vectors.dtype}: expected real numbers")
     if vectors.ndim != 2 or not 0 < vectors.shape[1] <= _LARGEST_DIM:

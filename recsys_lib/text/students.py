@@ -249,5 +249,4 @@ def _bucket_matrix(found: Sequence[Sequence[int]], num_buckets: int) -> Any:
 
 def _round_rows(table: NDArray[Any], bits: int) -> Any:
     """A table in ``bits`` bits, each row with a scale of its own."""
-    config = UniformQuantization(bits, "row", symmetric=True)
-    return config.encode(table.astype(np.float32))
+    return UniformQuantization(bits, "row", symmetric=True).encode(table.astype(np.float32))

@@ -287,5 +287,4 @@ def _frame(done: list[Any]) -> pd.DataFrame:
 
     seconds = [(t.datetime_complete - t.datetime_start).total_seconds() for t in done]
     values = [t.value if t.state.name == "COMPLETE" else float("nan") for t in done]
-    columns = {"ndcg": values, "seconds": seconds}
-    return pd.DataFrame([t.params for t in done]).assign(**columns)
+    return pd.DataFrame([t.params for t in done]).assign(ndcg=values, seconds=seconds)

@@ -8,6 +8,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from recsys_lib.data import Interactions, Split, make_synthetic, sample_negatives, split_cold_items
+from recsys_lib.evaluation import rmse
+from recsys_lib.models import EASE
+from recsys_lib.serving import TopKIndex
 
 SEEDS = st.integers(0, 5)
 
@@ -55,7 +58,13 @@ OTHER_TYPES = {
     "ratings": [["good", "bad"], [True, False], np.array([1, 2], "M8[s]")],
     "timestamps": [[True, False]],
 }
+MASKED = np.ma.array([0, 1], mask=[False, True])
 REFUSED = [
+    *((make(**{n: MASKED}), ValueError, f"{n} has 1 masked") for n in OTHER_TYPES),
+    (lambda: TWO.take(MASKED), ValueError, "rows has 1 masked"),
+    (lambda: rmse(MASKED, [0, 1]), ValueError, "y_true has 1 masked"),
+    (lambda: TopKIndex(np.eye(2)).search(np.ma.diag(MASKED), 1), ValueError, "user_vectors has"),
+    (lambda: EASE().fit(TWO).score_histories([MASKED]), ValueError, r"histories\[0\] has 1"),
     *((make(**{n: v}), TypeError, f"{n} is of type") for n in OTHER_TYPES for v in OTHER_TYPES[n]),
     (make(user_ids=[], item_ids=[]), ValueError, "user_ids is empty"),
     (make(user_ids=[[0], [1]]), ValueError, r"user_ids has shape \(2, 1\)"),

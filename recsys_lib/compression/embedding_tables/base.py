@@ -82,8 +82,7 @@ class TableScheme(ABC):
             >>> LowRank(1).encode(np.ones((50, 8), np.float32))
             TableTensor(shape (50, 8), 167 bytes)
         """
-        parts = self.approximate(table, counts)
-        return self.store(parts, len(np.asarray(table)))
+        return self.store(self.approximate(table, counts), len(np.asarray(table)))
 
     @abstractmethod
     def _start(self, normal: Normal, rows: int, dim: int, std: float, counts: Counts) -> Parts: ...

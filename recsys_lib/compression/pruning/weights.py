@@ -189,8 +189,7 @@ def magnitude_mask(
                [0, 1, 0]])
     """
     config = WeightPruning(sparsity, granularity, block_size=block_size, group_size=group_size)
-    magnitudes = np.abs(check_weights("weights", weights))
-    return _mask("weights", magnitudes, config, sparsity)
+    return _mask("weights", np.abs(check_weights("weights", weights)), config, sparsity)
 
 
 def num_kept(num_units: int, sparsity: float) -> int:

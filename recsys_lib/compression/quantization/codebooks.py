@@ -112,5 +112,4 @@ class CodebookTensor(PackedTensor):
         """Look the codes up."""
         num_columns = self.shape[-1] if self.shape else 1
         group = np.arange(num_columns) // self._header["columns_per_codebook"]
-        values = self.codebooks.astype(np.float32)[group, self.codes]
-        return values.reshape(self.shape)
+        return self.codebooks.astype(np.float32)[group, self.codes].reshape(self.shape)

@@ -389,5 +389,4 @@ def fitting_dtype(values: NDArray[np.floating], dtype: str) -> str:
         ['float32', 'float16', 'float32']
     """
     largest = float(np.abs(values).max(initial=0))
-    fits = largest == 0 or 2.0**-14 <= largest <= 65504
-    return dtype if fits else "float32"
+    return dtype if largest == 0 or 2.0**-14 <= largest <= 65504 else "float32"
