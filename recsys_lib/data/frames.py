@@ -35,6 +35,8 @@ def read_frame(frame: Any, columns: Mapping[str, str | None]) -> pd.DataFrame:
             raise KeyError(f"{argument}={column!r} is no column of the frame: it has {known}")
         if column is not None and frame[column].ndim > 1:
             raise ValueError(f"{argument}={column!r} names several columns: expected one")
+    if columns.get("user", 0) == columns.get("item", 1):
+        raise ValueError(f"user, item are both {columns['user']!r}: expected two columns")
     if len(frame) == 0:
         raise ValueError("frame is empty: expected at least one row")
     return frame

@@ -205,6 +205,11 @@ REFUSED = [
     *((lambda a=a: four(COLUMNS | {a: "?"}), KeyError, f"{a}='\\?'") for a in COLUMNS),
     (lambda: Interactions.from_frame([FRAME], **KEYS), TypeError, "frame is of type list"),
     (lambda: Interactions.from_frame(TWICE, **KEYS), ValueError, "item='i' names several columns"),
+    (
+        lambda: Interactions.from_frame(FRAME, user="u", item="u"),
+        ValueError,
+        "expected two columns",
+    ),
     *((lambda x=x: read(objects(*x)[:2], [1, 2]), TypeError, "user='u' holds") for x in ALIKE),
     (new_accents, TypeError, "user='u' holds one id"),
     *((lambda x=x: read(x, [1, 2]), TypeError, "user='u' is float.*rounds") for x in ROUNDED),
