@@ -11,7 +11,7 @@ from typing import Any
 
 
 def squared_error(y_true: Any, y_pred: Any) -> Any:
-    """Squared difference, for ratings: ``(y_true - y_pred)^2``.
+    """Return the squared difference, for ratings: ``(y_true - y_pred)^2``.
 
     Args:
         y_true: observed ratings, any shape, usually (n,).
@@ -36,7 +36,7 @@ def squared_error(y_true: Any, y_pred: Any) -> Any:
 
 
 def sigmoid_cross_entropy(y_true: Any, logits: Any) -> Any:
-    """Cross entropy of a Bernoulli label, computed on logits so that it cannot overflow.
+    """Return the cross entropy of a Bernoulli label, computed on logits so that it cannot overflow.
 
     ``-y log(s) - (1 - y) log(1 - s)`` with ``s = 1 / (1 + exp(-logit))``, in the form
     ``max(x, 0) - x y + log(1 + exp(-|x|))``. Labels may be fractions (soft labels).
@@ -65,7 +65,7 @@ def sigmoid_cross_entropy(y_true: Any, logits: Any) -> Any:
 
 
 def bpr(positive_logits: Any, negative_logits: Any) -> Any:
-    """Bayesian personalised ranking: the positive item should score above the negative one.
+    """Return the loss of Bayesian personalised ranking: positive items score above negative ones.
 
     ``-log sigmoid(positive - negative)``.
 
@@ -94,7 +94,7 @@ def bpr(positive_logits: Any, negative_logits: Any) -> Any:
 
 
 def sampled_softmax(positive_logits: Any, negative_logits: Any) -> Any:
-    """Cross entropy of the positive item among itself and ``m`` sampled ones.
+    """Return the cross entropy of the positive item among itself and ``m`` sampled ones.
 
     ``-x_p + log(exp(x_p) + sum_j exp(x_j))`` for items that are drawn uniformly. Where they are
     not, subtract the log of the probability of its draw from each logit before.

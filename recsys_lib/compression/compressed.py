@@ -64,28 +64,28 @@ class CompressionReport:
 
     @property
     def bytes_before(self) -> int:
-        """Bytes of all weights in float32."""
+        """Return the bytes of all weights in float32."""
         return sum(tensor.bytes_before for tensor in self.tensors)
 
     @property
     def bytes_after(self) -> int:
-        """Stored bytes of all weights, with scales, codebooks, indices and headers."""
+        """Return the stored bytes of all weights, with scales, codebooks, indices and headers."""
         return sum(tensor.bytes_after for tensor in self.tensors)
 
     @property
     def ratio(self) -> float:
-        """bytes_before / bytes_after."""
+        """Return bytes_before / bytes_after."""
         return self.bytes_before / self.bytes_after
 
     @property
     def sparsity(self) -> float:
-        """Fraction of zeros in all weights after the step."""
+        """Return the fraction of zeros in all weights after the step."""
         sizes = [float(np.prod(tensor.shape_after)) for tensor in self.tensors]
         return float(np.average([tensor.sparsity for tensor in self.tensors], weights=sizes))
 
     @property
     def relative_error(self) -> float:
-        """Largest relative error of a weight; NaN if a shape changed."""
+        """Return the largest relative error of a weight; NaN if a shape changed."""
         return float(np.max([tensor.relative_error for tensor in self.tensors]))
 
     def __repr__(self) -> str:
@@ -160,7 +160,7 @@ class CompressedModel:
 
     @property
     def nbytes(self) -> int:
-        """Stored bytes of all weights."""
+        """Return the stored bytes of all weights."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
     def score(self, user_ids: ArrayLike, item_ids: ArrayLike) -> Floats:

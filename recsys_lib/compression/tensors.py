@@ -65,7 +65,7 @@ class EncodedTensor(ABC):
 
     @classmethod
     def from_parts(cls, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
-        """Put header and arrays together again; where they do not fit, ``decode`` fails."""
+        """Return the tensor from its header and arrays; where they do not fit, ``decode`` fails."""
         tensor = cls.__new__(cls)
         EncodedTensor.__init__(tensor, header, arrays)
         return tensor
@@ -76,7 +76,7 @@ class EncodedTensor(ABC):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all that is stored: the arrays and the header as JSON."""
+        """Return the bytes of all that is stored: the arrays and the header as JSON."""
         stored = sum(array.nbytes for array in self.arrays().values())
         return stored + len(json.dumps(self.header()))
 

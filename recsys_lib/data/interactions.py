@@ -118,7 +118,7 @@ class Interactions:
 
     @property
     def density(self) -> float:
-        """Fraction of all user-item pairs that occur, in (0, 1]."""
+        """Return the fraction of all user-item pairs that occur, in (0, 1]."""
         return len(_last_of_each_pair(self)) / (self.num_users * self.num_items)
 
     def original_ids(self, side: str) -> NDArray[Any]:

@@ -49,7 +49,7 @@ class State:
 
     @property
     def model(self) -> Factors:
-        """The model that the stored forms decode to."""
+        """Return the model that the stored forms decode to."""
         return as_factors(self.compressed.model)
 
 
@@ -141,7 +141,7 @@ class Prune:
 
     @property
     def name(self) -> str:
-        """The step in a few words."""
+        """Return the step in a few words."""
         sparsity = self.config.sparsity
         return f"Prune {sparsity:.0%}" if isinstance(sparsity, float) else "Prune"
 
@@ -189,7 +189,7 @@ class Quantize:
 
     @property
     def name(self) -> str:
-        """The step in a few words."""
+        """Return the step in a few words."""
         config = self.config
         kind = type(config).__name__.removesuffix("Quantization").removesuffix("Coding").lower()
         if isinstance(config, Mapping):

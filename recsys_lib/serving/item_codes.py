@@ -86,7 +86,7 @@ def encode_items(rows: Floats) -> ItemCodes:
 
 
 def _encode(part: Doubles) -> tuple[NDArray[np.uint8], Floats]:
-    """Give codes (blocks, 16, d) and bounds (blocks, 5) of vectors (blocks, 16, d)."""
+    """Return codes (blocks, 16, d) and bounds (blocks, 5) of vectors (blocks, 16, d)."""
     scale = np.maximum(np.abs(part).max(axis=(1, 2)), TINY) / MIDDLE
     scale = scale.astype(np.float32).astype(np.float64)  # as it is kept
     codes = np.clip(np.rint(part / scale[:, None, None] + MIDDLE), 0, 2 * MIDDLE)
@@ -99,11 +99,11 @@ def _encode(part: Doubles) -> tuple[NDArray[np.uint8], Floats]:
 
 
 def _head(dim: int) -> int:
-    """Give how many dimensions, a multiple of 4, are looked at first."""
+    """Return how many dimensions, a multiple of 4, are looked at first."""
     return -(-dim // 4) // 2 * 4
 
 
 def _lengths(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Give the largest length within each block, (blocks, 16, d) to (blocks,)."""
+    """Return the largest length within each block, (blocks, 16, d) to (blocks,)."""
     squares = np.einsum("brd,brd->br", vectors, vectors)
     return np.sqrt(squares.max(axis=1))

@@ -107,7 +107,7 @@ def _encode_query(query: Doubles, codes: NDArray[np.int8], head: int, fact: Doub
 
 @simd.compiled()
 def _need(least: float, scale: float, bias: float) -> int:
-    """Give the sum of codes below which a score stays below ``least``."""
+    """Return the sum of codes below which a score stays below ``least``."""
     need = np.floor(least / scale + bias) - 1.0
     return np.int32(min(max(need, -_INT32_LIMIT), _INT32_LIMIT))  # type: ignore[return-value]
 

@@ -113,7 +113,7 @@ dot4 = make_dot4(dot4_vnni if has_byte_dot_product() else dot4_portable)
 
 @intrinsic
 def zeros(typing_context: Any) -> Any:
-    """Give 16 sums of 0."""
+    """Return 16 sums of 0."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return ir.Constant(_WORDS, None)
@@ -123,7 +123,7 @@ def zeros(typing_context: Any) -> Any:
 
 @intrinsic
 def load_bytes(typing_context: Any, array: Any, start: Any) -> Any:
-    """Give the 64 bytes of ``array`` from ``start`` on; the caller keeps it inside the array."""
+    """Return the 64 bytes of ``array`` from ``start`` on; the caller keeps it inside the array."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.load(_pointer(context, builder, signature, args, _BYTES), align=1)
@@ -133,7 +133,7 @@ def load_bytes(typing_context: Any, array: Any, start: Any) -> Any:
 
 @intrinsic
 def splat4(typing_context: Any, array: Any, start: Any) -> Any:
-    """Give the 4 bytes of ``array`` from ``start`` on, 16 times."""
+    """Return the 4 bytes of ``array`` from ``start`` on, 16 times."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         word = builder.load(_pointer(context, builder, signature, args, _WORD), align=1)
@@ -165,7 +165,7 @@ def prefetch(typing_context: Any, table: Any, row: Any) -> Any:
 
 @intrinsic
 def at_least(typing_context: Any, sums: Any, bound: Any) -> Any:
-    """Give an integer whose bit r is set where ``sums[r] >= bound``."""
+    """Return an integer whose bit r is set where ``sums[r] >= bound``."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         bits = builder.icmp_signed(">=", args[0], _repeat(builder, args[1]))

@@ -37,12 +37,12 @@ class History:
 
     @property
     def epochs(self) -> int:
-        """Number of epochs that were trained."""
+        """Return the number of epochs that were trained."""
         return len(self.loss)
 
     @property
     def best_epoch(self) -> int | None:
-        """First epoch (counted from 1) with the best metric; None if what is best is not known."""
+        """Return the first epoch, from 1, with the best metric; None where no direction is known."""
         if not self.validation or self.lower_is_better is None:
             return None
         best = min if self.lower_is_better else max

@@ -193,7 +193,7 @@ def _with_negatives(job: Job, items: Any, step: Any) -> Any:
 
 
 def be_member(job: Job) -> bool:
-    """Do the part of a job that TF_CONFIG gives to this process; see :func:`_train`."""
+    """Run the part of a job that TF_CONFIG gives to this process; see :func:`_train`."""
     import tensorflow as tf
     from tensorflow import distribute
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 
 def epoch_order(num_rows: int, seed: int, epoch: int) -> NDArray[np.int32]:
-    """Give the order in which an epoch visits the rows: each exactly once.
+    """Return the order in which an epoch visits the rows: each exactly once.
 
     Args:
         num_rows: how many rows there are.

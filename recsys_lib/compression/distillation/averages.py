@@ -100,7 +100,7 @@ class WeightAverage:
 
     @property
     def variables(self) -> list[Any]:
-        """What a checkpoint has to keep."""
+        """Return the variables that a checkpoint has to keep."""
         return [*self.model.variables, self._count]
 
     def __call__(self, batch: Any) -> Any:

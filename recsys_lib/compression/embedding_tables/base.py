@@ -143,12 +143,12 @@ class TableTensor(EncodedTensor):
 
     @classmethod
     def from_parts(cls, header: dict[str, Any], arrays: Parts) -> Self:
-        """Put header and arrays together again."""
+        """Return the table from its header and arrays."""
         settings = {name: value for name, value in header.items() if name != "shape"}
         return cls(TableScheme.from_dict(settings), arrays, header["shape"][0])
 
     def decode(self) -> NDArray[np.float32]:
-        """Look all ids up."""
+        """Return the whole table: the row of every id."""
         floats = _in_floats(self.parts, "float32")
         return self.scheme.lookup(np, floats, np.arange(self._num_rows)).astype(np.float32)
 

@@ -56,7 +56,7 @@ class CompressedEmbedding(keras.layers.Layer):
         self.built = True
 
     def call(self, ids: Any) -> Any:
-        """Look ids up."""
+        """Return the rows of the ids."""
         parts = {name: ops.convert_to_tensor(part) for name, part in self.trained.items()}
         return self.scheme.lookup(ops, parts | self.fixed, ids)
 

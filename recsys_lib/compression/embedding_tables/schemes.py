@@ -62,7 +62,7 @@ class Hashing(TableScheme):
         return {"rows": (np.stack(sums, axis=1) / total[:, None]).astype(np.float32)}
 
     def lookup(self, xp: Any, parts: Parts, ids: Any) -> Any:
-        """Look buckets up."""
+        """Return the rows of the buckets."""
         return xp.take(parts["rows"], self.bucket(xp, ids), axis=0)
 
     def bucket(self, xp: Any, ids: Any) -> Any:
@@ -119,7 +119,7 @@ class QuotientRemainder(TableScheme):
         return {name: part.astype(np.float32) for name, part in parts.items()}
 
     def lookup(self, xp: Any, parts: Parts, ids: Any) -> Any:
-        """Look both rows up and multiply them, number by number."""
+        """Return the products of both rows, number by number."""
         quotients = xp.take(parts["quotients"], ids // self.num_remainders, axis=0)
         remainders = xp.take(parts["remainders"], ids % self.num_remainders, axis=0)
         return quotients * remainders
@@ -168,7 +168,7 @@ class LowRank(TableScheme):
         return dict(zip(("left", "right"), _truncate(table, self.rank), strict=True))
 
     def lookup(self, xp: Any, parts: Parts, ids: Any) -> Any:
-        """Look short rows up and stretch them."""
+        """Return the short rows times the matrix that makes them long."""
         return xp.matmul(xp.take(parts["left"], ids, axis=0), parts["right"])
 
 
@@ -216,7 +216,7 @@ class RowwiseBits(TableScheme):
         return {"rows": table.copy()}
 
     def lookup(self, xp: Any, parts: Parts, ids: Any) -> Any:
-        """Look rows up and round them; scales are rounded to float16 as they are when stored."""
+        """Return the rows, rounded; scales are rounded to float16 as they are when stored."""
         rows = xp.take(parts["rows"], ids, axis=0)
         pass_through = getattr(xp, "stop_gradient", lambda values: values)
         exact = pass_through(rows)
@@ -308,7 +308,7 @@ class MixedDimension(TableScheme):
         return parts
 
     def lookup(self, xp: Any, parts: Parts, ids: Any) -> Any:
-        """Look ids up in each block, and add what their own block says."""
+        """Return each row from its own block."""
         position = xp.take(xp.array(parts["position"], dtype="int32"), ids, axis=0)
         total, first, number = 0.0, 0, 0
         while f"left_{number}" in parts:

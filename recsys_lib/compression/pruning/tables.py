@@ -308,7 +308,7 @@ class RowMap(EncodedTensor):
 
     @classmethod
     def from_parts(cls, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
-        """Put header and bits together again."""
+        """Return the table from its header and bits."""
         (count,) = header["shape"]
         if arrays["kept"].size * 8 < count:
             raise ValueError(f"kept has {arrays['kept'].size} bytes: expected bits for {count} ids")

@@ -109,7 +109,7 @@ class CodebookTensor(PackedTensor):
         super().__init__(header, {"codes": pack_bits(codes, bits), "codebooks": codebooks})
 
     def decode(self) -> NDArray[np.float32]:
-        """Look the codes up."""
+        """Return the values of the codes."""
         num_columns = self.shape[-1] if self.shape else 1
         group = np.arange(num_columns) // self._header["columns_per_codebook"]
         return self.codebooks.astype(np.float32)[group, self.codes].reshape(self.shape)

@@ -101,7 +101,7 @@ class EntropyCodedTensor(EncodedTensor):
 
     @classmethod
     def from_parts(cls, header: dict[str, Any], arrays: Arrays) -> Self:
-        """Decode the codes and put header and arrays together again."""
+        """Decode the codes and return the tensor from its header and arrays."""
         contexts, settings = header["contexts"], header["inner_header"]
         codes = _decode(arrays, header.get("codes_shape", settings["shape"]), contexts)
         coded = {name: array for name, array in arrays.items() if name.startswith("coded")}

@@ -84,7 +84,7 @@ class IntegerDense:
 
     @property
     def unit_scale(self) -> NDArray[Any]:
-        """What a sum of 1 stands for: input scale times kernel scale, (outputs,) or (1,).
+        """Return the value of a sum of 1: input scale times kernel scale, (outputs,) or (1,).
 
         In float32 for "float", else in float64, as LiteRT computes its multipliers.
         """

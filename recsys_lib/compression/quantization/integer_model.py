@@ -135,7 +135,7 @@ def relu(value: Value) -> Value:
 
 
 def concatenate(*values: Value) -> Value:
-    """Lay side by side, without rounding: each number keeps its scale."""
+    """Join side by side, without rounding: each number keeps its scale."""
     if not all(isinstance(value, Codes) for value in values):
         return np.concatenate([to_real(value) for value in values], axis=1)
     scales = [np.broadcast_to(scale, codes.shape) for codes, scale in values]
@@ -162,7 +162,7 @@ def dot(*values: Value) -> Value:
 
 
 def add(*values: Value) -> Value:
-    """Add what is meant, in float32: the terms have different scales."""
+    """Add the real values, in float32: the terms have different scales."""
     return np.sum([to_real(value) for value in values], axis=0)
 
 

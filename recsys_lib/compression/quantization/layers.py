@@ -85,7 +85,7 @@ class FakeQuantEmbedding(_Quantized, keras.layers.Embedding):
             self._add_weight_scale("embeddings", (self.input_dim, 1))
 
     def call(self, inputs: Any) -> Any:
-        """Look ids (n,) up: (n, d)."""
+        """Return the rows (n, d) of ids (n,)."""
         ids = ops.cast(inputs, "int32")
         scale = self.weight_scale(ops.take(self.weight_log_scale, ids, axis=0))
         return self._weight_codes(ops.take(self.embeddings, ids, axis=0), scale) * scale

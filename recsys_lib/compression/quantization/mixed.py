@@ -59,7 +59,7 @@ class WeightGroups:
 
     @property
     def num_groups(self) -> int:
-        """Number of groups."""
+        """Return the number of groups."""
         return int(self.labels.max()) + 1
 
     def index(self, group: int) -> tuple[Any, ...]:
@@ -210,7 +210,7 @@ class GroupedTensor(EncodedTensor):
 
     @classmethod
     def from_parts(cls, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
-        """Put header and arrays together again."""
+        """Return the tensor from its header and arrays."""
         axis, kinds = header["axis"], header["parts"]
         labels = unpack_bits(arrays["labels"], _label_bits(len(kinds)), header["shape"][axis])
         parts = []

@@ -139,7 +139,7 @@ class ProductTensor(PackedTensor):
         super().__init__(header, stored if back is None else stored | {"back": back})
 
     def decode(self) -> Floats:
-        """Look the pieces up, put them side by side and turn them back."""
+        """Return the codewords side by side, rotated back."""
         pieces = self.codebooks.astype(np.float32)[np.arange(len(self.codebooks)), self.codes]
         rows, back = pieces.reshape(self.shape), self._arrays.get("back")  # from (rows, m, width)
         return rows if back is None else rows @ back.astype(np.float32)

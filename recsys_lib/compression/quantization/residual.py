@@ -129,7 +129,7 @@ class ResidualTensor(PackedTensor):
         super().__init__(header, {"codes": pack_bits(codes, bits), "codebooks": codebooks})
 
     def decode(self) -> Floats:
-        """Look the codewords up and add them."""
+        """Return the sums of the codewords."""
         rows = np.zeros(self.shape, np.float32)
         for code, book in zip(self.codes.T, self._arrays["codebooks"], strict=True):
             rows += book.astype(np.float32)[code]

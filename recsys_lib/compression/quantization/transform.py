@@ -194,12 +194,12 @@ class SteppedTensor(EncodedTensor):
 
     @property
     def codes(self) -> NDArray[np.uint16]:
-        """0, -1, 1, -2, 2 and so on as 0, 1, 2, 3, 4 and so on."""
+        """Return the numbers of steps 0, -1, 1, -2, 2 ... as codes 0, 1, 2, 3, 4 ..."""
         return self._arrays["codes"]
 
     @property
     def whole(self) -> NDArray[np.int16]:
-        """The signed numbers of steps."""
+        """Return the signed numbers of steps."""
         half = ((self.codes + 1) // 2).astype(np.int16)
         return np.where(self.codes % 2, -half, half)
 

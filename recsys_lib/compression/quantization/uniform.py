@@ -146,12 +146,12 @@ class PackedTensor(EncodedTensor):
 
     @property
     def codebooks(self) -> NDArray[Any]:
-        """What the codes stand for."""
+        """Return the values of the codes."""
         return self._arrays["codebooks"]
 
     @property
     def codes(self) -> NDArray[np.uint8]:
-        """The codes, unpacked, in the shape of the array, or (rows, codebooks)."""
+        """Return the codes, unpacked, in the shape of the array, or (rows, codebooks)."""
         shape = (self.shape[0], len(self.codebooks)) if self.by_row else self.shape
         count = math.prod(shape)
         return unpack_bits(self._arrays["codes"], self._header["bits"], count).reshape(shape)
@@ -190,22 +190,22 @@ class UniformTensor(PackedTensor):
 
     @property
     def scale(self) -> NDArray[Any]:
-        """Steps, as they are stored."""
+        """Return the steps, as they are stored."""
         return self._arrays["scale"]
 
     @property
     def offset(self) -> NDArray[Any] | None:
-        """Values of code 0, or zero points (uint8), as they are stored."""
+        """Return the values of code 0, or the zero points (uint8), as they are stored."""
         return self._arrays.get("offset")
 
     @property
     def config(self) -> UniformQuantization:
-        """How they were made."""
+        """Return the configuration of the codes."""
         return UniformQuantization(**{name: self._header[name] for name in self.settings})
 
     @property
     def zero_point(self) -> Floats:
-        """The code that stands for 0.0, in the shape of ``scale``; not whole for an offset.
+        """Return the code of 0.0, in the shape of ``scale``; not whole for an offset.
 
         A group whose scale is 0 has the zero point 0, and decodes to its offset.
         """
