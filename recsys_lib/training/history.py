@@ -42,7 +42,7 @@ class History:
 
     @property
     def best_epoch(self) -> int | None:
-        """Return the first epoch, from 1, with the best metric; None where no direction is known."""
+        """Return the first epoch, from 1, with the best metric; None if no direction is known."""
         if not self.validation or self.lower_is_better is None:
             return None
         best = min if self.lower_is_better else max
