@@ -48,10 +48,11 @@ def automatic(model: Any, interactions: Interactions, given: dict[str, Any]) -> 
         # A large catalogue needs more of them; where each goes through layers, 16 are enough.
         many = int(np.clip(interactions.num_items // 600, 16, 64)) if factors else 16
         options = {"negatives_per_positive": many} | options
-        each = len(interactions) / max(1, np.unique(interactions.user_ids).size)
-        # fit shrinks a user's row for each item drawn; who has more items needs less of it.
-        often = 1 + options["negatives_per_positive"]
-        options = {"l2": 17 / often * min(0.015, 0.06 / each**0.5)} | options
+        # fit shrinks a user's row for each item drawn; what occurs more often needs less of it.
+        of_ids = (interactions.user_ids, interactions.item_ids)
+        of_user, of_item = (len(ids) / max(1, np.unique(ids).size) for ids in of_ids)
+        l2 = min(0.015, 0.06 / max(of_user, 1) ** 0.5, 0.08 / max(of_item, 1) ** 0.5)
+        options = {"l2": 17 / (1 + options["negatives_per_positive"]) * l2} | options
         _start_from_popularity(model, interactions)
     if "validation" in given:
         return Automatic(interactions, options, None)

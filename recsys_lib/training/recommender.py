@@ -36,13 +36,13 @@ class KerasRecommender(Recommender):
     matrix_factorization whose ``global_bias`` is 0 gets the mean rating as its global bias.
 
     Without ``epochs`` it trains as the data want it: sampled softmax against 16 items (a 600th of
-    the catalogue up to 64, where scores are inner products), Adam at .01, shrinkage
-    .06 / √(mean interactions of a user), batches of a fiftieth of the data (256 to 8,192), item
-    biases that start at the items' popularity, until NDCG@10 on one held-out item each of up to
-    2,000 users has not risen for ten epochs. Those rows, at most a tenth of all, are not trained
-    on. What is given as an option stays as it is given. A model that ends below popularity
-    on them says so in a warning. With ``epochs``, all options are those of ``fit``, and all rows
-    are trained on.
+    the catalogue up to 64, where scores are inner products), Adam at .01, shrinkage (for 16 items)
+    of the least of .015, .06 / √(mean interactions of a user) and .08 / √(those of an item),
+    batches of a fiftieth of the data (256 to 8,192), item biases that start at the items'
+    popularity, until NDCG@10 on one held-out item each of up to 2,000 users has not risen for ten
+    epochs. Those rows, at most a tenth of all, are not trained on. What is given as an option
+    stays as it is given. A model that ends below popularity on them says so in a warning. With
+    ``epochs``, all options are those of ``fit``, and all rows are trained on.
 
     ``save`` writes configuration, weights and those options that are plain numbers, texts or
     None; the model is rebuilt from them on ``load``, and no code is run. An optimizer instance, a

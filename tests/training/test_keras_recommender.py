@@ -13,6 +13,7 @@ from recsys_lib.data import Interactions
 from recsys_lib.evaluation import evaluate_leave_one_out, evaluate_ratings
 from recsys_lib.models import EASE, RatingModelConfig, build_rating_model, load_model
 from recsys_lib.training import KerasRecommender, KerasScorer, fit
+from recsys_lib.training.automatic import automatic
 
 ROWS = np.arange(18)
 DATA = Interactions(ROWS // 3, ROWS % 8, ROWS % 5 + 1.0, num_items=8)
@@ -117,6 +118,17 @@ def fitted(train, config=(), **options):
     sizes = train.num_users, train.num_items, 64
     config = RatingModelConfig("matrix_factorization", *sizes, **dict(config))
     return KerasRecommender(config, epochs=20, progress=False, **options).fit(train)
+
+
+def test_who_or_what_occurs_often_is_shrunk_less_each_time():
+    model = build_rating_model(RatingModelConfig("dot_product", 400, 400, 2))
+    ids = np.arange(400)
+    found = {}
+    for name, users, items in (("rare", 4, 4), ("users", 100, 100), ("items", 4, 400)):
+        pairs = np.repeat(ids[: 400 // users * 4], users), np.arange(400 // users * 4 * users)
+        data = Interactions(pairs[0], pairs[1] % (len(pairs[0]) // items), None, None, 400, 400)
+        found[name] = automatic(model, data, {"seed": 0}).options["l2"]
+    assert found == {"rare": 0.015, "users": pytest.approx(0.006), "items": pytest.approx(0.004)}
 
 
 @pytest.mark.slow
