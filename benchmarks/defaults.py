@@ -9,8 +9,7 @@ dimensions, learning rate and negatives, some of them given up halfway ("given_u
 the median of the others after as many epochs). A smaller number in the column "trials" is that of a
 search that was cut short, and no row means that none was made. The Keras model's search sees the
 rows of some users, drawn at random, where there are more than 400,000 ("search_rows"); what it
-found is fitted to all. But for ncf-ml-1m these searches are of a time when the Keras model came
-with 32 dimensions and 16 negatives everywhere; "held_out_ndcg_default" is of those.
+found is fitted to all.
 
 EASE is tuned up to 10,000 items and fitted up to 20,000 (citeulike-derrd has 25,182), since its
 time grows with the cube. Seconds of the Keras model's defaults are those of a quiet machine, all
