@@ -78,4 +78,6 @@ def _inside(node: nodes.Node) -> bool:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the transform."""
     app.add_post_transform(GlossaryLinks)
+    # Sphinx forgets the terms in its search index where their page is not built anew.
+    app.connect("env-get-outdated", lambda *of_pages: ["book/glossary"])
     return {"parallel_read_safe": True, "parallel_write_safe": True}
