@@ -221,7 +221,7 @@ class Factors(Recommender):
         left = features @ scaled.T if few else scaled @ features
         left.flat[:: len(left) + 1] += 1 if few else diagonal
         right = np.ones(len(met), np.float32) if few else features.sum(axis=0)
-        _, solution, failed = sposv(left, right)  # by Cholesky, in half the time
+        _, solution, failed = sposv(left.T, right, lower=True)  # by Cholesky, in half the time
         solution = np.linalg.solve(left, right) if failed else solution  # failed: not definite
         return axes @ (solution @ scaled if few else solution)
 

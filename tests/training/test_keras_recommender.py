@@ -117,7 +117,7 @@ def test_refuses_and_keeps_the_last_model(tmp_path):
 def fitted(train, config=(), **options):
     sizes = train.num_users, train.num_items, 64
     config = RatingModelConfig("matrix_factorization", *sizes, **dict(config))
-    return KerasRecommender(config, epochs=20, progress=False, **options).fit(train)
+    return KerasRecommender(config, **{"epochs": 20, "progress": False} | options).fit(train)
 
 
 def test_who_or_what_occurs_often_is_shrunk_less_each_time():
@@ -134,10 +134,10 @@ def test_who_or_what_occurs_often_is_shrunk_less_each_time():
 @pytest.mark.slow
 def test_cross_entropy_on_ncf_ml_1m(real_data):
     split = real_data("ncf-ml-1m")
-    updates = 20 * -(-len(split.train) // 8192)
-    options = {"l2": 0.005, "negatives_per_positive": 8, "batch_size": 8192}
-    options["optimizer"] = Adam(keras.optimizers.schedules.CosineDecay(0.01, updates))
-    assert evaluate_leave_one_out(fitted(split.train, **options), split).ndcg >= 0.435
+    updates = 10 * -(-len(split.train) // 8192)
+    options = {"l2": 0.005, "negatives_per_positive": 8, "batch_size": 8192, "epochs": 10}
+    options["optimizer"] = Adam(keras.optimizers.schedules.CosineDecay(0.015, updates))
+    assert evaluate_leave_one_out(fitted(split.train, **options), split).ndcg >= 0.43
 
 
 @pytest.mark.slow

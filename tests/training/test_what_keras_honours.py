@@ -282,7 +282,7 @@ def many():  # so many interactions that products are compiled
 @pytest.mark.parametrize("start", [few, many])
 def test_memory_does_not_grow_with_fits(start, growth):
     def fits():
-        for _ in range(5):
+        for _ in range(3):
             train(*start(), epochs=1)
 
     size, objects = growth(fits)
