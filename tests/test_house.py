@@ -125,5 +125,6 @@ def test_the_address_and_the_version_stand_in_one_place_and_no_path_of_a_machine
     ]
     assert not wrong, "a path of one machine, or an address: run tools/set_address.py"
     version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    assert set_address.read().ref == f"v{version}", "what is installed is what the pages describe"
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
     assert f"\n## {version} " in (ROOT / "CHANGELOG.md").read_text("utf-8")
