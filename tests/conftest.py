@@ -3,6 +3,7 @@
 import functools
 import gc
 import os
+import random
 import signal
 import sys
 from pathlib import Path
@@ -44,6 +45,14 @@ def _names(code):
 def pytest_make_parametrize_id(config, val, argname):
     """Name bytes by their argument: packed ones hold the time, and workers must agree on names."""
     return argname if isinstance(val, bytes) else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Give a model that a test builds without a seed the same weights in each run."""
+    seed = int(os.environ.get("RECSYS_TEST_SEED", 0))
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 (tf_keras draws from it)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -100,7 +100,7 @@ def test_weights_of_models_in_models_have_names_of_their_own(kind):
     np.testing.assert_equal(named_weights(moved), higher)
     exact = np.asarray(moved(ids))
     for result in (quantize(moved, UniformQuantization(8)), quantize_dynamic(moved)):
-        np.testing.assert_allclose(result.score(*ids), exact, rtol=0.05)
+        assert np.abs(result.score(*ids) - exact).max() < 0.1 * np.abs(exact).max()
     pruned = prune(moved, WeightPruning(0.5))
     assert all(np.mean(w == 0) >= 0.3 for w in named_weights(pruned.model).values() if w.ndim > 1)
 
