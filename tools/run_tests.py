@@ -1,4 +1,6 @@
-"""Run tests, or notebooks, side by side on the cores; then, alone, those that time things.
+"""Run tests, or notebooks, side by side on the cores; then those that need more of them.
+
+Tests that time things come alone; chapters that start processes, beside each other only.
 
 Usage: run_tests.py [--notebooks [--shaken]] [options of pytest ...]
 
@@ -20,13 +22,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NBVAL = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=900"]
-# Chapters with processes of their own, which take both cores.
-ALONE = ("18", "20")
+# Chapters with processes of their own, which take more than a core: after the others.
+MANY_PROCESSES = ("18", "20")
 # They begin first, so that none is left for the end, when the other cores have nothing to do.
 LONGEST = ("06", "13", "23", "12", "08", "14", "17", "07", "09", "24")
 # A test that names one of these is marked `alone`, see tests/conftest.py.
 CLOCKS = {"perf_counter", "process_time", "monotonic", "measure_latency", "compare_latency"}
 WORKERS = min(4, os.cpu_count() or 1)
+SIDE_BY_SIDE = ["-n", str(WORKERS), "--dist", "loadfile"]
 # A worker has a core to itself: more threads would only wait for each other.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 
@@ -51,13 +54,14 @@ def _may_be_alone(path: Path, text: str) -> bool:
 
 
 def parts_of_notebooks(options: list[str]) -> tuple[list[str], list[str]]:
-    """Return the options for the notebooks that may run side by side, and for the others."""
+    """Return the options for the notebooks of one process, and for those of several."""
     paths = sorted((ROOT / "notebooks").glob("*.ipynb"))
-    alone = [str(path) for path in paths if path.name.startswith(ALONE)]
-    others = [str(path) for path in paths if str(path) not in alone]
-    others.sort(key=lambda path: not Path(path).name.startswith(LONGEST))
+    paths.sort(key=lambda path: not path.name.startswith(LONGEST))
+    several = [str(path) for path in paths if path.name.startswith(MANY_PROCESSES)]
+    others = [str(path) for path in paths if str(path) not in several]
     keep_order = ["--no-loadscope-reorder"]
-    return [*NBVAL, *keep_order, *options, *others], [*NBVAL, *options, *alone]
+    # Chapter 20 waits for half of its time; the processes of chapter 18 use it.
+    return [*NBVAL, *keep_order, *options, *others], [*NBVAL, *SIDE_BY_SIDE, *options, *several]
 
 
 def run(options: list[str], environment: dict[str, str], counts: Counter[str]) -> int:
@@ -89,8 +93,7 @@ def main() -> int:
     else:
         together, alone = parts_of_tests(options)
     counts: Counter[str] = Counter()
-    many = ["-n", str(WORKERS), "--dist", "loadfile", *together]
-    first = run(many, ONE_THREAD, counts)
+    first = run([*SIDE_BY_SIDE, *together], ONE_THREAD, counts)
     if first == 2:  # interrupted
         return first
     second = run(alone, {}, counts)
