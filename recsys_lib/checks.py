@@ -172,7 +172,7 @@ def as_array(name: str, values: Any) -> NDArray[Any]:
         Traceback (most recent call last):
         ValueError: ratings has 1 masked entries: expected none
     """
-    if masked := np.ma.count_masked(values):
+    if isinstance(values, np.ma.MaskedArray) and (masked := np.ma.count_masked(values)):
         raise ValueError(f"{name} has {masked} masked entries: expected none")
     return np.asarray(values)
 

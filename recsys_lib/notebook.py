@@ -166,8 +166,10 @@ def takeaway(text: str) -> None:
     Args:
         text: one or two sentences of Markdown; format numbers from variables.
     """
+    from IPython.display import Markdown, display
+
     check_type("text", text, (str,))
-    _display_markdown("> **Takeaway.** " + " ".join(text.split()))
+    display(Markdown("> **Takeaway.** " + " ".join(text.split())))
 
 
 def claim(condition: bool, text: str, data: Any) -> None:
@@ -198,18 +200,19 @@ def claim(condition: bool, text: str, data: Any) -> None:
 
 
 def glue(name: str, text: str) -> None:
-    """Store a formatted text for the book's pages; without the book's tools, do nothing.
+    """Store a formatted text for the book's pages, in the notebook and out of sight.
 
     Args:
         name: key, unique in the book, such as ``"evaluation-ease-ndcg"``.
         text: what a page will show. Format numbers first, so that no page decides on digits.
     """
+    from IPython.display import display
+
     check_type("text", text, (str,), ", formatted")
-    try:
-        from myst_nb import glue as myst_glue
-    except ImportError:  # in Colab, for example
-        return
-    myst_glue(name, text, display=False)
+    # As `glue` of myst_nb does, which takes two seconds to import.
+    hidden = "application/papermill.record/"
+    about = {"scrapbook": {"name": name, "mime_prefix": hidden}}
+    display({f"{hidden}text/plain": repr(text)}, metadata=about, raw=True)
 
 
 def stored_results(name: str) -> Path:
@@ -270,12 +273,6 @@ def ran_on_synthetic_data(outputs: Sequence[Mapping[str, Any]]) -> bool:
         and _SYNTHETIC_NOTICE in "".join(output.get("text", "")).lower()
         for output in outputs
     )
-
-
-def _display_markdown(text: str) -> None:
-    from IPython.display import Markdown, display
-
-    display(Markdown(text))
 
 
 def _use_figure_style() -> None:

@@ -30,15 +30,28 @@ def test_claim_fails_on_real_data_alone(capsys):
         notebook.claim(np.array([True]), "an array", real)
 
 
-def test_takeaway_is_one_block_quote_and_glue_takes_text_also_without_the_book(monkeypatch):
+def test_takeaway_is_one_block_quote(monkeypatch):
     shown = []
-    monkeypatch.setattr(notebook, "_display_markdown", shown.append)
+    monkeypatch.setattr("IPython.display.display", shown.append)
     notebook.takeaway("EASE finds\n   **72%** of the films.")
-    assert shown == ["> **Takeaway.** EASE finds **72%** of the films."]
+    assert [block.data for block in shown] == ["> **Takeaway.** EASE finds **72%** of the films."]
+
+
+def test_glue_stores_what_that_of_the_book_builder_stores(monkeypatch):
+    theirs = pytest.importorskip("myst_nb.ext.glue")
+    shown = []
+
+    def display(data, raw, metadata):
+        shown.append((data, raw, metadata))
+
+    monkeypatch.setattr("IPython.display.display", display)
+    monkeypatch.setattr(theirs, "ipy_display", display)
+    for text in ("0.7", "it's 1,000 µs"):
+        notebook.glue("key", text)
+        theirs.glue("key", text, display=False)
+    assert len(shown) == 4 and shown[::2] == shown[1::2]
     with pytest.raises(TypeError, match="text is"):
         notebook.glue("key", np.float64(0.7))
-    monkeypatch.setitem(sys.modules, "myst_nb", None)
-    notebook.glue("key", "0.7")
 
 
 def test_no_two_techniques_look_alike_and_all_stand_out_from_white():

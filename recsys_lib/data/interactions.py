@@ -260,13 +260,16 @@ class Interactions:
             ValueError: ratings are asked for and there are none, or ``values`` is unknown.
         """
         check_choice("values", values, ("binary", "ratings", "count"))
-        if values == "ratings" and self.ratings is None:
+        cells = self.ratings if values == "ratings" else np.ones(len(self), np.float32)
+        if cells is None:
             raise ValueError("values is 'ratings', but these interactions have no ratings")
-        shape = (self.num_users, self.num_items)
-        rows = self if values == "count" else self.take(_last_of_each_pair(self))
-        data = rows.ratings if values == "ratings" else np.ones(len(rows), np.float32)
+        rows: Any = _last_of_each_pair(self) if values == "ratings" else slice(None)
+        pairs = self.user_ids[rows], self.item_ids[rows]
         # coo -> csr adds repeated pairs up, which is the count.
-        return coo_matrix((data, (rows.user_ids, rows.item_ids)), shape).tocsr()
+        matrix = coo_matrix((cells[rows], pairs), (self.num_users, self.num_items)).tocsr()
+        if values == "binary":
+            matrix.data[:] = 1
+        return matrix
 
     def take(self, rows: ArrayLike) -> Interactions:
         """Return some of the rows, with the same users, items and vocabularies.
