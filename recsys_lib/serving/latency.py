@@ -202,7 +202,6 @@ def _take_turns(functions: Functions, rounds: int, calls: int, warmup: int) -> d
     names, clock = list(functions), time.perf_counter_ns
     times = {name: np.empty((rounds, calls)) for name in names}
     busy = {name: np.empty(rounds) for name in names}
-    gc.collect()
     was_enabled = gc.isenabled()
     gc.disable()
     try:
